@@ -1,0 +1,52 @@
+# `make` or `make help` lists the targets. Everything runs from .venv, which `make install` makes.
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# The first Python 3.11 or 3.10 that can make an environment (Debian packs venv apart), else uv, which brings its own.
+PYTHON = $(shell for python in python3.11 python3.10 python3 python; do \
+	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' \
+	>/dev/null 2>&1 && echo "$$python" && break; done)
+UV = $(shell command -v uv 2>/dev/null)
+NO_PYTHON = ngrl needs Python 3.11 or 3.10 with its venv module, or uv, and found none: install one of them (Debian: python3.11-venv)
+
+.DEFAULT_GOAL := help
+.PHONY: help install lunar cartpole test test-learning check bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## make .venv from requirements.lock, once (3.5 GB)
+	@:
+
+$(STAMP): requirements.lock setup.py
+	@sh tools/install.sh "$(or $(PYTHON),$(UV),$(error $(NO_PYTHON)))"
+
+lunar: install ## train the natural-gradient DQN on LunarLander; ARGS='--seed=3' and the like are passed on
+	@$(BIN)/python -m ngrl.launch --gin_file=gin/ngdqn_lunar.gin $(ARGS)
+
+cartpole: install ## the same on CartPole-v1, about two minutes
+	@$(BIN)/python -m ngrl.launch --gin_file=gin/ngdqn_cartpole_v1.gin $(ARGS)
+
+test: install ## run the test suite without the learning runs
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-learning: install ## run the learning runs that must reach a score (hours)
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: install ## lint, formatting, types and the installed set
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -m pip --disable-pip-version-check check
+
+bench: install ## measure speed and memory; prints JSON
+	@$(BIN)/python tools/bench.py $(ARGS)
+
+lock: ## compile requirements.lock anew from setup.py (needs uv)
+	uv pip compile setup.py --extra dev --universal --python-version 3.10 --upgrade --quiet --generate-hashes \
+		--no-emit-index-url --no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
+
+clean: ## remove caches and build products (not .venv, not runs)
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find ngrl tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

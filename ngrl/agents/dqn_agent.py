@@ -1,0 +1,287 @@
+"""Deep Q-learning, with a natural-gradient or a plain optimizer (Knight & Lerner 2018; Mnih et al. 2013, 2015)."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import tensorflow as tf
+
+from ngrl import losses
+from ngrl.agents.target_update import TargetUpdate
+from ngrl.curvature import DenseStack, GaussNewton, SquaredError
+from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
+from tf_agents.agents import data_converter, tf_agent
+from tf_agents.networks import network
+from tf_agents.policies import epsilon_greedy_policy, greedy_policy, q_policy
+from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
+
+TdLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class DqnExtra(NamedTuple):
+    """`LossInfo.extra` of `DqnAgent`: float32 scalars."""
+
+    q_mean: tf.Tensor  # mean action value of the actions taken
+    td_error: tf.Tensor  # mean |y − Q(s, a)|
+    optimizer: NaturalGradientStats | GradientStats
+
+
+class _Batch(NamedTuple):
+    """One minibatch of transitions; `weights` are 0 at episode boundaries, which are no transitions."""
+
+    observation: Any
+    action: tf.Tensor  # [B] int32
+    target: tf.Tensor  # y [B]
+    weights: tf.Tensor  # [B]
+
+
+class DqnAgent(tf_agent.TFAgent):
+    """A DQN agent for one discrete action, usable in any TF-Agents driver or Learner.
+
+    With `NaturalGradient` as its optimizer and no target network this is Knight & Lerner's NGDQN (Algorithm 1): the
+    Fisher of eq. 14 on the minibatch's states, the TD target a constant for both loss and Fisher.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: A scalar, integer, bounded spec with minimum 0.
+      q_network: A TF-Agents network from observations to action values [B, A].
+      optimizer: `NaturalGradient` or any other Keras optimizer.
+      epsilon_greedy: ε of the collect policy: a number, a variable, or a callable.
+      gamma: Discount factor γ.
+      target_update: How a target network follows; None bootstraps from the online network.
+      double_q: Let the online network choose and the target network value the next action. Needs `target_update`.
+      td_loss: Elementwise loss of target and prediction, differentiable in the prediction.
+      fisher_outputs: "chosen" takes the Fisher over the outputs of the actions taken, which alone carry a residual
+        (B rows); "all" over every output (B·A rows, the paper's eq. 7).
+      max_gradient_norm: Clip the norm of a plain optimizer's gradients, all variables together.
+      reward_scale: Factor on rewards.
+      train_step_counter: Counts train steps; the global step by default.
+      name: Name of the agent.
+
+    Raises:
+      ValueError: The action spec is not one discrete action from 0, the network's output does not fit it, or options
+        contradict each other.
+    """
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        q_network: network.Network,
+        optimizer: tf.keras.optimizers.Optimizer,
+        epsilon_greedy: float | tf.Variable | Callable[[], Any] = 0.1,
+        gamma: float = 0.99,
+        target_update: TargetUpdate | None = None,
+        double_q: bool = False,
+        td_loss: TdLoss = losses.half_squared_error,
+        fisher_outputs: Literal["chosen", "all"] = "chosen",
+        max_gradient_norm: float | None = None,
+        reward_scale: float = 1.0,
+        train_step_counter: tf.Variable | None = None,
+        name: str = "DqnAgent",
+    ):
+        tf.Module.__init__(self, name=name)
+        self._num_actions = check_discrete_action(action_spec)
+        _check_options(optimizer, target_update, double_q, fisher_outputs, max_gradient_norm, gamma)
+        q_network.create_variables(time_step_spec.observation)
+        _check_output(q_network, time_step_spec.observation, self._num_actions)
+        self._q_network = q_network
+        self._optimizer = optimizer
+        self._gamma = gamma
+        self._target_update = target_update
+        self._double_q = double_q
+        self._td_loss = td_loss
+        self._fisher_outputs = fisher_outputs
+        self._max_gradient_norm = max_gradient_norm
+        self._reward_scale = reward_scale
+        self._target_network = None
+        if target_update is not None:
+            self._target_network = q_network.copy(name="TargetQNetwork")
+            self._target_network.create_variables(time_step_spec.observation)
+        self._encode, self._forward = _linearisable(q_network, time_step_spec.observation)
+        with tf.init_scope():
+            optimizer.build(q_network.trainable_weights)
+
+        policy = q_policy.QPolicy(time_step_spec, action_spec, q_network=q_network)
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            policy=greedy_policy.GreedyPolicy(policy),
+            collect_policy=epsilon_greedy_policy.EpsilonGreedyPolicy(policy, epsilon=epsilon_greedy),
+            train_sequence_length=2,
+            train_step_counter=train_step_counter,
+        )
+        self._as_transition = data_converter.AsTransition(self.data_context, squeeze_time_dim=True)
+        self._initialize()
+
+    @property
+    def q_network(self) -> network.Network:
+        """The online network."""
+        return self._q_network
+
+    @property
+    def optimizer(self) -> tf.keras.optimizers.Optimizer:
+        """The optimizer."""
+        return self._optimizer
+
+    def zero_extra(self) -> DqnExtra:
+        """An all-zero `LossInfo.extra`, the start of an accumulator in a compiled loop."""
+        kind = NaturalGradientStats if isinstance(self._optimizer, NaturalGradient) else GradientStats
+        zero = tf.zeros([])
+        return DqnExtra(zero, zero, kind(*[zero] * len(kind._fields)))
+
+    def explore(self, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """ε-greedy actions [B] that depend on the arguments and the weights only (stateless, so it resumes exactly).
+
+        Args:
+          observation: Observations [B, ...].
+          epsilon: Probability of a uniformly random action, a scalar.
+          seed: Two integers [2].
+        """
+        q_values, _ = self._q_network(observation)
+        greedy = tf.argmax(q_values, axis=1, output_type=tf.int32)
+        seeds = tf.random.split(seed, 2)
+        random = tf.random.stateless_uniform(tf.shape(greedy), seeds[0], 0, self._num_actions, tf.int32)
+        explores = tf.random.stateless_uniform(tf.shape(greedy), seeds[1]) < epsilon
+        return tf.cast(tf.where(explores, random, greedy), self.action_spec.dtype)
+
+    def _initialize(self) -> None:
+        if self._target_network is not None:
+            for source, target in zip(self._q_network.variables, self._target_network.variables, strict=True):
+                target.assign(source)
+
+    def _train(self, experience: Any, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
+        batch = self._batch(experience, weights)
+        if isinstance(self._optimizer, NaturalGradient):
+            info = self._natural_step(batch)
+        else:
+            info = self._plain_step(batch)
+        self.train_step_counter.assign_add(1)
+        if self._target_update is not None:
+            self._target_update.apply(
+                self._q_network.variables, self._target_network.variables, self.train_step_counter
+            )
+        return info
+
+    def _loss(
+        self, experience: Any, weights: tf.Tensor | None = None, training: bool = False
+    ) -> tf_agent.LossInfo:
+        del training
+        batch = self._batch(experience, weights)
+        loss, _ = self._td(batch, self._q_network(batch.observation)[0])
+        return tf_agent.LossInfo(loss, extra=())
+
+    def _batch(self, experience: Any, weights: tf.Tensor | None) -> _Batch:
+        time_steps, policy_steps, next_time_steps = self._as_transition(experience)
+        network_t = self._q_network if self._target_network is None else self._target_network
+        q_t, _ = network_t(next_time_steps.observation)
+        r_t = self._reward_scale * next_time_steps.reward
+        if self._double_q:
+            selector, _ = self._q_network(next_time_steps.observation)
+            target = losses.double_q_target(r_t, next_time_steps.discount, q_t, selector, self._gamma)
+        else:
+            target = losses.q_learning_target(r_t, next_time_steps.discount, q_t, self._gamma)
+        # From the last step of an episode to the first of the next nothing was decided: no transition.
+        mask = tf.cast(tf.logical_not(time_steps.is_last()), target.dtype)
+        return _Batch(
+            observation=time_steps.observation,
+            action=tf.cast(policy_steps.action, tf.int32),
+            target=target,
+            weights=mask if weights is None else mask * tf.cast(weights, mask.dtype),
+        )
+
+    def _td(self, batch: _Batch, q_values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The weighted mean loss and the action values of the actions taken [B]."""
+        chosen = losses.gather_actions(q_values, batch.action)
+        return losses.weighted_mean(self._td_loss(batch.target, chosen), batch.weights), chosen
+
+    def _natural_step(self, batch: _Batch) -> tf_agent.LossInfo:
+        inputs = self._encode(batch.observation)
+        metric = SquaredError(chosen=batch.action if self._fisher_outputs == "chosen" else None)
+        operator = GaussNewton(
+            self._forward, self._q_network.trainable_weights, inputs, metric, weights=batch.weights
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(operator.outputs)
+            loss, chosen = self._td(batch, operator.outputs)
+        output_gradient = tape.gradient(loss, operator.outputs)
+        stats = self._optimizer.apply_output_gradient(
+            output_gradient, operator, loss=loss, loss_fn=lambda: self._td(batch, self._forward(inputs))[0]
+        )
+        return self._loss_info(loss, chosen, batch, stats)
+
+    def _plain_step(self, batch: _Batch) -> tf_agent.LossInfo:
+        variables = self._q_network.trainable_weights
+        with tf.GradientTape() as tape:
+            loss, chosen = self._td(batch, self._q_network(batch.observation)[0])
+        gradients = tape.gradient(loss, variables)
+        stats = apply_finite_gradients(
+            self._optimizer, zip(gradients, variables, strict=True), loss, self._max_gradient_norm
+        )
+        return self._loss_info(loss, chosen, batch, stats)
+
+    def _loss_info(self, loss: tf.Tensor, chosen: tf.Tensor, batch: _Batch, stats: Any) -> tf_agent.LossInfo:
+        extra = DqnExtra(
+            q_mean=losses.weighted_mean(chosen, batch.weights),
+            td_error=losses.weighted_mean(tf.abs(batch.target - chosen), batch.weights),
+            optimizer=stats,
+        )
+        return tf_agent.LossInfo(loss, extra)
+
+
+def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:
+    """The number of actions.
+
+    Raises:
+      ValueError: The spec is not that of one discrete action counted from 0.
+    """
+    flat = tf.nest.flatten(action_spec)
+    if len(flat) != 1 or len(flat[0].shape) != 0 or not flat[0].dtype.is_integer or flat[0].minimum != 0:
+        raise ValueError(f"DqnAgent needs one discrete action counted from 0, the environment has {action_spec}")
+    return int(flat[0].maximum) + 1
+
+
+def _check_options(
+    optimizer: tf.keras.optimizers.Optimizer,
+    target_update: TargetUpdate | None,
+    double_q: bool,
+    fisher_outputs: str,
+    max_gradient_norm: float | None,
+    gamma: float,
+) -> None:
+    if double_q and target_update is None:
+        raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
+    if fisher_outputs not in ("chosen", "all"):
+        raise ValueError(f"fisher_outputs must be 'chosen' or 'all', got {fisher_outputs!r}")
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+    if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
+        raise ValueError("max_gradient_norm would bend the natural gradient: bound its step with max_kl instead")
+
+
+def _check_output(q_network: network.Network, observation_spec: Any, num_actions: int) -> None:
+    output_spec = q_network.create_variables(observation_spec)
+    if tuple(output_spec.shape) != (num_actions,):
+        raise ValueError(
+            f"the Q-network's output has shape {tuple(output_spec.shape)}, the environment {num_actions} actions"
+        )
+
+
+def _linearisable(
+    q_network: network.Network, observation_spec: Any
+) -> tuple[Callable[[Any], Any], Callable[[Any], tf.Tensor]]:
+    """Split a network into a part without parameters and a part to linearise, a `DenseStack` where it is one."""
+    layers = getattr(q_network, "layers_in_order", None)
+    encode = getattr(q_network, "encode", None)
+    if layers is None or encode is None:
+        # A TF-Agents Sequential network is its layers, applied in order.
+        layers = q_network.layers if type(q_network).__name__ == "Sequential" else None
+        encode = _identity
+    stack = DenseStack.from_layers(layers) if layers else None
+    if stack is None:
+        return _identity, lambda observation: q_network(observation)[0]
+    return encode, stack
+
+
+def _identity(observation: Any) -> Any:
+    return observation

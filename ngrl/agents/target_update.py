@@ -1,0 +1,58 @@
+"""How a target network follows the online network."""
+
+import abc
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+class TargetUpdate(abc.ABC):
+    """A rule that moves target variables towards online variables after a train step."""
+
+    @abc.abstractmethod
+    def apply(self, online: Sequence[tf.Variable], target: Sequence[tf.Variable], step: tf.Tensor) -> None:
+        """Move `target`; `step` (scalar) counts the train steps finished, this one included."""
+
+
+class HardUpdate(TargetUpdate):
+    """Copy every `period` train steps (Mnih et al. 2015).
+
+    Args:
+      period: Train steps between copies, positive.
+
+    Raises:
+      ValueError: `period` is not positive.
+    """
+
+    def __init__(self, period: int = 500):
+        if period < 1:
+            raise ValueError(f"period must be positive, got {period}")
+        self.period = period
+
+    def apply(self, online: Sequence[tf.Variable], target: Sequence[tf.Variable], step: tf.Tensor) -> None:
+        """Copy when `step` is a multiple of the period."""
+        due = tf.equal(step % self.period, 0)
+        for source, destination in zip(online, target, strict=True):
+            destination.assign(tf.where(due, source, destination))
+
+
+class SoftUpdate(TargetUpdate):
+    """θ_target ← (1 − τ) θ_target + τ θ every train step (Lillicrap et al. 2016).
+
+    Args:
+      tau: τ in (0, 1].
+
+    Raises:
+      ValueError: τ is out of its range.
+    """
+
+    def __init__(self, tau: float = 0.005):
+        if not 0 < tau <= 1:
+            raise ValueError(f"tau must lie in (0, 1], got {tau}")
+        self.tau = tau
+
+    def apply(self, online: Sequence[tf.Variable], target: Sequence[tf.Variable], step: tf.Tensor) -> None:
+        """Move by a fraction τ."""
+        del step
+        for source, destination in zip(online, target, strict=True):
+            destination.assign((1 - self.tau) * destination + self.tau * source)

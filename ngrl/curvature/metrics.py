@@ -1,0 +1,132 @@
+"""Output metrics M: the curvature of a loss with respect to a network's outputs.
+
+For a network with outputs y [B, K], `GaussNewton` forms F = (1/Σw) Σ_i w_i J_iᵀ M_i J_i. With M the Fisher
+information of the distribution that the outputs parameterise, F is that of the network's parameters and equals the Hessian
+of KL(π_old ‖ π) at θ_old (Pascanu & Bengio 2013, section 4; Knight & Lerner 2018, eqs. 7 and 8).
+
+Each metric also knows a factor L [K, R] of every example with M_i = L_i L_iᵀ. It gives the rows L_iᵀ J_i of the
+scaled Jacobian that dual solvers use.
+"""
+
+import abc
+import dataclasses
+
+import tensorflow as tf
+
+
+class OutputMetric(abc.ABC):
+    """A positive semi-definite [K, K] matrix per example, M_i = L_i L_iᵀ with L_i [K, R].
+
+    Every method takes the outputs y [B, K] at θ_old. Metrics are immutable.
+    """
+
+    def check(self, outputs: tf.Tensor) -> None:
+        """Raise a ValueError if this metric can't belong to `outputs` [B, K]."""
+        del outputs
+
+    def num_rows(self, num_outputs: int) -> int:
+        """R, the number of Jacobian rows per example with K = `num_outputs`."""
+        return num_outputs
+
+    @abc.abstractmethod
+    def matvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        """M u for u [B, K]: [B, K]."""
+
+    @abc.abstractmethod
+    def factor_matvec(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        """L r for r [B, R]: [B, K]."""
+
+    @abc.abstractmethod
+    def factor_rmatvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        """Lᵀ u for u [B, K]: [B, R]."""
+
+    @abc.abstractmethod
+    def factor_solve(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        """The shortest c [B, R] with L c = u, for u [B, K] in the range of M."""
+
+    @abc.abstractmethod
+    def factor(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Lᵀ of every example: [B, R, K]."""
+
+
+class _DiagonalMetric(OutputMetric):
+    """A metric with L = diag(ℓ), R = K."""
+
+    @abc.abstractmethod
+    def _root(self, outputs: tf.Tensor) -> tf.Tensor:
+        """ℓ, of a shape that broadcasts to [B, K]."""
+
+    def matvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        return tf.square(self._root(outputs)) * vector
+
+    def factor_matvec(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        return self._root(outputs) * rows
+
+    def factor_rmatvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        return self._root(outputs) * vector
+
+    def factor_solve(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        # Where ℓ = 0 the range of M holds u = 0 only, and c = 0 is its shortest preimage.
+        return tf.math.divide_no_nan(vector, self._root(outputs) * tf.ones_like(outputs))
+
+    def factor(self, outputs: tf.Tensor) -> tf.Tensor:
+        return tf.linalg.diag(self._root(outputs) * tf.ones_like(outputs))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SquaredError(_DiagonalMetric):
+    """The metric of the loss ½ β² ‖y - t‖²: a Gaussian of variance 1/β² (Knight & Lerner, eq. 7).
+
+    M = β² I, or M = β² e_a e_aᵀ with chosen outputs a: the loss of Q-learning has a residual only at the action
+    that was taken, so that one row per example suffices.
+
+    Attributes:
+      beta: the inverse standard deviation β > 0.
+      chosen: None, or the chosen outputs, integers [B] in [0, K).
+    """
+
+    beta: float = 1.0
+    chosen: tf.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, got {self.beta}")
+        if self.chosen is not None:
+            chosen = tf.convert_to_tensor(self.chosen)
+            if not chosen.dtype.is_integer:
+                raise ValueError(f"chosen must hold integers, got {chosen.dtype.name}")
+            object.__setattr__(self, "chosen", chosen)
+
+    def check(self, outputs: tf.Tensor) -> None:
+        if self.chosen is None:
+            return
+        batch, num_outputs = outputs.shape
+        if not self.chosen.shape.is_compatible_with([batch]):
+            raise ValueError(f"chosen must have shape [{batch}], got {self.chosen.shape}")
+        values = tf.get_static_value(self.chosen)
+        if values is not None and values.size and not 0 <= values.min() <= values.max() < num_outputs:
+            raise ValueError(f"chosen must lie in [0, {num_outputs}), got {values.min()} to {values.max()}")
+
+    def num_rows(self, num_outputs: int) -> int:
+        return num_outputs if self.chosen is None else 1
+
+    def _root(self, outputs: tf.Tensor) -> tf.Tensor:
+        if self.chosen is None:
+            return tf.constant(self.beta, outputs.dtype)
+        on = tf.constant(self.beta, outputs.dtype)
+        return tf.one_hot(self.chosen, outputs.shape[-1], on, tf.zeros_like(on), dtype=outputs.dtype)
+
+    def factor_matvec(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        return self._root(outputs) * rows  # with chosen outputs: [B, K] · [B, 1]
+
+    def factor_rmatvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        product = self._root(outputs) * vector
+        return product if self.chosen is None else tf.reduce_sum(product, axis=-1, keepdims=True)
+
+    def factor_solve(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        return self.factor_rmatvec(outputs, vector) / tf.constant(self.beta**2, outputs.dtype)
+
+    def factor(self, outputs: tf.Tensor) -> tf.Tensor:
+        if self.chosen is None:
+            return super().factor(outputs)
+        return self._root(outputs)[:, tf.newaxis, :]

@@ -1,0 +1,309 @@
+"""A vector of gymnasium environments as one batched TF-Agents environment.
+
+The boundaries of episodes, for each member on its own (N members, time step t):
+
+| gymnasium says at t | step_type | discount | observation, reward | at t + 1, whatever the action |
+| --- | --- | --- | --- | --- |
+| neither | MID | 1 | of the step | the next step |
+| terminated (truncated or not) | LAST | 0 | of the step: the true last observation | FIRST: reset, reward 0 |
+| truncated alone | LAST | 1 (0 if `truncation_is_terminal`) | the same | FIRST: reset, reward 0 |
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces as gym_spaces
+
+from ngrl._tf_agents import array_spec, py_environment
+from ngrl._tf_agents import time_step as ts
+from ngrl.environments import spaces
+from ngrl.environments.faults import EnvironmentFault
+from ngrl.environments.member import Episode
+from ngrl.environments.vector import VectorEnvironment
+
+_FIRST, _MID, _LAST = (int(kind) for kind in (ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST))
+
+
+class StepArrays(NamedTuple):
+    """A batched time step as new NumPy arrays: observation [N, ...] (or a dict of them), the others [N].
+
+    reward and discount are float32, step_type is int32 with TF-Agents' FIRST = 0, MID = 1, LAST = 2.
+    """
+
+    observation: Any
+    reward: np.ndarray
+    discount: np.ndarray
+    step_type: np.ndarray
+
+
+class GymnasiumEnvironment(py_environment.PyEnvironment):
+    """A batched TF-Agents environment; `ngrl.environments.load` makes one.
+
+    `step` takes and returns time steps; `step_arrays` and `reset_arrays` do the same with plain arrays and
+    may be mixed with it. `get_state` and `set_state` bring every episode in progress back exactly.
+    """
+
+    def __init__(
+        self,
+        vector: VectorEnvironment,
+        seed: int = 0,
+        truncation_is_terminal: bool = False,
+        check_finite: bool = True,
+    ):
+        """Wrap a vector environment, which is closed with this one.
+
+        Args:
+          vector: The members.
+          seed: The run's seed, as the members have it.
+          truncation_is_terminal: Whether a time limit ends the return too (discount 0).
+          check_finite: Whether an observation or reward with NaN or infinity in it raises an
+            EnvironmentFault.
+        """
+        super().__init__()
+        self._vector = vector
+        self._seed = seed
+        self._truncation_is_terminal = truncation_is_terminal
+        self._check_finite = check_finite
+        self._observation_spec = spaces.observation_spec(vector.observation_space, vector.env_id)
+        self._action_spec = spaces.action_spec(vector.action_space, vector.env_id)
+        self._convert_observation = spaces.observation_converter(vector.observation_space)
+        self._convert_actions = spaces.action_converter(vector.action_space, vector.num_envs, vector.env_id)
+        # Members whose last step was LAST, and how many steps each member's episode has had.
+        self._ended = np.zeros(vector.num_envs, bool)
+        self._steps = np.zeros(vector.num_envs, np.int64)
+
+    @property
+    def env_id(self) -> str:
+        """The environment's name."""
+        return self._vector.env_id
+
+    @property
+    def batched(self) -> bool:
+        """Always true, for one member too."""
+        return True
+
+    @property
+    def batch_size(self) -> int:
+        """The number of members N."""
+        return self._vector.num_envs
+
+    @property
+    def observation_space(self) -> gym_spaces.Space:
+        """One member's gymnasium observation space, with the bounds that the spec leaves out."""
+        return self._vector.observation_space
+
+    @property
+    def action_space(self) -> gym_spaces.Space:
+        """One member's gymnasium action space."""
+        return self._vector.action_space
+
+    @property
+    def can_restore(self) -> bool:
+        """Whether `set_state` brings episodes in progress back exactly; if not, it starts new ones."""
+        return self._vector.can_restore
+
+    def observation_spec(self) -> Any:
+        """One member's observation: float32 or integers, or a dict of these."""
+        return self._observation_spec
+
+    def action_spec(self) -> array_spec.BoundedArraySpec:
+        """One member's action; discrete ones count from 0."""
+        return self._action_spec
+
+    def reset_arrays(self) -> StepArrays:
+        """`reset` without a TimeStep: begin the next episode of every member, even in the middle of one."""
+        self._current_time_step = None
+        observation = self._convert_observation(self._vector.reset())
+        return self._first_step(observation)
+
+    def step_arrays(self, actions: np.ndarray) -> StepArrays:
+        """`step` without a TimeStep.
+
+        Args:
+          actions: [N, *action shape]; those of members that are due for their reset are ignored. Before the
+            first reset this is `reset_arrays`, as in TF-Agents.
+
+        Raises:
+          EnvironmentFault: A member raised, hung, died, or answered with something its spaces don't allow.
+            The next step is a reset then.
+          ValueError: Actions of the wrong shape, out of range, or not finite.
+        """
+        if self._current_time_step is None:
+            return self.reset_arrays()
+        actions = self._convert_actions(actions)
+        try:
+            transition = self._vector.step(actions)
+        except EnvironmentFault as fault:
+            self._current_time_step = None
+            if fault.member is None or fault.step is not None:
+                raise
+            # A worker that hangs or has died can't say where it was.
+            step = 0 if self._ended[fault.member] else int(self._steps[fault.member]) + 1
+            raise EnvironmentFault(self.env_id, fault.member, step, fault.problem) from fault
+        terminated, first = transition.terminated, self._ended
+        ended = terminated | transition.truncated
+        step_type = np.where(ended, np.int32(_LAST), np.int32(_MID))
+        step_type[first] = _FIRST
+        return_ends = ended if self._truncation_is_terminal else terminated
+        step = StepArrays(
+            self._convert_observation(transition.observation),
+            transition.reward.astype(np.float32),
+            (~return_ends).astype(np.float32),
+            step_type,
+        )
+        self._steps += 1
+        self._steps[first] = 0
+        self._ended = ended
+        return self._accept(step)
+
+    def _reset(self) -> ts.TimeStep:
+        self.reset_arrays()
+        return self._current_time_step
+
+    def _step(self, action: np.ndarray) -> ts.TimeStep:
+        self.step_arrays(action)
+        return self._current_time_step
+
+    def _first_step(self, observation: Any) -> StepArrays:
+        size = self.batch_size
+        self._ended = np.zeros(size, bool)
+        self._steps = np.zeros(size, np.int64)
+        return self._accept(
+            StepArrays(
+                observation,
+                np.zeros(size, np.float32),
+                np.ones(size, np.float32),
+                np.full(size, _FIRST, np.int32),
+            )
+        )
+
+    def _accept(self, step: StepArrays) -> StepArrays:
+        """Make a step the current one, once it is known to be finite."""
+        if self._check_finite:
+            self._require_finite("reward", step.reward)
+            for name, array in spaces.leaves(step.observation):
+                if array.dtype.kind == "f":
+                    self._require_finite(name, array)
+        self._current_time_step = ts.TimeStep(step.step_type, step.reward, step.discount, step.observation)
+        return step
+
+    def _require_finite(self, name: str, array: np.ndarray) -> None:
+        finite = np.isfinite(array)
+        if finite.all():
+            return
+        self._current_time_step = None
+        member = int(np.flatnonzero(~finite.reshape(self.batch_size, -1).all(axis=1))[0])
+        raise EnvironmentFault(
+            self.env_id,
+            member,
+            int(self._steps[member]),
+            f"{name} is not finite: {array[member].tolist()}; check_finite=False lets it pass",
+        )
+
+    def seed(self, seed: int) -> None:
+        """Begin anew under another run seed: the next step or reset starts every member's episode 0."""
+        self._vector.seed(check_seed(seed))
+        self._seed = int(seed)
+        self._current_time_step = None
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """What `set_state` needs, as a flat dict of arrays that `np.savez` keeps without pickle.
+
+        `seed` (int64), `started` (bool), `episode` [N] and `length` [N] (int64: number and steps of each
+        member's episode in progress), `actions` [Σ length, *action shape] (member after member), and the
+        current time step in `step_type`, `reward`, `discount`, `observation` (or `observation/key` for each
+        entry of a dict).
+        """
+        episodes = self._vector.save()
+        state = {
+            "seed": np.int64(self._seed),
+            "started": np.bool_(self._current_time_step is not None),
+            "episode": np.array([episode.number for episode in episodes], np.int64),
+            "length": np.array([len(episode.actions) for episode in episodes], np.int64),
+            "actions": np.concatenate([episode.actions for episode in episodes]),
+        }
+        step = self._current_time_step
+        if step is not None:
+            state |= {"step_type": step.step_type, "reward": step.reward, "discount": step.discount}
+            state |= dict(spaces.leaves(step.observation))
+        return {name: np.array(value) for name, value in state.items()}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Continue from a state that `get_state` returned, here or in another process.
+
+        Every member is reset to its episode's seed and given its actions again, so it takes as long as the
+        episodes in progress took. Where `can_restore` is false (envpool), new episodes are started, under
+        other seeds than the saved ones, and the current time step is FIRST everywhere.
+
+        Raises:
+          ValueError: The state is of another environment or number of members.
+          EnvironmentFault: Replaying an episode did not lead to the observation saved, or failed.
+        """
+        lengths, numbers = self._check_state(state)
+        actions = np.split(np.asarray(state["actions"]), np.cumsum(lengths)[:-1])
+        episodes = [Episode(int(number), part) for number, part in zip(numbers, actions, strict=True)]
+        self._current_time_step = None
+        self._seed = int(state["seed"])
+        observation = self._convert_observation(self._vector.restore(self._seed, episodes))
+        if not self.can_restore:
+            self._first_step(observation)
+            return
+        if not state["started"]:
+            return
+        saved = [name for name, _ in spaces.leaves(observation)]
+        for name, array in zip(saved, (leaf for _, leaf in spaces.leaves(observation)), strict=True):
+            self._require_replayed(name, array, np.asarray(state[name]), lengths)
+        self._steps = lengths.copy()
+        reward, discount = (np.array(state[name], np.float32) for name in ("reward", "discount"))
+        step_type = np.array(state["step_type"], np.int32)
+        self._ended = step_type == _LAST
+        self._current_time_step = ts.TimeStep(step_type, reward, discount, observation)
+
+    def _check_state(self, state: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        lengths, numbers = (np.asarray(state[name], np.int64) for name in ("length", "episode"))
+        if lengths.shape != (self.batch_size,) or numbers.shape != (self.batch_size,):
+            raise ValueError(
+                f"{self.env_id}: the state has {lengths.size} members, this has {self.batch_size}"
+            )
+        expected = (int(lengths.sum()), *(self.action_space.shape or ()))
+        if np.shape(state["actions"]) != expected:
+            raise ValueError(
+                f"{self.env_id}: the state's actions have shape {np.shape(state['actions'])}, not {expected}"
+            )
+        return lengths, numbers
+
+    def _require_replayed(self, name: str, array: np.ndarray, saved: np.ndarray, lengths: np.ndarray) -> None:
+        for member in range(self.batch_size):
+            if not np.array_equal(array[member], saved[member], equal_nan=array.dtype.kind == "f"):
+                raise EnvironmentFault(
+                    self.env_id,
+                    member,
+                    int(lengths[member]),
+                    f"replaying the episode gave another {name} than was saved: the environment does not "
+                    "follow from its seed and actions, or has changed",
+                )
+
+    def render(self, mode: str = "rgb_array") -> np.ndarray:
+        """One frame of every member, [N, height, width, 3] uint8.
+
+        Raises:
+          ValueError: Another mode, or the environment was not loaded with `render_mode="rgb_array"`.
+        """
+        if mode != "rgb_array":
+            raise ValueError(f"{self.env_id}: render mode must be rgb_array, got {mode!r}")
+        return np.stack(self._vector.render())
+
+    def close(self) -> None:
+        """Close every member and end every worker process; harmless when repeated."""
+        self._vector.close()
+
+
+def check_seed(seed: int) -> int:
+    """The seed as an int.
+
+    Raises:
+      ValueError: It is not an integer, or negative.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
+    return int(seed)

@@ -1,0 +1,126 @@
+"""Making one environment by name, with errors that fit a line.
+
+Imports neither TensorFlow nor TF-Agents: worker processes import it.
+"""
+
+import difflib
+import functools
+import importlib
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from ngrl.environments.faults import one_line
+from ngrl.environments.member import Member
+
+# Packages whose environments gymnasium knows only after their import.
+_PLUGINS = {"ALE/": "ale_py"}
+
+
+class MemberMaker:
+    """Makes the members of one vector environment, here or in a worker process."""
+
+    def __init__(self, env_id: str, seed: int, kwargs: Mapping[str, Any]):
+        """Find the environment.
+
+        Args:
+          env_id: A name registered with gymnasium.
+          seed: The run's seed.
+          kwargs: Given to `gymnasium.make`.
+
+        Raises:
+          ValueError: The name is not registered.
+          ImportError: A package it needs is not installed.
+        """
+        self.env_id = env_id
+        self._seed = seed
+        self._kwargs = dict(kwargs)
+        # The spec, not the name: a worker process has registered only what its imports register.
+        self._spec = find_spec(env_id)
+
+    def check(self) -> tuple[gymnasium.Space, gymnasium.Space]:
+        """Make and close one environment; returns its observation and action space.
+
+        Raises:
+          ValueError: The environment can't be made with these settings.
+          ImportError: A package it needs is not installed.
+        """
+        try:
+            env = make(self._spec, self._kwargs)
+        except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
+            raise ImportError(_missing(self.env_id, error)) from error
+        except Exception as error:
+            settings = f" with {self._kwargs}" if self._kwargs else ""
+            raise ValueError(f"{self.env_id} can't be made{settings}: {one_line(error)}") from error
+        env.close()
+        return env.observation_space, env.action_space
+
+    def member(self, index: int, *, raise_faults: bool) -> Callable[[], Member]:
+        """A function that makes member `index`; it may be sent to another process."""
+        return functools.partial(
+            make_member, self._spec, self._kwargs, self.env_id, self._seed, index, raise_faults
+        )
+
+
+def make(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    """Make an environment with its time limit, without gymnasium's checker and notices of newer versions."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*is out of date", module=r"gymnasium\.")
+        warnings.filterwarnings("ignore", message=r"pkg_resources is deprecated", module="pygame")
+        return gymnasium.make(spec, disable_env_checker=True, **kwargs)
+
+
+def make_member(
+    spec: EnvSpec, kwargs: Mapping[str, Any], env_id: str, seed: int, index: int, raise_faults: bool
+) -> Member:
+    """Make one member."""
+    return Member(make(spec, kwargs), env_id, seed, index, raise_faults=raise_faults)
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """The registration of an environment.
+
+    Raises:
+      ValueError: The name is not registered; the message says which ones are near.
+    """
+    if ":" in env_id:
+        raise ValueError(f"env_id {env_id!r} names a module: import the module that registers it instead")
+    for prefix, package in _PLUGINS.items():
+        if env_id.startswith(prefix):
+            _import_plugin(env_id, package)
+    try:
+        return gymnasium.spec(env_id)
+    except gymnasium.error.Error as error:
+        raise ValueError(unknown_env_id(env_id, gymnasium.registry, one_line(error))) from error
+
+
+def unknown_env_id(env_id: str, known: Iterable[str], reason: str) -> str:
+    """One line that names an unknown environment and the registered names nearest to it."""
+    names = sorted(known)
+    near = difflib.get_close_matches(env_id, names, n=3, cutoff=0.6)
+    lowered = {name.lower(): name for name in names}
+    near += [
+        lowered[name]
+        for name in difflib.get_close_matches(env_id.lower(), list(lowered), n=3, cutoff=0.6)
+        if lowered[name] not in near
+    ]
+    hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
+    return f"unknown environment {env_id!r} ({reason}){hint}"
+
+
+def _import_plugin(env_id: str, package: str) -> None:
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(_missing(env_id, error)) from error
+    gymnasium.register_envs(module)
+
+
+def _missing(env_id: str, error: BaseException) -> str:
+    return (
+        f"{env_id} needs a package that is not installed ({one_line(error)}): "
+        "install it with pip install 'ngrl[envs]' or the extra of gymnasium that it names"
+    )

@@ -1,0 +1,242 @@
+"""One member of a vector environment: its episodes' seeds, its record of actions, and its manners.
+
+Imports neither TensorFlow nor TF-Agents: worker processes import it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from ngrl.environments.faults import EnvironmentFault, one_line
+
+Check = Callable[[Any], str | None]
+_FLOATS = frozenset({float, np.float64, np.float32})
+
+
+class Episode(NamedTuple):
+    """The episode in progress of one member: enough to bring it back by replay.
+
+    Attributes:
+      number: Which episode of this member's, from 0; -1 before the first reset.
+      actions: What it was given since the reset, in the action space's dtype, [steps, *action shape].
+    """
+
+    number: int
+    actions: np.ndarray
+
+
+def episode_seed(run_seed: int, member: int, episode: int) -> int:
+    """The seed of an episode in [0, 2^31), from the run's seed, the member's and the episode's index."""
+    # Spawn keys, not run_seed + member: neighbouring runs would share most of their members' episodes.
+    sequence = np.random.SeedSequence(run_seed, spawn_key=(member, episode))
+    return int(sequence.generate_state(1, np.uint32)[0]) >> 1
+
+
+class Member(gymnasium.Wrapper):
+    """Seeds every episode of an environment, records its actions, and checks all that it returns.
+
+    `infos` are dropped: nothing in TF-Agents' time steps could hold them, and collecting them costs more than
+    a step of CartPole.
+    """
+
+    def __init__(self, env: gymnasium.Env, env_id: str, run_seed: int, member: int, *, raise_faults: bool):
+        """Wrap an environment.
+
+        Args:
+          env: The environment, with its time limit.
+          env_id: Its name, for messages.
+          run_seed: The run's seed.
+          member: This member's index in the vector environment.
+          raise_faults: Whether to raise an EnvironmentFault. Else it comes back in `info["fault"]` with a
+            blank observation: a worker process that lets an exception out is shut down by gymnasium with a
+            traceback.
+        """
+        super().__init__(env)
+        self._env_id = env_id
+        self._run_seed = run_seed
+        self._member = member
+        self._raise_faults = raise_faults
+        self._scalar_actions = isinstance(env.action_space, spaces.Discrete)
+        self._check = observation_check(env.observation_space)
+        self._blank = _zeros(env.observation_space)
+        self._episode = -1
+        self._actions: list[Any] = []
+        # After a restore to an episode's end the vector environment doesn't know that a reset is due.
+        self._reset_due = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start the next episode with its own seed; `seed` is not used (`reseed` sets the run's)."""
+        self._episode += 1
+        self._begin()
+        try:
+            observation, _ = self.env.reset(seed=self._seed(), options=options)
+        except Exception as error:
+            return self._blank, self._fault(one_line(error), error)
+        problem = self._check(observation)
+        if problem is not None:
+            return self._blank, self._fault(f"observation {problem}")
+        return observation, {}
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step the environment, or reset it when its restored episode had ended."""
+        if self._reset_due:
+            observation, info = self.reset()
+            return observation, 0.0, False, False, info
+        # A row of a batch is a view of an array that may be reused; a scalar of NumPy's is not.
+        self._actions.append(action if self._scalar_actions else np.array(action))
+        try:
+            observation, reward, terminated, truncated, _ = self.env.step(action)
+        except Exception as error:
+            return self._blank, 0.0, True, False, self._fault(one_line(error), error)
+        problem = self._check(observation)
+        if problem is None and type(reward) in _FLOATS and type(terminated) is type(truncated) is bool:
+            return observation, reward, terminated, truncated, {}
+        if problem is not None:
+            problem = f"observation {problem}"
+        elif not _is_number(reward):
+            problem = f"reward must be one real number, got {_describe(reward)}"
+        elif not isinstance(terminated, (bool, np.bool_)):
+            problem = f"terminated must be a bool, got {_describe(terminated)}"
+        elif not isinstance(truncated, (bool, np.bool_)):
+            problem = f"truncated must be a bool, got {_describe(truncated)}"
+        if problem is not None:
+            return self._blank, 0.0, True, False, self._fault(problem)
+        return observation, reward, terminated, truncated, {}
+
+    def reseed(self, run_seed: int) -> None:
+        """Count episodes from 0 again under another run seed; the next reset starts the first."""
+        self._run_seed = run_seed
+        self._episode = -1
+        self._begin()
+
+    def save_episode(self) -> Episode:
+        """The episode in progress."""
+        space = self.env.action_space
+        return Episode(self._episode, np.array(self._actions, dtype=space.dtype).reshape(-1, *space.shape))
+
+    def restore_episodes(self, run_seed: int, episodes: list[Episode]) -> tuple[Any, EnvironmentFault | None]:
+        """Bring this member's episode back by resetting to its seed and giving it the same actions again.
+
+        Args:
+          run_seed: The seed of the run that was saved.
+          episodes: Those of all members; each member takes its own.
+
+        Returns:
+          The observation after the last action (blank before the first reset), and what went wrong, if
+          anything.
+        """
+        self._run_seed = run_seed
+        self._episode, actions = episodes[self._member]
+        self._begin()
+        if self._episode < 0:
+            return self._blank, None
+        try:
+            observation, _ = self.env.reset(seed=self._seed())
+            for action in actions:
+                self._actions.append(action)
+                observation, _, terminated, truncated, _ = self.env.step(action)
+                self._reset_due = bool(terminated or truncated)
+        except Exception as error:
+            return self._blank, self._make_fault(f"replaying its episode: {one_line(error)}")
+        return observation, None
+
+    def _begin(self) -> None:
+        self._actions = []
+        self._reset_due = False
+
+    def _seed(self) -> int:
+        return episode_seed(self._run_seed, self._member, self._episode)
+
+    def _make_fault(self, problem: str) -> EnvironmentFault:
+        return EnvironmentFault(self._env_id, self._member, len(self._actions), problem)
+
+    def _fault(self, problem: str, cause: Exception | None = None) -> dict[str, Any]:
+        fault = self._make_fault(problem)
+        if self._raise_faults:
+            raise fault from cause
+        return {"fault": fault}
+
+
+def observation_check(space: spaces.Space) -> Check:
+    """A function that says what is wrong with an observation of a space, or None.
+
+    A Box may be answered in any dtype that NumPy casts to the space's within its kind (float64 for float32),
+    as gymnasium's vector environments do. Box bounds are not checked: many environments leave the ones they
+    declare.
+    """
+    if isinstance(space, spaces.Dict):
+        return _dict_check({key: observation_check(part) for key, part in space.spaces.items()})
+    if isinstance(space, spaces.Discrete):
+        return _discrete_check(space)
+    return _box_check(space)
+
+
+def _box_check(space: spaces.Space) -> Check:
+    shape, dtype = space.shape, space.dtype
+
+    def check(value: Any) -> str | None:
+        if type(value) is np.ndarray and value.shape == shape and value.dtype == dtype:
+            return None
+        try:
+            array = np.asarray(value)
+        except ValueError:  # ragged
+            return f"is {_describe(value)}, the space says shape {shape}"
+        if array.shape != shape:
+            return f"has shape {array.shape}, the space says {shape}"
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
+            return f"has dtype {array.dtype}, the space says {dtype}"
+        return None
+
+    return check
+
+
+def _discrete_check(space: spaces.Discrete) -> Check:
+    first: Any = space.start
+    end = first + space.n
+
+    def check(value: Any) -> str | None:
+        if not _is_number(value) or np.asarray(value).dtype.kind not in "iu":
+            return f"is {_describe(value)}, the space says one integer"
+        if not first <= value < end:
+            return f"is {value}, the space says {first} to {end - 1}"
+        return None
+
+    return check
+
+
+def _dict_check(checks: Mapping[str, Check]) -> Check:
+    def check(value: Any) -> str | None:
+        if not isinstance(value, Mapping) or value.keys() != checks.keys():
+            found = sorted(map(str, value)) if isinstance(value, Mapping) else _describe(value)
+            return f"has keys {found}, the space says {sorted(checks)}"
+        for key, part in checks.items():
+            problem = part(value[key])
+            if problem is not None:
+                return f"[{key!r}] {problem}"
+        return None
+
+    return check
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, (float, int)):
+        return True
+    return isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 and value.dtype.kind in "fiub"
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    text = " ".join(repr(value).split())
+    return f"{text if len(text) <= 40 else text[:37] + '...'} ({type(value).__name__})"
+
+
+def _zeros(space: spaces.Space) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _zeros(part) for key, part in space.spaces.items()}
+    return np.zeros(space.shape or (), space.dtype or np.float32)

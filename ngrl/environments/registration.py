@@ -1,0 +1,31 @@
+"""The environments ngrl adds to gymnasium's registry.
+
+| id | what |
+| --- | --- |
+| `ngrl/LunarLander-v2` | gymnasium's lander with the observation bounds of version 2 |
+| `ngrl/Chain-v0` | a chain of states whose Q values are known (`toy.chain_q_values`) |
+| `ngrl/Identity-v0` | name the digit that is shown (`toy.identity_q_values`) |
+| `ngrl/IdentityBox-v0` | the same with a continuous action |
+"""
+
+import gymnasium
+
+
+def register() -> None:
+    """Register ngrl's environments; those already registered are left as they are."""
+    _register("ngrl/LunarLander-v2", "lunar_lander:LunarLanderV2", 1000, reward_threshold=200)
+    _register("ngrl/Chain-v0", "toy:Chain", 100)
+    _register("ngrl/Identity-v0", "toy:Identity", 20)
+    _register("ngrl/IdentityBox-v0", "toy:IdentityBox", 20)
+
+
+def _register(
+    env_id: str, entry_point: str, max_episode_steps: int, reward_threshold: float | None = None
+) -> None:
+    if env_id not in gymnasium.registry:
+        gymnasium.register(
+            env_id,
+            entry_point=f"ngrl.environments.{entry_point}",
+            max_episode_steps=max_episode_steps,
+            reward_threshold=reward_threshold,
+        )

@@ -1,0 +1,146 @@
+"""Vector environments behind one small interface; the members are in this process here.
+
+Batches here are gymnasium's: the spaces' own dtypes, and arrays that the next step may overwrite.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from ngrl.environments.making import MemberMaker
+from ngrl.environments.member import Episode
+
+
+class Transition(NamedTuple):
+    """What N members answered: a batch of observations, reward [N], terminated [N] and truncated [N]."""
+
+    observation: Any
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class VectorEnvironment(abc.ABC):
+    """N members stepped together. After a member's last step, its next step is its reset, with reward 0."""
+
+    #: Whether restore() brings episodes in progress back exactly.
+    can_restore: bool = True
+    env_id: str
+    num_envs: int
+    observation_space: spaces.Space
+    action_space: spaces.Space
+
+    @abc.abstractmethod
+    def reset(self) -> Any:
+        """Start the next episode of every member; returns the observation batch."""
+
+    @abc.abstractmethod
+    def step(self, actions: np.ndarray) -> Transition:
+        """Step every member; the action of a member due for its reset is ignored."""
+
+    @abc.abstractmethod
+    def seed(self, seed: int) -> None:
+        """Count episodes from 0 again under another run seed; call reset next."""
+
+    @abc.abstractmethod
+    def save(self) -> list[Episode]:
+        """The episode in progress of every member."""
+
+    @abc.abstractmethod
+    def restore(self, seed: int, episodes: list[Episode]) -> Any:
+        """Bring episodes back (start new ones where can_restore is false); returns the observation batch."""
+
+    @abc.abstractmethod
+    def render(self) -> Sequence[Any]:
+        """One frame of every member."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Free everything; harmless when repeated."""
+
+
+class GymnasiumVector(VectorEnvironment):
+    """What the members of gymnasium's two vector environments have in common."""
+
+    _vector: SyncVectorEnv | AsyncVectorEnv
+
+    def __init__(self, env_id: str, vector: SyncVectorEnv | AsyncVectorEnv):
+        """Wrap a vector environment of `Member`s."""
+        self.env_id = env_id
+        self.num_envs = vector.num_envs
+        self._vector = vector
+        self.observation_space = vector.single_observation_space
+        self.action_space = vector.single_action_space
+
+    def seed(self, seed: int) -> None:
+        """See VectorEnvironment."""
+        self._call("reseed", seed)
+
+    def save(self) -> list[Episode]:
+        """See VectorEnvironment."""
+        return list(self._call("save_episode"))
+
+    def restore(self, seed: int, episodes: list[Episode]) -> Any:
+        """See VectorEnvironment; no time limit holds, since replay takes as long as the episodes took."""
+        # The reset makes gymnasium forget which members it was to reset; the episodes it starts are replaced.
+        self.reset()
+        results = self._call("restore_episodes", seed, episodes)
+        for _, fault in results:
+            if fault is not None:
+                raise fault
+        return _stack(self.observation_space, [observation for observation, _ in results])
+
+    def render(self) -> Sequence[Any]:
+        """See VectorEnvironment."""
+        if self._vector.render_mode != "rgb_array":
+            raise ValueError(f'{self.env_id}: to render, load it with render_mode="rgb_array"')
+        return self._call("render")
+
+    @abc.abstractmethod
+    def _call(self, name: str, *args: Any) -> tuple[Any, ...]:
+        """Call a method of every member."""
+
+
+class SyncVector(GymnasiumVector):
+    """Members stepped one after another in this process: the fastest for quick environments."""
+
+    _vector: SyncVectorEnv
+
+    def __init__(self, maker: MemberMaker, num_envs: int):
+        """Make the members."""
+        # copy=False: the bridge copies once, while converting dtypes.
+        vector = SyncVectorEnv(
+            [maker.member(index, raise_faults=True) for index in range(num_envs)],
+            copy=False,
+            autoreset_mode=AutoresetMode.NEXT_STEP,
+        )
+        super().__init__(maker.env_id, vector)
+
+    def reset(self) -> Any:
+        """See VectorEnvironment."""
+        return self._vector.reset()[0]
+
+    def step(self, actions: np.ndarray) -> Transition:
+        """See VectorEnvironment."""
+        return Transition(*self._vector.step(actions)[:4])
+
+    def close(self) -> None:
+        """See VectorEnvironment."""
+        if not self._vector.closed:
+            self._vector.close()
+
+    def _call(self, name: str, *args: Any) -> tuple[Any, ...]:
+        return self._vector.call(name, *args)
+
+
+def _stack(space: spaces.Space, observations: list[Any]) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {
+            key: _stack(part, [observation[key] for observation in observations])
+            for key, part in space.spaces.items()
+        }
+    return np.stack([np.asarray(observation, dtype=space.dtype) for observation in observations])

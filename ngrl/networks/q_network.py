@@ -1,0 +1,93 @@
+"""Multi-layer perceptrons over flattened observations."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.networks import network
+from tf_agents.specs import tensor_spec
+
+
+def _check_observation_spec(spec: Any) -> None:
+    for leaf in tf.nest.flatten(spec):
+        if not leaf.dtype.is_floating and not tensor_spec.is_bounded(leaf):
+            raise ValueError(f"a discrete observation needs bounds, got {leaf}")
+
+
+def encode_observation(observation: Any, spec: Any) -> tf.Tensor:
+    """Observations [B, ...] as one matrix [B, D] of float32.
+
+    Floats are flattened, bounded integers become one-hot vectors, the parts of a Dict are concatenated in the order
+    of their sorted keys.
+    """
+    parts = []
+    for leaf, leaf_spec in zip(tf.nest.flatten(observation), tf.nest.flatten(spec), strict=True):
+        if not leaf_spec.dtype.is_floating:
+            low, high = int(leaf_spec.minimum.min()), int(leaf_spec.maximum.max())
+            leaf = tf.one_hot(leaf - low, high - low + 1)
+        size = 1
+        for dimension in leaf.shape[1:]:
+            size *= dimension
+        parts.append(tf.reshape(tf.cast(leaf, tf.float32), [-1, size]))
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+
+
+class QNetwork(network.Network):
+    """Action values: observation to encoded vector to Dense layers to one value an action.
+
+    The part with parameters is `layers_in_order`, a plain chain of Dense layers, which is what the layer-wise Gram
+    matrix of `ngrl.curvature` needs; `encode` has none.
+
+    Args:
+      input_tensor_spec: Spec of the observations: floats, bounded integers, or nested dicts of those.
+      num_actions: Number of discrete actions A.
+      hidden_layers: Width of each hidden layer.
+      activation: Name of the hidden layers' Keras activation.
+      output_scale: Factor on the last layer's initial kernel. Small values start all action values near 0.
+      seed: Seed of the initial weights.
+      name: Name of the network.
+
+    Raises:
+      ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        input_tensor_spec: Any,
+        num_actions: int,
+        hidden_layers: Sequence[int] = (64,),
+        activation: str = "tanh",
+        output_scale: float = 1.0,
+        seed: int = 0,
+        name: str = "QNetwork",
+    ):
+        super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
+        if num_actions < 1 or any(width < 1 for width in hidden_layers):
+            raise ValueError(f"widths must be positive, got {tuple(hidden_layers)} and {num_actions} actions")
+        if not output_scale > 0:
+            raise ValueError(f"output_scale must be positive, got {output_scale}")
+        _check_observation_spec(input_tensor_spec)
+        seeds = [seed * 1000 + layer for layer in range(len(hidden_layers) + 1)]
+        self.layers_in_order = [
+            tf.keras.layers.Dense(
+                width, activation=activation, kernel_initializer=tf.keras.initializers.GlorotUniform(layer_seed)
+            )
+            for width, layer_seed in zip(hidden_layers, seeds, strict=False)
+        ]
+        # Glorot's uniform bound scales with the square root of `scale`.
+        last = tf.keras.initializers.VarianceScaling(output_scale**2, "fan_avg", "uniform", seeds[-1])
+        self.layers_in_order.append(tf.keras.layers.Dense(num_actions, kernel_initializer=last))
+
+    def encode(self, observation: Any) -> tf.Tensor:
+        """The input of the first Dense layer, [B, D]."""
+        return encode_observation(observation, self.input_tensor_spec)
+
+    def call(
+        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
+    ) -> tuple[tf.Tensor, Any]:
+        """Action values [B, A] and the unchanged state."""
+        del step_type, training
+        hidden = self.encode(observation)
+        for layer in self.layers_in_order:
+            hidden = layer(hidden)
+        return hidden, network_state

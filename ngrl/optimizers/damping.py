@@ -1,0 +1,177 @@
+"""Rules that set the damping λ of `(F + λI) x = g` from step to step."""
+
+import abc
+from typing import Any
+
+import tensorflow as tf
+
+Schedule = tf.keras.optimizers.schedules.LearningRateSchedule
+
+
+class DampingRule(abc.ABC):
+    """A rule for λ. It holds settings only; the optimizer owns the variable, so that checkpoints carry it."""
+
+    #: Whether `update` reads the reduction ratio, which costs one more evaluation of the loss.
+    needs_reduction_ratio: bool = False
+
+    @property
+    @abc.abstractmethod
+    def initial(self) -> float:
+        """λ before the first step."""
+
+    def current(self, value: tf.Tensor, iterations: tf.Tensor) -> tf.Tensor:
+        """λ of this step, from the stored value and the number of steps taken; scalars."""
+        del iterations
+        return value
+
+    def update(self, value: tf.Tensor, reduction_ratio: tf.Tensor) -> tf.Tensor:
+        """The value to store after a step with this reduction ratio; scalars."""
+        del reduction_ratio
+        return value
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "DampingRule":
+        """Inverse of `get_config`."""
+        return cls(**config)
+
+
+@tf.keras.utils.register_keras_serializable(package="ngrl")
+class FixedDamping(DampingRule):
+    """A constant λ.
+
+    Args:
+      value: λ, not negative.
+
+    Raises:
+      ValueError: λ is negative.
+    """
+
+    def __init__(self, value: float = 1.0):
+        if not value >= 0:
+            raise ValueError(f"damping must not be negative, got {value}")
+        self.value = float(value)
+
+    @property
+    def initial(self) -> float:
+        """λ before the first step."""
+        return self.value
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {"value": self.value}
+
+
+@tf.keras.utils.register_keras_serializable(package="ngrl")
+class ScheduledDamping(DampingRule):
+    """λ as a function of the number of steps taken.
+
+    Args:
+      schedule: Any Keras learning-rate schedule; its values are used as λ.
+    """
+
+    def __init__(self, schedule: Schedule | dict[str, Any]):
+        if isinstance(schedule, dict):
+            schedule = tf.keras.optimizers.schedules.deserialize(schedule)
+        if not isinstance(schedule, Schedule):
+            raise ValueError(f"schedule must be a Keras learning-rate schedule, got {schedule!r}")
+        self.schedule = schedule
+
+    @property
+    def initial(self) -> float:
+        """λ before the first step."""
+        return float(self.schedule(0))
+
+    def current(self, value: tf.Tensor, iterations: tf.Tensor) -> tf.Tensor:
+        """λ of this step: the schedule at `iterations`."""
+        return tf.cast(self.schedule(iterations), value.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {"schedule": tf.keras.optimizers.schedules.serialize(self.schedule)}
+
+
+@tf.keras.utils.register_keras_serializable(package="ngrl")
+class LevenbergMarquardt(DampingRule):
+    """λ grows where the quadratic model of the loss is poor and shrinks where it is good.
+
+    With the reduction ratio ρ = (actual change of the loss) / (change the model predicted): ρ < `low` multiplies λ
+    by `increase`, ρ > `high` by `decrease`, never below `minimum`. The defaults are those of Pascanu & Bengio
+    (2013), which Knight & Lerner's "adapt damping" uses.
+
+    Args:
+      initial: λ at the start.
+      minimum: Floor of λ.
+      increase: Factor above 1.
+      decrease: Factor below 1.
+      low: Ratio below which λ grows.
+      high: Ratio above which λ shrinks.
+
+    Raises:
+      ValueError: An argument is out of its range.
+    """
+
+    needs_reduction_ratio = True
+
+    def __init__(
+        self,
+        initial: float = 6.0,
+        minimum: float = 1e-3,
+        increase: float = 1.5,
+        decrease: float = 2.0 / 3.0,
+        low: float = 0.25,
+        high: float = 0.75,
+    ):
+        if not initial > 0 or not minimum > 0:
+            raise ValueError(f"initial and minimum must be positive, got {initial} and {minimum}")
+        if not increase > 1 or not 0 < decrease < 1:
+            raise ValueError(f"increase must exceed 1 and decrease lie in (0, 1), got {increase} and {decrease}")
+        if not low < high:
+            raise ValueError(f"low must be below high, got {low} and {high}")
+        self._initial = float(initial)
+        self.minimum = float(minimum)
+        self.increase = float(increase)
+        self.decrease = float(decrease)
+        self.low = float(low)
+        self.high = float(high)
+
+    @property
+    def initial(self) -> float:
+        """λ before the first step."""
+        return self._initial
+
+    def update(self, value: tf.Tensor, reduction_ratio: tf.Tensor) -> tf.Tensor:
+        """λ after a step; a ratio that is not a number counts as a poor model."""
+        good = reduction_ratio > self.high
+        poor = tf.logical_not(reduction_ratio >= self.low)
+        smaller = tf.maximum(value * self.decrease, tf.minimum(value, self.minimum))
+        return tf.where(poor, value * self.increase, tf.where(good, smaller, value))
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {
+            "initial": self._initial,
+            "minimum": self.minimum,
+            "increase": self.increase,
+            "decrease": self.decrease,
+            "low": self.low,
+            "high": self.high,
+        }
+
+
+def get(damping: "float | DampingRule | dict[str, Any]") -> DampingRule:
+    """A rule from a number (fixed λ), a rule, or a serialised rule.
+
+    Raises:
+      ValueError: It is none of these.
+    """
+    if isinstance(damping, DampingRule):
+        return damping
+    if isinstance(damping, dict):
+        return tf.keras.utils.deserialize_keras_object(damping)
+    if isinstance(damping, (int, float)) and not isinstance(damping, bool):
+        return FixedDamping(damping)
+    raise ValueError(f"damping must be a number or a damping rule, got {damping!r}")

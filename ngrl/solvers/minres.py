@@ -1,0 +1,132 @@
+"""MINRES (Paige & Saunders 1975)."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from ngrl.solvers.lanczos import (
+    LeftReflection,
+    lanczos_step,
+    left_reflection,
+    minres_direction,
+    start_reflection,
+)
+from ngrl.solvers.solution import (
+    Problem,
+    Result,
+    Solver,
+    SolverStats,
+    check_count,
+    check_number,
+    effective_rtol,
+    eps,
+    safe_norm,
+)
+
+RUNNING = -1
+"""In a loop's state: no result yet."""
+
+
+def least_squares_rtol(rtol: float, dtype: tf.DType) -> float:
+    """At which `||A r|| / (||A|| ||r||)` r counts as orthogonal to the range of A: rounding leaves about 10 eps."""
+    return max(rtol, 32 * eps(dtype))
+
+
+class _State(NamedTuple):
+    iteration: tf.Tensor
+    result: tf.Tensor
+    v_last: tf.Tensor  # [P], v_{k-1}
+    v: tf.Tensor  # [P], v_k
+    direction_before: tf.Tensor  # [P], d_{k-2}
+    direction: tf.Tensor  # [P], d_{k-1}
+    x: tf.Tensor  # [P], x_{k-1}
+    beta: tf.Tensor  # β_k
+    left: LeftReflection
+    operator_norm: tf.Tensor
+
+
+@tf.keras.utils.register_keras_serializable(package="ngrl")
+class Minres(Solver):
+    """MINRES, for definite and indefinite systems; the residual decreases monotonically.
+
+    Ends with CONVERGED at `||r|| <= rtol ||b||` (or where rounding allows no more, `||r|| <= eps (||A|| ||x|| +
+    ||b||)`); with LEAST_SQUARES when r is orthogonal to the range of A, so that no x has a smaller residual. That
+    x need not be the shortest: `MinresQLP` finds the shortest. A product that is not finite ends with BREAKDOWN;
+    the division by γ that a singular system asks for is never made, because the test for LEAST_SQUARES comes
+    before it.
+    """
+
+    def __init__(self, *, rtol: float = 1e-6, max_iterations: int = 100) -> None:
+        """Configures the solver.
+
+        Args:
+          rtol: Relative residual at which to stop; at least 4 eps of the dtype is used.
+          max_iterations: Most iterations, one product with the operator each.
+
+        Raises:
+          ValueError: `rtol` is negative or `max_iterations` is no positive integer.
+        """
+        self.rtol = check_number("rtol", rtol, 0.0)
+        self.max_iterations = check_count("max_iterations", max_iterations)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"rtol": self.rtol, "max_iterations": self.max_iterations}
+
+    def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, SolverStats]:
+        def goes_on(state: _State) -> tf.Tensor:
+            return (state.result == RUNNING) & (state.iteration < self.max_iterations)
+
+        def step(state: _State) -> tuple[_State]:
+            return (self._step(problem, state),)
+
+        (end,) = tf.while_loop(goes_on, step, (self._start(problem),))
+        result = tf.where(end.result == RUNNING, int(Result.MAX_ITERATIONS), end.result)
+        dtype = problem.rhs.dtype
+        tolerance = tf.constant(effective_rtol(self.rtol, dtype), dtype)
+        return end.x, result, SolverStats(end.iteration, tolerance)
+
+    def _start(self, problem: Problem) -> _State:
+        zeros = tf.zeros_like(problem.rhs)
+        zero = tf.zeros((), zeros.dtype)
+        return _State(
+            iteration=tf.constant(0),
+            result=tf.where(tf.reduce_any(problem.rhs != 0), RUNNING, int(Result.CONVERGED)),
+            v_last=zeros,
+            v=problem.rhs,
+            direction_before=zeros,
+            direction=zeros,
+            x=zeros,
+            beta=zero,
+            left=start_reflection(zeros),
+            operator_norm=zero,
+        )
+
+    def _step(self, problem: Problem, state: _State) -> _State:
+        dtype = problem.rhs.dtype
+        lanczos = lanczos_step(problem, state.v_last, state.v, state.beta)
+        left, column = left_reflection(state.left, lanczos)
+        operator_norm = tf.maximum(state.operator_norm, column.norm)
+        is_finite = tf.math.is_finite(lanczos.alpha) & tf.math.is_finite(lanczos.beta_next)
+        is_least_squares = column.root <= least_squares_rtol(self.rtol, dtype) * operator_norm
+        # x_k = x_{k-1} + τ_k d_k, unless x_{k-1} is as good as any or the numbers are bad
+        direction = minres_direction(column, state.v, state.direction_before, state.direction)
+        x = tf.where(is_finite & ~is_least_squares, state.x + column.tau * direction, state.x)
+        # ||r_k|| = φ_k
+        rounding = eps(dtype) * (operator_norm * safe_norm(x) + 1)
+        is_converged = left.phi <= tf.maximum(effective_rtol(self.rtol, dtype), rounding)
+        result = tf.where(is_converged, int(Result.CONVERGED), RUNNING)
+        result = tf.where(is_least_squares, int(Result.LEAST_SQUARES), result)
+        result = tf.where(is_finite, result, int(Result.BREAKDOWN))
+        return _State(
+            iteration=state.iteration + 1,
+            result=result,
+            v_last=lanczos.v,
+            v=lanczos.v_next,
+            direction_before=state.direction,
+            direction=direction,
+            x=x,
+            beta=lanczos.beta_next,
+            left=left,
+            operator_norm=operator_norm,
+        )

@@ -1,0 +1,72 @@
+"""What gin files may name. Importing this module registers it all; no numerics know of gin."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import tensorflow as tf
+
+from ngrl import agents, environments, losses, networks, optimizers, solvers
+from ngrl.training import exploration, off_policy
+from ngrl.training import run as run_module
+
+
+@gin.configurable
+def dqn_agent(
+    time_step_spec: Any,
+    action_spec: Any,
+    seed: int,
+    optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
+    network: Callable[..., Any] = networks.QNetwork,
+    agent: Callable[..., agents.DqnAgent] = agents.DqnAgent,
+) -> agents.DqnAgent:
+    """A DQN agent with a network built for the environment's specs.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      seed: Seed of the network's initial weights.
+      optimizer: `@NaturalGradient()` or `@Adam()`.
+      network: Called with the observation spec, the number of actions and `seed`.
+      agent: Called with the specs, the network and the optimizer.
+
+    Raises:
+      ValueError: The environment's actions are not discrete.
+    """
+    agents.check_discrete_action(action_spec)
+    q_network = network(time_step_spec.observation, int(action_spec.maximum) + 1, seed=seed)
+    return agent(time_step_spec, action_spec, q_network, optimizer)
+
+
+_CLASSES: dict[str, Callable[..., Any]] = {
+    "ConjugateGradient": solvers.ConjugateGradient,
+    "Minres": solvers.Minres,
+    "MinresQLP": solvers.MinresQLP,
+    "Cholesky": solvers.Cholesky,
+    "Dual": solvers.Dual,
+    "NaturalGradient": optimizers.NaturalGradient,
+    "LevenbergMarquardt": optimizers.LevenbergMarquardt,
+    "ScheduledDamping": optimizers.ScheduledDamping,
+    "Adam": tf.keras.optimizers.Adam,
+    "RMSprop": tf.keras.optimizers.RMSprop,
+    "SGD": tf.keras.optimizers.SGD,
+    "ExponentialDecay": tf.keras.optimizers.schedules.ExponentialDecay,
+    "PolynomialDecay": tf.keras.optimizers.schedules.PolynomialDecay,
+    "PiecewiseConstantDecay": tf.keras.optimizers.schedules.PiecewiseConstantDecay,
+    "DqnAgent": agents.DqnAgent,
+    "HardUpdate": agents.HardUpdate,
+    "SoftUpdate": agents.SoftUpdate,
+    "QNetwork": networks.QNetwork,
+    "ExponentialEpsilon": exploration.ExponentialEpsilon,
+    "LinearEpsilon": exploration.LinearEpsilon,
+    "OffPolicyLoop": off_policy.OffPolicyLoop,
+    "half_squared_error": losses.half_squared_error,
+    "squared_error": losses.squared_error,
+    "huber": losses.huber,
+    "load_environment": environments.load,
+}
+
+for _name, _target in _CLASSES.items():
+    globals()[_name] = gin.external_configurable(_target, name=_name, module="ngrl")
+
+run = gin.configurable(denylist=["root_dir", "config", "config_text", "progress"])(run_module.run)

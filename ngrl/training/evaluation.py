@@ -1,0 +1,122 @@
+"""Playing whole episodes with a policy, and what is reported of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl import environments
+from tf_agents.trajectories import time_step as ts
+
+# Evaluation episodes must not be the training ones: their seeds start far from any run's seed.
+EVALUATION_SEED_OFFSET = 1_000_003
+
+Actor = Callable[[ts.TimeStep], np.ndarray]
+
+
+class EvaluationResult(NamedTuple):
+    """Undiscounted returns of whole episodes."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    def summary(self) -> dict[str, Any]:
+        """JSON values: `mean`, `std` (of the episodes), `min`, `max`, `mean_length`, `episodes`, `returns`."""
+        returns = np.asarray(self.returns)
+        return {
+            "mean": float(returns.mean()),
+            "std": float(returns.std()),
+            "min": float(returns.min()),
+            "max": float(returns.max()),
+            "mean_length": float(np.mean(self.lengths)),
+            "episodes": len(self.returns),
+            "returns": [float(value) for value in self.returns],
+        }
+
+
+def evaluate(
+    actor: Actor,
+    env_id: str,
+    episodes: int = 100,
+    seed: int = 0,
+    num_envs: int = 10,
+    env_kwargs: dict[str, Any] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> EvaluationResult:
+    """Play `episodes` episodes, each under its own seed, none of them a training seed.
+
+    Every environment plays a fixed share of the episodes, so that short episodes are not preferred to long ones.
+
+    Args:
+      actor: Time step with [N, ...] arrays to actions [N, ...].
+      env_id: The environment.
+      episodes: How many episodes.
+      seed: Seed of the environments, moved away from training's by `EVALUATION_SEED_OFFSET`.
+      num_envs: How many run side by side.
+      env_kwargs: Arguments of the environment.
+      progress: Called with the number of episodes finished.
+
+    Raises:
+      ValueError: `episodes` is not positive.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes must be positive, got {episodes}")
+    num_envs = min(num_envs, episodes)
+    share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
+    environment = environments.load(
+        env_id, num_envs=num_envs, seed=seed + EVALUATION_SEED_OFFSET, env_kwargs=env_kwargs
+    )
+    returns: list[list[float]] = [[] for _ in range(num_envs)]
+    lengths: list[list[int]] = [[] for _ in range(num_envs)]
+    total, length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
+    try:
+        step = environment.reset()
+        while any(len(done) < count for done, count in zip(returns, share, strict=True)):
+            step = environment.step(actor(step))
+            first, last = step.step_type == ts.StepType.FIRST, step.step_type == ts.StepType.LAST
+            total = np.where(first, 0.0, total + step.reward)
+            length = np.where(first, 0, length + 1)
+            for member in np.flatnonzero(last):
+                if len(returns[member]) < share[member]:
+                    returns[member].append(float(total[member]))
+                    lengths[member].append(int(length[member]))
+                    progress(sum(map(len, returns)))
+    finally:
+        environment.close()
+    return EvaluationResult([r for part in returns for r in part], [n for part in lengths for n in part])
+
+
+def record_video(
+    actor: Actor, env_id: str, path: Path, seed: int = 0, env_kwargs: dict[str, Any] | None = None
+) -> Path:
+    """Play one episode and save it as an animated GIF.
+
+    Args:
+      actor: Time step with [1, ...] arrays to actions [1, ...].
+      env_id: The environment.
+      path: The file to write.
+      seed: As in `evaluate`: with the same seed this is the first of its episodes.
+      env_kwargs: Arguments of the environment.
+
+    Returns:
+      `path`.
+    """
+    from PIL import Image
+
+    kwargs = {**(env_kwargs or {}), "render_mode": "rgb_array"}
+    environment = environments.load(env_id, seed=seed + EVALUATION_SEED_OFFSET, env_kwargs=kwargs)
+    frames = []
+    try:
+        step = environment.reset()
+        while not step.step_type[0] == ts.StepType.LAST:
+            frames.append(environment.render()[0])
+            step = environment.step(actor(step))
+    finally:
+        environment.close()
+    # Every second frame is smooth enough to judge a policy by, at half the size.
+    images = [Image.fromarray(frame).quantize(64) for frame in frames[::2]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=40, loop=0)
+    return path

@@ -1,0 +1,55 @@
+"""Schedules of ε, the probability of a random action."""
+
+from typing import Protocol
+
+
+class EpsilonSchedule(Protocol):
+    """ε as a function of how far a run has come."""
+
+    def __call__(self, env_steps: int, episodes: int) -> float:
+        """ε after this many environment steps and finished episodes."""
+
+
+def _check(start: float, end: float) -> None:
+    if not 0 <= end <= start <= 1:
+        raise ValueError(f"epsilon must fall within [0, 1], got {start} to {end}")
+
+
+class LinearEpsilon:
+    """ε falls linearly from `start` to `end` over `steps` environment steps (Mnih et al. 2013).
+
+    Raises:
+      ValueError: The values do not fall within [0, 1], or `steps` is not positive.
+    """
+
+    def __init__(self, start: float = 1.0, end: float = 0.02, steps: int = 10_000):
+        _check(start, end)
+        if steps < 1:
+            raise ValueError(f"steps must be positive, got {steps}")
+        self._start, self._end, self._steps = start, end, steps
+
+    def __call__(self, env_steps: int, episodes: int) -> float:
+        """ε after `env_steps`."""
+        del episodes
+        return self._start + (self._end - self._start) * min(env_steps / self._steps, 1.0)
+
+
+class ExponentialEpsilon:
+    """ε = max(`end`, `start` · `decay`^n), n counting environment steps or, as Knight & Lerner do, episodes.
+
+    Raises:
+      ValueError: The values do not fall within [0, 1], or `per` is neither "episode" nor "step".
+    """
+
+    def __init__(self, start: float = 1.0, end: float = 0.02, decay: float = 0.995, per: str = "episode"):
+        _check(start, end)
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay must lie in (0, 1], got {decay}")
+        if per not in ("episode", "step"):
+            raise ValueError(f"per must be 'episode' or 'step', got {per!r}")
+        self._start, self._end, self._decay, self._per = start, end, decay, per
+
+    def __call__(self, env_steps: int, episodes: int) -> float:
+        """ε after `env_steps` or `episodes`."""
+        count = episodes if self._per == "episode" else env_steps
+        return max(self._end, self._start * self._decay**count)

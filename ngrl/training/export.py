@@ -1,0 +1,73 @@
+"""Policies as SavedModels: written, and loaded again."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.training.evaluation import Actor
+from ngrl.training.run_directory import write_json
+from tf_agents.policies import policy_saver, tf_policy
+from tf_agents.trajectories import time_step as ts
+
+_SIDECAR = "ngrl_policy.json"
+
+
+class PolicyError(RuntimeError):
+    """A policy can't be loaded; the message is one line."""
+
+
+def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[str, Any]) -> None:
+    """Write a policy as a SavedModel that plain TensorFlow loads.
+
+    The folder appears whole or not at all, in the place of an older one. `description` goes into `ngrl_policy.json`
+    beside the model, for `ngrl.evaluate`.
+    """
+    temporary = folder.with_name(f"{folder.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    policy_saver.PolicySaver(policy, batch_size=None).save(str(temporary))
+    write_json(temporary / _SIDECAR, description)
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+
+
+def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
+    """Load what `export_policy` wrote.
+
+    Returns:
+      The policy as a function from time steps to actions, and the description.
+
+    Raises:
+      PolicyError: The folder holds no such policy.
+    """
+    if not (folder / "saved_model.pb").exists():
+        raise PolicyError(f"{folder} holds no SavedModel")
+    try:
+        description = json.loads((folder / _SIDECAR).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        description = {}
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"can't read {folder / _SIDECAR}: {error}") from error
+    try:
+        model = tf.saved_model.load(str(folder))
+        state = model.get_initial_state(batch_size=1)
+    except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
+        raise PolicyError(f"{folder} is no TF-Agents policy: {str(error).splitlines()[0]}") from error
+    if tf.nest.flatten(state):
+        raise PolicyError(f"{folder}: policies with a state are not supported")
+
+    def actor(step: ts.TimeStep) -> np.ndarray:
+        return model.action(tf.nest.map_structure(tf.convert_to_tensor, step), ()).action.numpy()
+
+    return actor, description
+
+
+def as_actor(policy: tf_policy.TFPolicy) -> Actor:
+    """A live policy as a function from time steps with arrays to actions."""
+    action = tf.function(lambda step: policy.action(step).action, autograph=False)
+    return lambda step: action(tf.nest.map_structure(tf.convert_to_tensor, step)).numpy()

@@ -1,0 +1,178 @@
+"""What a run reports: episode statistics, and the one place from which TensorBoard and `episodes.csv` are written."""
+
+import csv
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+WINDOW = 100
+
+
+class Episode(NamedTuple):
+    """A finished training episode."""
+
+    number: int  # from 1
+    env_steps: int  # environment steps of the whole run when it ended
+    train_steps: int
+    episode_return: float  # undiscounted
+    length: int
+    wall_s: float  # seconds of training until it ended
+
+
+class EpisodeStatistics:
+    """Returns and lengths of the episodes of N environments, and the field's averages over the latest 100.
+
+    `best_average` is the maximum over the run of the mean return of 100 consecutive episodes (Knight & Lerner's
+    figure); it is NaN until 100 episodes have ended.
+
+    Args:
+      num_envs: N.
+    """
+
+    def __init__(self, num_envs: int):
+        self._returns = np.zeros(num_envs, np.float64)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._window: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self.env_steps = 0
+        self.episodes = 0
+        self.best_average = math.nan
+        self.best_at_env_steps = 0
+
+    def add(self, rewards: np.ndarray, moved: np.ndarray, ended: np.ndarray) -> list[tuple[float, int]]:
+        """Count one step of every environment.
+
+        Args:
+          rewards: [N].
+          moved: [N] bool, False where the step was a reset.
+          ended: [N] bool, True where the step was the last of its episode.
+
+        Returns:
+          Return and length of each episode that ended, in the order of the environments.
+        """
+        self._returns += np.where(moved, rewards, 0.0)
+        self._lengths += moved
+        self.env_steps += int(moved.sum())
+        if not ended.any():
+            return []
+        finished = []
+        for member in np.flatnonzero(ended):
+            finished.append((float(self._returns[member]), int(self._lengths[member])))
+            self._returns[member] = 0.0
+            self._lengths[member] = 0
+            self._window.append(finished[-1])
+            self.episodes += 1
+            if len(self._window) == WINDOW and not self.average_return <= self.best_average:
+                self.best_average = self.average_return
+                self.best_at_env_steps = self.env_steps
+        return finished
+
+    @property
+    def average_return(self) -> float:
+        """Mean return of the latest (up to) 100 episodes; NaN before the first has ended."""
+        return float(np.mean([r for r, _ in self._window])) if self._window else math.nan
+
+    @property
+    def average_length(self) -> float:
+        """Mean length of the latest (up to) 100 episodes; NaN before the first has ended."""
+        return float(np.mean([n for _, n in self._window])) if self._window else math.nan
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        return {
+            "returns": self._returns.tolist(),
+            "lengths": self._lengths.tolist(),
+            "window": [list(pair) for pair in self._window],
+            "env_steps": self.env_steps,
+            "episodes": self.episodes,
+            "best_average": self.best_average,
+            "best_at_env_steps": self.best_at_env_steps,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set what `state` returned."""
+        self._returns[:] = state["returns"]
+        self._lengths[:] = state["lengths"]
+        self._window = deque(((float(r), int(n)) for r, n in state["window"]), maxlen=WINDOW)
+        self.env_steps = state["env_steps"]
+        self.episodes = state["episodes"]
+        self.best_average = state["best_average"]
+        self.best_at_env_steps = state["best_at_env_steps"]
+
+
+class EpisodeLog:
+    """`episodes.csv`: one row an episode, cut back to a checkpoint's length on resume.
+
+    Args:
+      path: The file.
+      resume_at: Size in bytes to cut the file to; 0 starts it anew.
+    """
+
+    _HEADER = ("episode", "env_steps", "train_steps", "return", "length", "wall_s")
+
+    def __init__(self, path: Path, resume_at: int = 0):
+        self._file = path.open("r+" if resume_at else "w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        if resume_at:
+            self._file.truncate(resume_at)
+            self._file.seek(resume_at)
+        else:
+            self._writer.writerow(self._HEADER)
+
+    def write(self, episode: Episode) -> None:
+        """Append a row."""
+        row = episode._replace(wall_s=round(episode.wall_s, 3))
+        self._writer.writerow(row)
+
+    def sync(self) -> int:
+        """Flush to the file and return its size in bytes."""
+        self._file.flush()
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+
+class Summaries:
+    """Scalars for TensorBoard.
+
+    Args:
+      folder: Where the event files go.
+    """
+
+    def __init__(self, folder: Path):
+        self._writer = tf.summary.create_file_writer(str(folder))
+
+    def write(self, scalars: Mapping[str, float], step: int) -> None:
+        """Write every finite scalar under its tag; numbers that were not measured (NaN) leave no point."""
+        with self._writer.as_default(step=step):
+            for tag, value in scalars.items():
+                if math.isfinite(value):
+                    tf.summary.scalar(tag, value)
+
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        """Write a text."""
+        with self._writer.as_default(step=step):
+            tf.summary.text(tag, markdown)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
+def episode_scalars(statistics: EpisodeStatistics) -> dict[str, float]:
+    """Tags and values of the episode statistics, as TF-Agents and Stable-Baselines3 name them."""
+    return {
+        "Metrics/AverageReturn": statistics.average_return,
+        "Metrics/AverageEpisodeLength": statistics.average_length,
+        "Metrics/NumberOfEpisodes": float(statistics.episodes),
+        "Metrics/EnvironmentSteps": float(statistics.env_steps),
+        "Metrics/Best100AverageReturn": statistics.best_average,
+        "rollout/ep_rew_mean": statistics.average_return,
+        "rollout/ep_len_mean": statistics.average_length,
+    }

@@ -1,0 +1,265 @@
+"""The off-policy loop: vector environments, replay, and many updates in one compiled call."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.optimizers import SkipCause
+from ngrl.replay import Transition, UniformReplayBuffer
+from ngrl.training.checkpoints import LoopState
+from ngrl.training.exploration import EpsilonSchedule, ExponentialEpsilon
+from ngrl.training.metrics import EpisodeStatistics
+from tf_agents.trajectories import policy_step, time_step, trajectory
+
+
+class OffPolicyAgent(Protocol):
+    """What the loop asks of an agent: TF-Agents' `train`, and exploration without hidden state."""
+
+    def train(self, experience: Any) -> Any:
+        """One update; returns a LossInfo."""
+
+    def zero_extra(self) -> Any:
+        """An all-zero `LossInfo.extra`."""
+
+    def explore(self, observation: Any, epsilon: Any, seed: Any) -> Any:
+        """Actions [N] for observations [N, ...]."""
+
+
+class NonFiniteError(RuntimeError):
+    """Too many updates in a row met a number that is not finite."""
+
+
+class OffPolicyLoop:
+    """Steps N environments together and trains on replayed minibatches.
+
+    One compiled call performs `updates_per_call` updates and chooses the next actions, because a TensorFlow call costs
+    more than the arithmetic in it. Actions and minibatches depend on the seed and counters alone, so that a restored
+    loop goes on bit for bit.
+
+    Args:
+      agent: The agent.
+      environment: A batched environment of `ngrl.environments`.
+      seed: Seed of exploration and replay.
+      batch_size: Transitions in a minibatch.
+      replay_capacity: Transitions kept.
+      warmup_steps: Environment steps taken with uniformly random actions before the first update.
+      updates_per_step: Updates per environment step.
+      updates_per_call: Updates in one compiled call.
+      epsilon: Schedule of ε.
+      max_skipped_updates: Updates in a row that may be skipped because of a number that is not finite.
+      jit_compile: Compile with XLA.
+
+    Raises:
+      ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        agent: OffPolicyAgent,
+        environment: Any,
+        seed: int = 0,
+        batch_size: int = 128,
+        replay_capacity: int = 50_000,
+        warmup_steps: int = 1_000,
+        updates_per_step: float = 1.0,
+        updates_per_call: int = 8,
+        epsilon: EpsilonSchedule | None = None,
+        max_skipped_updates: int = 100,
+        jit_compile: bool = True,
+    ):
+        for name, value in (("batch_size", batch_size), ("updates_per_call", updates_per_call)):
+            if value < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if updates_per_step < 0 or warmup_steps < 0:
+            raise ValueError("updates_per_step and warmup_steps must not be negative")
+        if replay_capacity < batch_size:
+            raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
+        self._agent = agent
+        self._environment = environment
+        self._seed = seed
+        self._batch_size = batch_size
+        self._warmup_steps = warmup_steps
+        self._updates_per_step = updates_per_step
+        self._updates_per_call = updates_per_call
+        self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
+        self._max_skipped = max_skipped_updates
+        self.statistics = EpisodeStatistics(environment.batch_size)
+        self.train_steps = 0
+        self._calls = 0
+        self._streak = np.zeros(2, np.float32)  # skipped updates in a row, and the cause of the first of them
+        self.skipped_updates = 0
+        self._last_info: tuple[Any, Any] | None = None
+        self._observation, _, _, self._step_type = environment.reset_arrays()
+        self._replay = UniformReplayBuffer(
+            self._transition_example(), max(replay_capacity, environment.batch_size), seed
+        )
+        self._act = tf.function(agent.explore, jit_compile=jit_compile, autograph=False)
+        self._train_and_act = tf.function(self._train_and_act_graph, jit_compile=jit_compile, autograph=False)
+        self._actions: np.ndarray | None = None
+
+    def _transition_example(self) -> Transition:
+        first = tf.nest.map_structure(lambda leaf: leaf[0], self._observation)
+        spec = self._environment.action_spec()
+        return Transition(first, np.zeros(spec.shape, spec.dtype), np.float32(0), np.float32(0), first)
+
+    @property
+    def epsilon(self) -> float:
+        """ε of the next action."""
+        if self.statistics.env_steps < self._warmup_steps:
+            return 1.0
+        return self._epsilon_schedule(self.statistics.env_steps, self.statistics.episodes)
+
+    def step(self) -> list[tuple[float, int]]:
+        """Step every environment once, store what happened, and perform the updates that are due.
+
+        Returns:
+          Return and length of each episode that ended.
+
+        Raises:
+          NonFiniteError: `max_skipped_updates` updates in a row were skipped.
+        """
+        if self._actions is None:
+            self._actions = self._choose_actions()
+        moved = self._step_type != time_step.StepType.LAST
+        observation, rewards, discounts, step_type = self._environment.step_arrays(self._actions)
+        items = Transition(self._observation, self._actions, rewards, discounts, observation)
+        if not moved.all():
+            items = tf.nest.map_structure(lambda leaf: leaf[moved], items)
+        if moved.any():
+            self._replay.add_batch(items)
+        ended = moved & (step_type == time_step.StepType.LAST)
+        self._observation, self._step_type = observation, step_type
+        finished = self.statistics.add(rewards, moved, ended)
+        self._actions = self._train() if self._updates_due() else None
+        return finished
+
+    def _updates_due(self) -> bool:
+        env_steps = self.statistics.env_steps
+        if env_steps < max(self._warmup_steps, 1):
+            return False
+        due = self._updates_per_step * (env_steps - self._warmup_steps) - self.train_steps
+        return due >= self._updates_per_call
+
+    def _draw(self) -> np.ndarray:
+        """A seed [2] for the next random actions."""
+        self._calls += 1
+        return np.array([self._seed, self._calls], np.int32)
+
+    def _choose_actions(self) -> np.ndarray:
+        return self._act(self._observation, np.float32(self.epsilon), self._draw()).numpy()
+
+    def _train(self) -> np.ndarray:
+        actions: Any = None
+        while self._updates_due():
+            batches = self._replay.sample(self._updates_per_call, self._batch_size)
+            actions, loss, extra, skipped, streak = self._train_and_act(
+                batches, self._observation, np.float32(self.epsilon), self._draw(), self._streak
+            )
+            self.train_steps += self._updates_per_call
+            self._streak = streak.numpy()
+            self._last_info = (loss, extra)
+            self.skipped_updates += int(skipped)
+            self._check_streak()
+        return actions.numpy()
+
+    def _check_streak(self) -> None:
+        in_a_row, cause = int(self._streak[0]), SkipCause(int(self._streak[1]))
+        if in_a_row >= self._max_skipped:
+            what = cause.name.lower().replace("_", " ")
+            raise NonFiniteError(
+                f"{in_a_row} updates in a row were skipped; the first because its {what} was not finite "
+                f"(train step {self.train_steps - in_a_row + 1})"
+            )
+
+    def _train_and_act_graph(
+        self, batches: Transition, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor, streak: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
+        """U updates on minibatches [U, B, ...], then actions; means of the updates' losses and stats."""
+        count = self._updates_per_call
+
+        def update(
+            index: tf.Tensor, loss: tf.Tensor, extra: Any, skipped: tf.Tensor, streak: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
+            minibatch = tf.nest.map_structure(lambda leaf: leaf[index], batches)
+            info = self._agent.train(as_transition(minibatch))
+            stats = info.extra.optimizer
+            first = tf.equal(streak[0], 0)
+            cause = tf.where(first, stats.skip_cause, streak[1])
+            streak = stats.skipped * tf.stack([streak[0] + 1, cause])
+            extra = tf.nest.map_structure(lambda total, value: total + value / count, extra, info.extra)
+            return index + 1, loss + info.loss / count, extra, skipped + stats.skipped, streak
+
+        zero = tf.zeros([])
+        _, loss, extra, skipped, streak = tf.while_loop(
+            lambda index, *_: index < count,
+            update,
+            (tf.constant(0), zero, self._agent.zero_extra(), zero, streak),
+            parallel_iterations=1,
+        )
+        with tf.control_dependencies([loss]):
+            actions = self._agent.explore(observation, epsilon, seed)
+        return actions, loss, extra, skipped, streak
+
+    def scalars(self) -> dict[str, float]:
+        """Tags and values of the latest updates, for TensorBoard."""
+        values = {"ngrl/skipped_updates": float(self.skipped_updates), "ngrl/epsilon": self.epsilon}
+        if self._last_info is None:
+            return values
+        loss, extra = self._last_info
+        stats = extra.optimizer._asdict()
+        values["Losses/td_loss"] = float(loss)
+        values["Losses/td_error"] = float(extra.td_error)
+        values["ngrl/q_mean"] = float(extra.q_mean)
+        values.update(
+            {f"ngrl/{tag}": float(value) for tag, value in stats.items() if not tag.startswith("skip")}
+        )
+        return values
+
+    def state(self) -> LoopState:
+        """Everything beside the agent's variables that the loop's future depends on."""
+        arrays, replay = self._replay.state()
+        arrays = {f"replay/{name}": array for name, array in arrays.items()}
+        environment = self._environment.get_state()
+        arrays.update({f"environment/{name}": array for name, array in environment.items()})
+        if self._actions is not None:
+            arrays["actions"] = self._actions
+        values = {
+            "statistics": self.statistics.state(),
+            "train_steps": self.train_steps,
+            "calls": self._calls,
+            "streak": self._streak.tolist(),
+            "skipped_updates": self.skipped_updates,
+            "replay": replay,
+        }
+        return LoopState(values, arrays)
+
+    def restore(self, state: LoopState) -> None:
+        """Set what `state` returned."""
+        values, arrays = state
+        self.statistics.restore(values["statistics"])
+        self.train_steps = values["train_steps"]
+        self._calls = values["calls"]
+        self._streak = np.array(values["streak"], np.float32)
+        self.skipped_updates = values["skipped_updates"]
+        self._replay.restore(_part(arrays, "replay/"), values["replay"])
+        self._environment.set_state(_part(arrays, "environment/"))
+        current = self._environment.current_time_step()
+        self._observation, self._step_type = current.observation, current.step_type
+        self._actions = arrays.get("actions")
+
+
+def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def as_transition(items: Transition) -> trajectory.Transition:
+    """A minibatch [B, ...] as TF-Agents' agents take it: no boundary among its steps."""
+    zeros = tf.zeros_like(items.reward)
+    middle = tf.zeros_like(items.reward, tf.int32) + int(time_step.StepType.MID)
+    return trajectory.Transition(
+        time_step=time_step.TimeStep(middle, zeros, zeros + 1, items.observation),
+        action_step=policy_step.PolicyStep(items.action, (), ()),
+        next_time_step=time_step.TimeStep(middle, items.reward, items.discount, items.next_observation),
+    )

@@ -1,0 +1,152 @@
+"""What a person sees while a run goes on."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import Protocol, TextIO
+
+from tqdm import tqdm
+
+
+class Progress(Protocol):
+    """Receives what a run reports."""
+
+    def start(self, num_env_steps: int | None, num_episodes: int | None, env_steps: int, episodes: int) -> None:
+        """Training begins, at these counts, towards these limits."""
+
+    def update(self, env_steps: int, episodes: int, scalars: Mapping[str, float]) -> None:
+        """Training has come this far; the scalars carry TensorBoard's tags."""
+
+    def start_evaluation(self, episodes: int) -> None:
+        """The evaluation of this many episodes begins."""
+
+    def evaluated(self, episodes: int) -> None:
+        """So many evaluation episodes have been played."""
+
+    def stop(self) -> None:
+        """Training or evaluation ends."""
+
+    def note(self, line: str) -> None:
+        """Something worth a line."""
+
+    def warn(self, line: str) -> None:
+        """Something to be concerned about, in a line."""
+
+
+class Quiet:
+    """Reports nothing but warnings, which go to standard error."""
+
+    def start(self, num_env_steps: int | None, num_episodes: int | None, env_steps: int, episodes: int) -> None:
+        """Report nothing."""
+
+    def update(self, env_steps: int, episodes: int, scalars: Mapping[str, float]) -> None:
+        """Report nothing."""
+
+    def start_evaluation(self, episodes: int) -> None:
+        """Report nothing."""
+
+    def evaluated(self, episodes: int) -> None:
+        """Report nothing."""
+
+    def stop(self) -> None:
+        """Report nothing."""
+
+    def note(self, line: str) -> None:
+        """Report nothing."""
+
+    def warn(self, line: str) -> None:
+        """Print the line."""
+        print(f"warning: {line}", file=sys.stderr)
+
+
+class Terminal(Quiet):
+    """A progress bar on a terminal; elsewhere a line every `interval` seconds.
+
+    Args:
+      name: What runs.
+      stream: Where to write.
+      interval: Seconds between lines where `stream` is no terminal.
+    """
+
+    def __init__(self, name: str, stream: TextIO, interval: float = 10.0):
+        self._name = name
+        self._stream = stream
+        self._interval = interval
+        self._is_terminal = stream.isatty()
+        self._bar: tqdm | None = None
+        self._by_episodes = False
+        self._last_line = 0.0
+
+    def start(self, num_env_steps: int | None, num_episodes: int | None, env_steps: int, episodes: int) -> None:
+        """Draw the bar, over environment steps where those are limited."""
+        self._by_episodes = num_env_steps is None
+        if self._by_episodes:
+            self._open(self._name, num_episodes, episodes, "episodes")
+        else:
+            self._open(self._name, num_env_steps, env_steps, "steps")
+
+    def _open(self, label: str, total: int | None, initial: int, unit: str) -> None:
+        self._bar = tqdm(
+            total=total,
+            initial=initial,
+            desc=label,
+            unit=f" {unit}",
+            file=self._stream,
+            disable=not self._is_terminal,
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}% |{bar:12}| {n:,}/{total:,}{unit} [{elapsed}<{remaining}] {postfix}",
+        )
+
+    def update(self, env_steps: int, episodes: int, scalars: Mapping[str, float]) -> None:
+        """Move the bar and show the figures."""
+        figures = describe(env_steps, episodes, scalars)
+        if self._bar is not None and self._is_terminal:
+            done = episodes if self._by_episodes else min(env_steps, int(self._bar.total))
+            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.n = done
+            self._bar.refresh()
+        elif time.monotonic() - self._last_line >= self._interval:
+            self._last_line = time.monotonic()
+            print(f"{self._name}: {env_steps:,} steps, {figures}", file=self._stream, flush=True)
+
+    def start_evaluation(self, episodes: int) -> None:
+        """Draw a bar over episodes."""
+        self._open("evaluation", episodes, 0, "episodes")
+
+    def evaluated(self, episodes: int) -> None:
+        """Move the bar."""
+        if self._bar is not None and self._is_terminal:
+            self._bar.update(episodes - self._bar.n)
+
+    def stop(self) -> None:
+        """Leave the finished bar on the terminal."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def note(self, line: str) -> None:
+        """Print the line above the bar."""
+        tqdm.write(f"{self._name}: {line}", file=self._stream)
+
+    def warn(self, line: str) -> None:
+        """Print the line above the bar."""
+        tqdm.write(f"{self._name}: warning: {line}", file=self._stream)
+
+
+def describe(env_steps: int, episodes: int, scalars: Mapping[str, float]) -> str:
+    """The figures of one moment of a run on a line."""
+    del env_steps
+    parts = [f"{scalars.get('perf/env_steps_per_second', math.nan):,.0f} steps/s", f"{episodes:,} episodes"]
+    for label, tag, form in (
+        ("mean100", "Metrics/AverageReturn", ".1f"),
+        ("best100", "Metrics/Best100AverageReturn", ".1f"),
+        ("ε", "ngrl/epsilon", ".3f"),
+        ("λ", "ngrl/damping", ".3g"),
+        ("skipped", "ngrl/skipped_updates", ".0f"),
+    ):
+        value = scalars.get(tag, math.nan)
+        if tag == "ngrl/skipped_updates" and not value:
+            continue
+        parts.append(f"{label} {value:{form}}" if math.isfinite(value) else f"{label} –")
+    return ", ".join(parts)

@@ -1,0 +1,325 @@
+"""One training run, from an empty (or half-finished) directory to an evaluated and exported policy."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from ngrl import environments
+from ngrl.training.checkpoints import CheckpointStore, LoopState
+from ngrl.training.evaluation import evaluate, record_video
+from ngrl.training.export import as_actor, export_policy
+from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
+from ngrl.training.progress import Progress, Quiet
+from ngrl.training.run_directory import RunDirectory, write_json
+from ngrl.training.stopping import Interrupted, StopRequest
+
+
+class Loop(Protocol):
+    """What a run asks of a training loop."""
+
+    statistics: EpisodeStatistics
+    train_steps: int
+    skipped_updates: int
+
+    def step(self) -> list[tuple[float, int]]:
+        """Step every environment and train as is due; return and length of each episode that ended."""
+
+    def scalars(self) -> dict[str, float]:
+        """Tags and values for TensorBoard."""
+
+    def state(self) -> LoopState:
+        """What `restore` needs beside the agent's variables."""
+
+    def restore(self, state: LoopState) -> None:
+        """Set what `state` returned."""
+
+
+class Result(dict[str, Any]):
+    """What a run reached: the JSON object under `final` in `run.json`."""
+
+
+def run(
+    root_dir: str | Path,
+    env_id: str,
+    agent: Callable[..., Any],
+    loop: Callable[..., Loop],
+    num_env_steps: int | None = None,
+    num_episodes: int | None = None,
+    num_envs: int = 8,
+    env_backend: str = "gymnasium",
+    env_kwargs: dict[str, Any] | None = None,
+    truncation_is_terminal: bool = False,
+    seed: int = 0,
+    log_every: int = 1_000,
+    checkpoint_every: int = 20_000,
+    keep_checkpoints: int = 2,
+    eval_episodes: int = 100,
+    capture_video: bool = False,
+    config: Mapping[str, str] | None = None,
+    config_text: Callable[[], str] = lambda: "",
+    progress: Progress | None = None,
+) -> Result:
+    """Train, evaluate the greedy policy, export it. Continues by itself where an earlier call with the same directory
+    stopped.
+
+    Args:
+      root_dir: The run's directory; `RunDirectory` says when it is refused.
+      env_id: A gymnasium id.
+      agent: Builds the agent from `time_step_spec`, `action_spec` and `seed`.
+      loop: Builds the training loop from `agent`, `environment` and `seed`.
+      num_env_steps: Stop after this many environment steps.
+      num_episodes: Stop after this many episodes; with both, whichever comes first.
+      num_envs: Environments stepped together.
+      env_backend: Backend of `ngrl.environments.load`.
+      env_kwargs: Arguments of the environment.
+      truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
+      seed: Seed of everything random.
+      log_every: Environment steps between points in TensorBoard.
+      checkpoint_every: Environment steps between checkpoints.
+      keep_checkpoints: How many checkpoints to keep.
+      eval_episodes: Episodes of the final greedy evaluation; 0 leaves it out.
+      capture_video: Save the first evaluation episode as `video.gif`.
+      config: What identifies the experiment, name to value; a directory with another one is refused.
+      config_text: Gives the operative configuration once everything has been built.
+      progress: Where to report.
+
+    Returns:
+      What was reached, as in `run.json`.
+
+    Raises:
+      ValueError: Neither `num_env_steps` nor `num_episodes` is given, or one is not positive.
+      RunDirectoryError: The directory can't be used.
+      CheckpointError: A checkpoint can't be written or read.
+      NonFiniteError: Too many updates in a row were skipped.
+      EnvironmentFault: The environment failed.
+      Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
+    """
+    _check_lengths(num_env_steps, num_episodes, log_every, checkpoint_every)
+    identity = config if config is not None else {"run.env_id": env_id, "run.seed": str(seed)}
+    directory = RunDirectory(Path(root_dir), identity)
+    try:
+        tf.keras.utils.set_random_seed(seed)
+        environment = environments.load(
+            env_id,
+            num_envs=num_envs,
+            seed=seed,
+            backend=env_backend,
+            truncation_is_terminal=truncation_is_terminal,
+            env_kwargs=env_kwargs,
+        )
+        try:
+            built = agent(_time_step_spec(environment), _action_spec(environment), seed=seed)
+            training = Training(
+                directory, built, loop(built, environment, seed=seed), progress or Quiet(), keep_checkpoints
+            )
+            (directory.path / "operative_config.gin").write_text(config_text(), encoding="utf-8")
+            training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
+        finally:
+            environment.close()
+        policies = {"env_id": env_id, "env_kwargs": env_kwargs or {}, "seed": seed}
+        final = training.finish(policies, eval_episodes, capture_video)
+        directory.write(final=final)
+        return Result(final)
+    finally:
+        directory.close()
+
+
+def _check_lengths(
+    num_env_steps: int | None, num_episodes: int | None, log_every: int, checkpoint_every: int
+) -> None:
+    if num_env_steps is None and num_episodes is None:
+        raise ValueError("a run needs num_env_steps or num_episodes")
+    for name, value in (
+        ("num_env_steps", num_env_steps),
+        ("num_episodes", num_episodes),
+        ("log_every", log_every),
+        ("checkpoint_every", checkpoint_every),
+    ):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be positive, got {value}")
+
+
+def _time_step_spec(environment: environments.GymnasiumEnvironment) -> Any:
+    from tf_agents.specs import tensor_spec
+
+    return tensor_spec.from_spec(environment.time_step_spec())
+
+
+def _action_spec(environment: environments.GymnasiumEnvironment) -> Any:
+    from tf_agents.specs import tensor_spec
+
+    return tensor_spec.from_spec(environment.action_spec())
+
+
+class Training:
+    """A loop with its metrics, logs and checkpoints.
+
+    Args:
+      directory: The run's directory.
+      agent: The agent; its variables are checkpointed.
+      loop: The training loop.
+      progress: Where to report.
+      keep_checkpoints: How many checkpoints to keep.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        agent: Any,
+        loop: Loop,
+        progress: Progress,
+        keep_checkpoints: int,
+    ):
+        self._directory = directory
+        self._agent = agent
+        self._loop = loop
+        self._progress = progress
+        self._store = CheckpointStore(directory.path / "checkpoints", agent, keep_checkpoints, progress.warn)
+        self._wall_before = 0.0
+        csv_size = self._resume()
+        self._started = time.monotonic()
+        self._episode_log = EpisodeLog(directory.path / "episodes.csv", csv_size)
+        self._summaries = Summaries(directory.path / "train")
+        self._rate = _Rate(loop)
+        directory.write(status="training")
+
+    @property
+    def _wall(self) -> float:
+        """Seconds of training, those before an interruption included."""
+        return self._wall_before + time.monotonic() - self._started
+
+    def _resume(self) -> int:
+        """Restore the newest checkpoint; the size of `episodes.csv` then, 0 at a fresh start."""
+        state = self._store.restore_latest()
+        if state is None:
+            return 0
+        run_values = state.values.pop("run")
+        self._loop.restore(state)
+        self._wall_before = run_values["wall_s"]
+        self._progress.note(f"resuming at {self._loop.statistics.env_steps:,} environment steps")
+        return run_values["csv_size"]
+
+    def train(
+        self, num_env_steps: int | None, num_episodes: int | None, log_every: int, checkpoint_every: int
+    ) -> None:
+        """Run the loop until a limit is reached. Interrupted, it leaves a checkpoint."""
+        loop, statistics = self._loop, self._loop.statistics
+        self._progress.start(num_env_steps, num_episodes, statistics.env_steps, statistics.episodes)
+        next_log = (statistics.env_steps // log_every + 1) * log_every
+        next_checkpoint = (statistics.env_steps // checkpoint_every + 1) * checkpoint_every
+        try:
+            with StopRequest() as stop:
+                while not _reached(statistics, num_env_steps, num_episodes) and not stop.requested:
+                    self._record(loop.step())
+                    if statistics.env_steps >= next_log:
+                        self._log()
+                        next_log += log_every
+                    if statistics.env_steps >= next_checkpoint:
+                        self._save()
+                        next_checkpoint += checkpoint_every
+                self._log()
+                self._save()
+                if stop.requested:
+                    raise Interrupted(stop.signal, self._directory.path)
+        finally:
+            self._progress.stop()
+            self._episode_log.close()
+            self._summaries.close()
+
+    def _record(self, finished: list[tuple[float, int]]) -> None:
+        statistics = self._loop.statistics
+        first = statistics.episodes - len(finished) + 1
+        for number, (episode_return, length) in enumerate(finished, start=first):
+            self._episode_log.write(
+                Episode(
+                    number, statistics.env_steps, self._loop.train_steps, episode_return, length, self._wall
+                )
+            )
+
+    def _log(self) -> None:
+        scalars = episode_scalars(self._loop.statistics)
+        scalars.update(self._loop.scalars())
+        scalars.update(self._rate.measure(self._loop))
+        self._summaries.write(scalars, self._loop.statistics.env_steps)
+        self._progress.update(self._loop.statistics.env_steps, self._loop.statistics.episodes, scalars)
+
+    def _save(self) -> None:
+        state = self._loop.state()
+        state.values["run"] = {
+            "wall_s": self._wall,
+            "csv_size": self._episode_log.sync(),
+        }
+        self._store.save(self._loop.statistics.env_steps, state)
+
+    def finish(self, description: dict[str, Any], eval_episodes: int, capture_video: bool) -> dict[str, Any]:
+        """Export the policies and evaluate the greedy one; what the run reached."""
+        path = self._directory.path
+        export_policy(self._agent.policy, path / "policy", description)
+        export_policy(self._agent.collect_policy, path / "policy_collect", description)
+        statistics = self._loop.statistics
+        final: dict[str, Any] = {
+            "env_steps": statistics.env_steps,
+            "train_steps": self._loop.train_steps,
+            "episodes": statistics.episodes,
+            "skipped_updates": self._loop.skipped_updates,
+            "best_100_episode_mean": _json_number(statistics.best_average),
+            "best_at_env_steps": statistics.best_at_env_steps,
+            "final_100_episode_mean": _json_number(statistics.average_return),
+            "wall_s": round(self._wall, 1),
+        }
+        actor = as_actor(self._agent.policy)
+        env_id, env_kwargs, seed = (description[name] for name in ("env_id", "env_kwargs", "seed"))
+        if eval_episodes:
+            self._progress.start_evaluation(eval_episodes)
+            result = evaluate(
+                actor, env_id, eval_episodes, seed, env_kwargs=env_kwargs, progress=self._progress.evaluated
+            )
+            self._progress.stop()
+            final["evaluation"] = result.summary()
+            write_json(path / "evaluation.json", final["evaluation"])
+            summaries = Summaries(path / "eval")
+            summaries.write(
+                {
+                    "eval/mean_reward": final["evaluation"]["mean"],
+                    "eval/mean_ep_length": final["evaluation"]["mean_length"],
+                },
+                self._loop.statistics.env_steps,
+            )
+            summaries.close()
+        if capture_video:
+            record_video(actor, env_id, path / "video.gif", seed, env_kwargs)
+        self._directory.write(status="finished")
+        return final
+
+
+class _Rate:
+    """Environment steps and updates per second since the last measurement."""
+
+    def __init__(self, loop: Loop):
+        self._last = (time.monotonic(), loop.statistics.env_steps, loop.train_steps)
+
+    def measure(self, loop: Loop) -> dict[str, float]:
+        now = (time.monotonic(), loop.statistics.env_steps, loop.train_steps)
+        seconds, env_steps, train_steps = (new - old for new, old in zip(now, self._last, strict=True))
+        self._last = now
+        if seconds <= 0:
+            return {}
+        return {
+            "perf/env_steps_per_second": env_steps / seconds,
+            "perf/updates_per_second": train_steps / seconds,
+        }
+
+
+def _reached(statistics: EpisodeStatistics, num_env_steps: int | None, num_episodes: int | None) -> bool:
+    return (num_env_steps is not None and statistics.env_steps >= num_env_steps) or (
+        num_episodes is not None and statistics.episodes >= num_episodes
+    )
+
+
+def _json_number(value: float) -> float | None:
+    """None for NaN, which JSON lacks."""
+    return value if math.isfinite(value) else None
