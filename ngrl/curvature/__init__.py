@@ -1,12 +1,17 @@
 """Curvature: what F is, as `tf.linalg.LinearOperator` subclasses over the flat parameter vector."""
 
 from ngrl.curvature.dense_stack import DenseStack
+from ngrl.curvature.empirical_fisher import EmpiricalFisher
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 from ngrl.curvature.gauss_newton import GaussNewton
-from ngrl.curvature.metrics import OutputMetric, SquaredError
+from ngrl.curvature.metrics import Bernoulli, Categorical, DiagonalGaussian, OutputMetric, SquaredError
 
 __all__ = [
+    "Bernoulli",
+    "Categorical",
     "DenseStack",
+    "DiagonalGaussian",
+    "EmpiricalFisher",
     "GaussNewton",
     "OutputMetric",
     "SquaredError",

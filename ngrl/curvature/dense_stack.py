@@ -12,6 +12,7 @@ back-propagated output derivatives alone (the structure behind Ren & Goldfarb 20
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
@@ -21,28 +22,25 @@ from ngrl.curvature.flatten import flatten, unflatten
 Activation = Callable[[tf.Tensor], tf.Tensor]
 
 # A derivative as a function of the activation's value, which is at hand: φ' = f(φ(z)).
-_CLOSED_FORMS: dict[str, Callable[[tf.Tensor], tf.Tensor | None]] = {
-    "linear": lambda a: None,
+_CLOSED_FORMS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "tanh": lambda a: 1 - tf.square(a),
     "sigmoid": lambda a: a * (1 - a),
     "relu": lambda a: tf.cast(a > 0, a.dtype),  # the derivative at 0 is 0, as TensorFlow's
 }
-_ELEMENTWISE = (
-    "elu exponential gelu hard_sigmoid leaky_relu linear mish relu selu sigmoid softplus softsign swish tanh"
-).split()
-_ELEMENTWISE_OPS = "elu gelu leaky_relu relu relu6 selu sigmoid silu softplus softsign swish tanh".split()
 
 
+@functools.cache
 def _known_activations() -> dict[int, str]:
     """Identities of the functions that are known to act element by element, with a name for each."""
-    known = {}
-    for module, names in ((tf.keras.activations, _ELEMENTWISE), (tf.nn, _ELEMENTWISE_OPS)):
-        for name in names:
-            if hasattr(module, name):
-                known[id(getattr(module, name))] = name
-    for name in ("exp", "tanh", "sigmoid", "softplus", "sin", "cos", "identity"):
-        function = getattr(tf, name, None) or getattr(tf.math, name)
-        known[id(function)] = "linear" if name == "identity" else name
+    shared = ("elu", "gelu", "leaky_relu", "relu", "selu", "sigmoid", "softplus", "softsign", "swish", "tanh")
+    elementwise = {
+        tf.keras.activations: (*shared, "exponential", "hard_sigmoid", "linear", "mish"),
+        tf.nn: (*shared, "relu6", "silu"),
+        tf.math: ("cos", "exp", "sigmoid", "sin", "softplus", "softsign", "tanh"),
+    }
+    known = {id(tf.identity): "linear"}
+    for module, names in elementwise.items():
+        known |= {id(getattr(module, name)): name for name in names if hasattr(module, name)}
     return known
 
 
@@ -74,30 +72,39 @@ class _Block:
 class DenseStack:
     """A network y = forward(x) that is a chain of Dense layers with elementwise activations.
 
-    Calling it with inputs [B, D] (or [B, ...] if the chain starts with Flatten) gives outputs [B, K]. `GaussNewton`
-    recognises it and works layer by layer, without tapes.
+    Calling it with inputs [B, D] (or [B, ...] if the chain starts with Flatten) gives outputs [B, K].
+    `GaussNewton` recognises it and works layer by layer, without tapes.
     """
 
     def __init__(self, layers: Sequence[tf.keras.layers.Layer]) -> None:
         """Take a chain of built layers: Dense, Flatten, InputLayer and elementwise activation layers.
 
         Raises:
-          ValueError: a layer is of another kind, isn't built, or occurs twice.
+          ValueError: a layer is of another kind, isn't built, occurs twice, or has another dtype.
         """
         self._flattens = False
         self._input_activations: tuple[Activation, ...] = ()
         self._blocks: tuple[_Block, ...] = ()
+        self._compute_dtypes: set[str] = set()
         for layer in layers:
             self._append(layer)
         if not self._blocks:
             raise ValueError("a dense stack needs at least one Dense layer")
         if len({variable.ref() for variable in self.variables}) != len(self.variables):
             raise ValueError("a dense stack can't share weights between layers")
+        if (
+            self._compute_dtypes | {variable.dtype.name for variable in self.variables}
+            != self._compute_dtypes
+        ):
+            raise ValueError("a dense stack computes in the dtype of its weights")
+        if len(self._compute_dtypes) > 1:
+            raise ValueError(f"a dense stack has one dtype, got {', '.join(sorted(self._compute_dtypes))}")
 
     def _append(self, layer: tf.keras.layers.Layer) -> None:
         keras = tf.keras.layers
         if isinstance(layer, keras.InputLayer):
             return
+        self._compute_dtypes.add(layer.compute_dtype)
         if isinstance(layer, keras.Flatten):
             # Behind a Dense layer with inputs [B, D] flattening changes nothing.
             self._flattens = self._flattens or not self._blocks
@@ -105,8 +112,6 @@ class DenseStack:
         if isinstance(layer, keras.Dense) and type(layer).call is keras.Dense.call:
             if not layer.built:
                 raise ValueError(f"layer {layer.name!r} isn't built")
-            if layer.compute_dtype != layer.kernel.dtype.name:
-                raise ValueError(f"layer {layer.name!r} computes in another dtype than its weights")
             self._blocks += (_Block(layer, ()),)
             self._append_activation(layer.activation, layer.name)
         elif type(layer) is keras.Activation:
@@ -194,7 +199,7 @@ class DenseStack:
 
 @dataclasses.dataclass(frozen=True)
 class _LinearLayer:
-    """A layer at θ: kernel W [d, m], inputs a [B, d], slope φ'(z) [B, m] or None for 1, places in the vector."""
+    """A layer at θ: kernel W [d, m], inputs a [B, d], slope φ'(z) [B, m] (None: 1), places in the vector."""
 
     kernel: tf.Tensor
     inputs: tf.Tensor
@@ -253,7 +258,7 @@ class StackJacobian:
         return StackRows(self, tuple(gradients), rows_per_example)
 
     def _collect(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The parameter vector of Σ_i ∂z_l,i/∂θᵀ g_l,i for g_l [B, m_l]: dW_l = a_lᵀ g_l, db_l = Σ_i g_l,i."""
+        """Σ_l,i (∂z_l,i/∂θ)ᵀ g_l,i for g_l [B, m_l]: dW_l = a_lᵀ g_l and db_l = Σ_i g_l,i, as one [P]."""
         parts: list[tf.Tensor | None] = [None] * len(self.variables)
         for layer, g in zip(self.layers, gradients, strict=True):
             parts[layer.kernel_slot] = tf.matmul(layer.inputs, g, transpose_a=True)
@@ -283,7 +288,7 @@ class StackRows:
                 inputs += 1
             rows = tf.matmul(g, g, transpose_b=True)
             if r > 1:
-                batch = tf.shape(inputs)[0]
+                batch = inputs.shape[0] or tf.shape(inputs)[0]
                 rows = tf.reshape(rows, [batch, r, batch, r]) * inputs[:, tf.newaxis, :, tf.newaxis]
                 term = tf.reshape(rows, [batch * r, batch * r])
             else:
@@ -341,7 +346,7 @@ def _affine(layer: _LinearLayer, parts: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def _scale_examples(rows: tf.Tensor, scale: tf.Tensor, rows_per_example: int) -> tf.Tensor:
-    """rows [B·R, m] times scale [B, m], the same for an example's R rows."""
+    """Rows [B·R, m] times scale [B, m], the same for an example's R rows."""
     if rows_per_example == 1:
         return rows * scale
     size = rows.shape[-1]

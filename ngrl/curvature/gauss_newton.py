@@ -1,7 +1,7 @@
 """The generalised Gauss-Newton matrix of a network as a linear operator.
 
-F = (1/Σw) Σ_i w_i J_iᵀ M_i J_i, with J_i [K, P] the Jacobian of the i-th example's outputs and M_i [K, K] an output
-metric (Knight & Lerner 2018, eq. 7; Pascanu & Bengio 2013; Schraudolph 2002 for the product).
+F = (1/Σw) Σ_i w_i J_iᵀ M_i J_i, with J_i [K, P] the Jacobian of the i-th example's outputs and M_i [K, K] an
+output metric (Knight & Lerner 2018, eq. 7; Pascanu & Bengio 2013; Schraudolph 2002 for the product).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ Forward = Callable[[Any], tf.Tensor]
 class GaussNewton(tf.linalg.LinearOperator):
     """F [P, P], self-adjoint and positive semi-definite, at the parameters' values when it was made.
 
-    Make a new operator after the parameters have changed; that costs one forward pass. Inside a `tf.function` make it
-    in that function.
+    Make a new operator after the parameters have changed; that costs one forward pass. Inside a `tf.function`
+    make it in that function.
 
     `matvec` and the methods below never form a [P, P] matrix; `to_dense` does. With row factors L_i
     (M_i = L_i L_iᵀ, L_i [K, R]) the operator is F = AᵀA where A [n, P], n = B·R, has the rows
@@ -30,8 +30,13 @@ class GaussNewton(tf.linalg.LinearOperator):
 
     A network that is a chain of Dense layers (see `DenseStack`; recognised in a `tf.keras.Sequential`) whose
     kernels and biases are exactly `variables` is handled layer by layer. Any other network goes through
-    `tf.autodiff.ForwardAccumulator` and `tf.GradientTape`, where `gram` and `to_dense` also need an example's
-    outputs to depend on that example alone: batch normalisation in training mode doesn't qualify, `matvec` takes it.
+    `tf.autodiff.ForwardAccumulator` and `tf.GradientTape`. What can't be had there:
+
+    - `gram`, `row_matrix`, `diag_part` and `to_dense` run `forward` on one example at a time, vectorised. An
+      example's outputs must depend on that example alone: not so for batch normalisation in training mode,
+      which every other method takes.
+    - Under XLA `matvec`, `jvp` and the row products need TensorFlow's XLA kernels for second derivatives; max
+      pooling has them in float32 alone.
 
     Attributes:
       outputs: the network's outputs [B, K].
@@ -51,19 +56,19 @@ class GaussNewton(tf.linalg.LinearOperator):
 
         Args:
           forward: forward(inputs) gives outputs [B, K].
-          variables: the variables of the flat parameter vector [P], in its order. One that `forward` doesn't use
-            has a zero Jacobian.
+          variables: the variables of the flat parameter vector [P], in its order. One that `forward` doesn't
+            use has a zero Jacobian.
           inputs: any nest of tensors [B, ...].
           output_metric: M; by default `SquaredError()`, the identity.
           weights: None, or w [B] >= 0. If they are all zero, F = 0.
-          chunk_size: how many examples' Jacobians are formed at a time where rows are needed explicitly; by
-            default as many as fit in 256 MiB.
+          chunk_size: how many rows of A are formed at a time where a network that isn't a dense stack needs
+            them; by default as many as fit in 256 MiB.
           name: the operator's name.
 
         Raises:
-          ValueError: `variables` is empty, holds one twice, or mixes dtypes; `inputs` hold no tensor; the outputs
-            aren't [B, K], have another batch size than the inputs, or another dtype than the variables;
-            `weights` or the metric don't fit, or `weights` are known to be negative.
+          ValueError: `variables` is empty, holds one twice, or mixes dtypes; `inputs` hold no tensor; the
+            outputs aren't [B, K], have another batch size than the inputs, or another dtype than the
+            variables; `weights` or the metric don't fit, or `weights` are known to be negative.
         """
         metric = SquaredError() if output_metric is None else output_metric
         variables = tuple(variables)
@@ -119,37 +124,32 @@ class GaussNewton(tf.linalg.LinearOperator):
 
     def jvp(self, vector: tf.Tensor) -> tf.Tensor:
         """J v for v [P]: [B, K]."""
-        return self._jacobian.jvp(vector)
+        return self._jacobian.jvp(tf.convert_to_tensor(vector, self.dtype))
 
     def vjp(self, cotangent: tf.Tensor) -> tf.Tensor:
         """Jᵀ u for u [B, K]: [P]."""
-        return self._jacobian.vjp(cotangent)
+        return self._jacobian.vjp(self._checked(cotangent, self.outputs.shape, "cotangent"))
 
     def row_matvec(self, vector: tf.Tensor) -> tf.Tensor:
         """A v for v [P]: [n]."""
-        if self._is_stack:
-            return self._rows().matvec(vector)
-        # (A v)_i = sqrt(w_i/Σw) L_iᵀ (J v)_i
-        rows = self._metric.factor_rmatvec(self.outputs, self.jvp(vector))
-        return tf.reshape(_per_example(tf.sqrt(self._scale)) * rows, [-1])
+        return self._rows().matvec(tf.convert_to_tensor(vector, self.dtype))
 
     def row_rmatvec(self, coefficients: tf.Tensor) -> tf.Tensor:
         """Aᵀ c for c [n]: [P]."""
-        if self._is_stack:
-            return self._rows().rmatvec(coefficients)
-        # Aᵀ c = Jᵀ u with u_i = sqrt(w_i/Σw) L_i c_i
-        rows = tf.reshape(coefficients, [-1, self.rows_per_example]) * _per_example(tf.sqrt(self._scale))
-        return self.vjp(self._metric.factor_matvec(self.outputs, rows))
+        return self._rows().rmatvec(self._checked(coefficients, [self._num_rows], "coefficients"))
 
     def row_coefficients(self, output_gradient: tf.Tensor) -> tf.Tensor:
         """The shortest c [n] with Aᵀ c = Jᵀ u, for output gradients u [B, K] in the range of the metric.
 
-        u is the gradient of the weighted mean loss: it holds the factors w_i/Σw already. Rows with w_i = 0 have
-        c_i = 0.
+        u is the gradient of the weighted mean loss: it holds the factors w_i/Σw already. Rows with w_i = 0
+        have c_i = 0.
         """
+        output_gradient = self._checked(output_gradient, self.outputs.shape, "output_gradient")
         # sqrt(w_i/Σw) L_i c_i = u_i
         c = self._metric.factor_solve(self.outputs, output_gradient)
-        return tf.reshape(tf.math.divide_no_nan(c, _per_example(tf.sqrt(self._scale)) * tf.ones_like(c)), [-1])
+        return tf.reshape(
+            tf.math.divide_no_nan(c, _per_example(tf.sqrt(self._scale)) * tf.ones_like(c)), [-1]
+        )
 
     def gram(self) -> tf.Tensor:
         """A Aᵀ: [n, n]."""
@@ -174,6 +174,19 @@ class GaussNewton(tf.linalg.LinearOperator):
             graph = here
         return self._rows_by_graph[graph]
 
+    @property
+    def _num_rows(self) -> int | None:
+        """The number of rows n = B·R if B is known."""
+        batch = self.outputs.shape[0]
+        return None if batch is None else batch * self.rows_per_example
+
+    def _checked(self, value: tf.Tensor, shape: Sequence[int | None], name: str) -> tf.Tensor:
+        """`value` as a tensor of this operator's dtype and the given shape."""
+        value = tf.convert_to_tensor(value, self.dtype)
+        if not value.shape.is_compatible_with(shape):
+            raise ValueError(f"{name} must have shape {tf.TensorShape(shape)}, got {value.shape}")
+        return value
+
     def _weigh(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
         """(w_i/Σw) M_i v_i for v [B, K]."""
         return _per_example(self._scale) * self._metric.matvec(outputs, vector)
@@ -185,20 +198,22 @@ class GaussNewton(tf.linalg.LinearOperator):
         return tf.constant([self._size, self._size])
 
     def _matvec(self, x: tf.Tensor, adjoint: bool = False) -> tf.Tensor:
+        # F is symmetric, so that `adjoint` changes nothing.
         if x.shape.rank != 1:
-            return tf.linalg.matrix_transpose(self._matmul(tf.linalg.matrix_transpose(x[..., tf.newaxis])))[..., 0, :]
+            return self._map(x)
         if self._is_stack and self.rows_per_example == 1:
             # F v = Aᵀ (A v): two products a layer, where J and Jᵀ take four.
             return self.row_rmatvec(self.row_matvec(x))
         return self._jacobian.product(x, self._weigh)
 
     def _matmul(self, x: tf.Tensor, adjoint: bool = False, adjoint_arg: bool = False) -> tf.Tensor:
-        # F is symmetric, so that `adjoint` changes nothing. F x, column by column:
         columns = x if adjoint_arg else tf.linalg.matrix_transpose(x)
-        flat = tf.reshape(columns, [-1, self._size])
-        product = tf.reshape(tf.map_fn(self._matvec, flat), tf.shape(columns))
-        product.set_shape(columns.shape)
-        return tf.linalg.matrix_transpose(product)
+        return tf.linalg.matrix_transpose(self._map(columns))
+
+    def _map(self, vectors: tf.Tensor) -> tf.Tensor:
+        """F v for each v of [..., P], one after another."""
+        product = tf.map_fn(self._matvec, tf.reshape(vectors, [-1, self._size]))
+        return tf.ensure_shape(tf.reshape(product, tf.shape(vectors)), vectors.shape)
 
     def _to_dense(self) -> tf.Tensor:
         rows = self._rows().matrix()
@@ -251,7 +266,9 @@ def _check_outputs(outputs: tf.Tensor, inputs: Any, dtype: tf.DType) -> None:
         raise ValueError("inputs hold no tensor")
     for leaf in leaves:
         if leaf.shape.rank == 0 or not leaf.shape[:1].is_compatible_with(outputs.shape[:1]):
-            raise ValueError(f"forward returned outputs {outputs.shape} for inputs {leaf.shape}: batch sizes differ")
+            raise ValueError(
+                f"forward returned outputs {outputs.shape} for inputs {leaf.shape}: batch sizes differ"
+            )
 
 
 def _normalise(weights: tf.Tensor | None, outputs: tf.Tensor) -> tf.Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -12,7 +13,10 @@ import tensorflow as tf
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 
 _ZERO = tf.UnconnectedGradients.ZERO
+
+# Bytes of Jacobian rows that are formed at a time, and that are kept.
 _CHUNK_BYTES = 2**28
+_MATRIX_BYTES = 2**30
 
 
 class NetworkJacobian:
@@ -25,13 +29,20 @@ class NetworkJacobian:
         inputs: Any,
         chunk_size: int | None = None,
     ) -> None:
+        """Run `forward` on `inputs`, a nest of tensors [B, ...]; `chunk_size` rows are formed at a time.
+
+        Raises:
+          ValueError: `forward` doesn't return a tensor, or `chunk_size` isn't positive.
+        """
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
         self._forward = forward
         self._variables = variables
         self._inputs = inputs
         self._chunk_size = chunk_size
-        self.outputs = tf.convert_to_tensor(forward(inputs))
+        self.outputs = forward(inputs)
+        if not tf.is_tensor(self.outputs):
+            raise ValueError(f"forward must return a tensor [B, K], got a {type(self.outputs).__name__}")
 
     def jvp(self, vector: tf.Tensor) -> tf.Tensor:
         """J v for v [P]: [B, K]."""
@@ -48,7 +59,7 @@ class NetworkJacobian:
         return flatten(tape.gradient(outputs, self._variables, cotangent, _ZERO))
 
     def product(self, vector: tf.Tensor, metric: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """Jᵀ M(y, J v) for v [P]: [P], with one forward pass."""
+        """Jᵀ M(y, J v) for v [P]: [P], with one forward pass for J and Jᵀ."""
         tangents = unflatten(vector, self._variables)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._variables)
@@ -62,41 +73,112 @@ class NetworkJacobian:
         return flatten(tape.gradient(outputs, self._variables, cotangent, _ZERO))
 
     def rows(self, factor: tf.Tensor) -> JacobianRows:
-        """The rows A_i = factor_i J_i for a factor [B, R, K], formed for a chunk of examples at a time."""
-        batch, per_example = factor.shape[0], factor.shape[1]
-        size = num_parameters(self._variables)
+        """The rows A_i = factor_i J_i for a factor [B, R, K]."""
+        row_bytes = num_parameters(self._variables) * factor.dtype.size
+        chunk = self._chunk_size or max(1, _CHUNK_BYTES // row_bytes)
+        return JacobianRows(self, factor, chunk, max_kept=max(chunk, _MATRIX_BYTES // row_bytes))
 
-        def one_example(arguments: tuple[Any, tf.Tensor]) -> tf.Tensor:
-            example, mixing = arguments
-            example = tf.nest.map_structure(lambda x: x[tf.newaxis], example)
-            with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+    def some_rows(self, factor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        """The rows A [n, P] with numbers `indices` [c], formed all at once: [c, P].
+
+        Row (i, r) is the gradient of factor_ir · forward(example i), which takes for granted that i's outputs
+        depend on example i alone.
+        """
+        rows_per_example = factor.shape[1]
+        cotangents = tf.gather(tf.reshape(factor, [-1, factor.shape[2]]), indices)
+        examples = tf.nest.map_structure(lambda x: tf.gather(x, indices // rows_per_example), self._inputs)
+
+        def one_row(arguments: tuple[Any, tf.Tensor]) -> tf.Tensor:
+            example, cotangent = arguments
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(self._variables)
-                outputs = self._forward(example)[0]
-                mixed = [tf.reduce_sum(mixing[r] * outputs) for r in range(per_example)]
-            return tf.stack([flatten(tape.gradient(m, self._variables, None, _ZERO)) for m in mixed])
+                outputs = self._forward(tf.nest.map_structure(lambda x: x[tf.newaxis], example))
+            return flatten(tape.gradient(outputs, self._variables, cotangent[tf.newaxis], _ZERO))
 
-        chunk = self._chunk_size or max(1, _CHUNK_BYTES // (size * per_example * factor.dtype.size))
-        if batch is not None and chunk >= batch:
-            rows = tf.vectorized_map(one_example, (self._inputs, factor))
-        else:
-            raise NotImplementedError(math.ceil(1))
-        return JacobianRows(tf.reshape(rows, [-1, size]))
+        with _without_vectorisation_notices():
+            return tf.vectorized_map(one_row, (examples, cotangents), warn=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class JacobianRows:
-    """The rows A [n, P] of a scaled Jacobian."""
+    """The rows A [n, P] of a scaled Jacobian, n = B·R, formed `chunk` at a time when they are needed.
 
-    _matrix: tf.Tensor
+    `gram` keeps up to `max_kept` rows; with more it forms them again, panel by panel.
+    """
 
-    def gram(self) -> tf.Tensor:
-        """A Aᵀ: [n, n]."""
-        return tf.matmul(self._matrix, self._matrix, transpose_b=True)
+    jacobian: NetworkJacobian
+    factor: tf.Tensor
+    chunk: int
+    max_kept: int
+
+    def _num_rows(self) -> int | tf.Tensor:
+        batch, rows_per_example = self.factor.shape[0], self.factor.shape[1]
+        return (tf.shape(self.factor)[0] if batch is None else batch) * rows_per_example
+
+    def _indices(self) -> tf.Tensor:
+        """The numbers of the rows in chunks [m, c]; the last chunk is filled up with the last row."""
+        n = self._num_rows()
+        chunks = (n + self.chunk - 1) // self.chunk
+        size = (n + chunks - 1) // chunks
+        return tf.reshape(tf.minimum(tf.range(chunks * size), n - 1), [chunks, size])
+
+    def matvec(self, vector: tf.Tensor) -> tf.Tensor:
+        """A v for v [P]: [n], where (A v)_i = factor_i (J v)_i."""
+        return tf.reshape(tf.linalg.matvec(self.factor, self.jacobian.jvp(vector)), [-1])
+
+    def rmatvec(self, coefficients: tf.Tensor) -> tf.Tensor:
+        """Aᵀ c for c [n]: [P], which is Jᵀ u with u_i = factor_iᵀ c_i."""
+        coefficients = tf.reshape(coefficients, tf.shape(self.factor)[:2])
+        return self.jacobian.vjp(tf.linalg.matvec(self.factor, coefficients, transpose_a=True))
+
+    def _some(self, indices: tf.Tensor) -> tf.Tensor:
+        return self.jacobian.some_rows(self.factor, indices)
 
     def matrix(self) -> tf.Tensor:
         """A itself: [n, P]."""
-        return self._matrix
+        indices = self._indices()
+        if indices.shape[0] == 1:
+            return self._some(indices[0])
+        rows = tf.map_fn(self._some, indices, fn_output_signature=self.factor.dtype)
+        return tf.reshape(rows, [-1, rows.shape[-1]])[: self._num_rows()]
+
+    def gram(self) -> tf.Tensor:
+        """A Aᵀ: [n, n]."""
+        n = self._num_rows()
+        if not isinstance(n, int) or n <= self.max_kept:
+            rows = self.matrix()
+            return tf.matmul(rows, rows, transpose_b=True)
+        indices, dtype = self._indices(), self.factor.dtype
+
+        def panel(some: tf.Tensor) -> tf.Tensor:
+            # A_some Aᵀ: [c, m·c]
+            rows = self._some(some)
+            blocks = tf.map_fn(
+                lambda others: tf.matmul(rows, self._some(others), transpose_b=True),
+                indices,
+                fn_output_signature=dtype,
+            )
+            return tf.reshape(tf.transpose(blocks, [1, 0, 2]), [blocks.shape[1], -1])
+
+        panels = tf.map_fn(panel, indices, fn_output_signature=dtype)
+        return tf.reshape(panels, [-1, panels.shape[-1]])[:n, :n]
 
     def diagonal(self) -> tf.Tensor:
         """The diagonal of AᵀA: [P]."""
-        return tf.reduce_sum(tf.square(self._matrix), axis=0)
+        return tf.reduce_sum(tf.square(self.matrix()), axis=0)
+
+
+@contextlib.contextmanager
+def _without_vectorisation_notices() -> Iterator[None]:
+    """Keep to itself what TensorFlow remarks on its own vectorisation; nobody outside can act on it."""
+
+    def is_of_interest(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return "uses a while_loop. Fix that!" not in message and "<function pfor.<locals>" not in message
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(is_of_interest)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_interest)

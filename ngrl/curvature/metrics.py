@@ -1,10 +1,10 @@
 """Output metrics M: the curvature of a loss with respect to a network's outputs.
 
 For a network with outputs y [B, K], `GaussNewton` forms F = (1/Σw) Σ_i w_i J_iᵀ M_i J_i. With M the Fisher
-information of the distribution that the outputs parameterise, F is that of the network's parameters and equals the Hessian
-of KL(π_old ‖ π) at θ_old (Pascanu & Bengio 2013, section 4; Knight & Lerner 2018, eqs. 7 and 8).
+information of the distribution that the outputs parameterise, F is that of the network's parameters and
+equals the Hessian of KL(π_old ‖ π) at θ_old (Pascanu & Bengio 2013, section 4; Knight & Lerner 2018, eqs. 7 and 8).
 
-Each metric also knows a factor L [K, R] of every example with M_i = L_i L_iᵀ. It gives the rows L_iᵀ J_i of the
+Each metric also knows a factor L [K, R] of every example, M_i = L_i L_iᵀ. It makes the rows L_iᵀ J_i of the
 scaled Jacobian that dual solvers use.
 """
 
@@ -77,8 +77,8 @@ class _DiagonalMetric(OutputMetric):
 class SquaredError(_DiagonalMetric):
     """The metric of the loss ½ β² ‖y - t‖²: a Gaussian of variance 1/β² (Knight & Lerner, eq. 7).
 
-    M = β² I, or M = β² e_a e_aᵀ with chosen outputs a: the loss of Q-learning has a residual only at the action
-    that was taken, so that one row per example suffices.
+    M = β² I, or M = β² e_a e_aᵀ with chosen outputs a: the loss of Q-learning has a residual only at the
+    action that was taken, so that one row per example suffices.
 
     Attributes:
       beta: the inverse standard deviation β > 0.
@@ -130,3 +130,81 @@ class SquaredError(_DiagonalMetric):
         if self.chosen is None:
             return super().factor(outputs)
         return self._root(outputs)[:, tf.newaxis, :]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(_DiagonalMetric):
+    """The Fisher information of K independent Bernoulli variables.
+
+    With p the probabilities, M = diag(p (1 - p)) if the outputs are logits, and diag(1 / (p (1 - p))) if they
+    are p itself (Knight & Lerner 2018, eq. 8). Where such an output has reached 0 or 1, its entry is 0:
+    together with the slope of the sigmoid in front, 1 / (p (1 - p)) becomes p (1 - p).
+
+    Attributes:
+      from_logits: whether the outputs are logits (the default) or probabilities.
+    """
+
+    from_logits: bool = True
+
+    def _root(self, outputs: tf.Tensor) -> tf.Tensor:
+        if self.from_logits:
+            # sqrt(p (1 - p)) = exp(½ (log p + log(1 - p))) keeps its relative accuracy far out
+            return tf.exp((tf.math.log_sigmoid(outputs) + tf.math.log_sigmoid(-outputs)) / 2)
+        variance = tf.maximum(outputs * (1 - outputs), 0)
+        return tf.where(variance > 0, tf.math.rsqrt(variance), 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical(OutputMetric):
+    """The Fisher information of a categorical variable with respect to its logits.
+
+    M = diag(p) - p pᵀ = L Lᵀ with L = diag(√p) - p √pᵀ, p = softmax(y).
+    """
+
+    @staticmethod
+    def _sqrt_p(outputs: tf.Tensor) -> tf.Tensor:
+        return tf.exp(tf.nn.log_softmax(outputs) / 2)
+
+    def matvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        p = tf.nn.softmax(outputs)
+        return p * (vector - _sum(p * vector))
+
+    def factor_matvec(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        sqrt_p = self._sqrt_p(outputs)
+        return sqrt_p * (rows - sqrt_p * _sum(sqrt_p * rows))
+
+    def factor_rmatvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        sqrt_p = self._sqrt_p(outputs)
+        return sqrt_p * (vector - _sum(tf.square(sqrt_p) * vector))
+
+    def factor_solve(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        # The range of M holds the u with Σ_k u_k = 0, where c = u/√p. What rounding has added to Σ_k u_k
+        # goes: it would become a part along √p, the null space of L.
+        sqrt_p = self._sqrt_p(outputs)
+        return tf.math.divide_no_nan(vector, sqrt_p) - sqrt_p * _sum(vector)
+
+    def factor(self, outputs: tf.Tensor) -> tf.Tensor:
+        sqrt_p = self._sqrt_p(outputs)
+        p = tf.square(sqrt_p)
+        return tf.linalg.diag(sqrt_p) - sqrt_p[:, :, tf.newaxis] * p[:, tf.newaxis, :]
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagonalGaussian(_DiagonalMetric):
+    """The Fisher information of D independent Gaussians with outputs (μ, log σ) [B, 2D]: diag(1/σ², 2)."""
+
+    def check(self, outputs: tf.Tensor) -> None:
+        if outputs.shape[-1] % 2:
+            raise ValueError(
+                f"outputs must be [B, 2D] for means and log standard deviations, got {outputs.shape}"
+            )
+
+    def _root(self, outputs: tf.Tensor) -> tf.Tensor:
+        _, log_std = tf.split(outputs, 2, axis=-1)
+        return tf.concat(
+            [tf.exp(-log_std), tf.fill(tf.shape(log_std), tf.sqrt(tf.cast(2, outputs.dtype)))], axis=-1
+        )
+
+
+def _sum(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(values, axis=-1, keepdims=True)

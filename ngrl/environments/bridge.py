@@ -66,6 +66,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         self._check_finite = check_finite
         self._observation_spec = spaces.observation_spec(vector.observation_space, vector.env_id)
         self._action_spec = spaces.action_spec(vector.action_space, vector.env_id)
+        self._observation_names = [name for name, _ in spaces.leaves(self._observation_spec)]
         self._convert_observation = spaces.observation_converter(vector.observation_space)
         self._convert_actions = spaces.action_converter(vector.action_space, vector.num_envs, vector.env_id)
         # Members whose last step was LAST, and how many steps each member's episode has had.
@@ -119,13 +120,15 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
     def step_arrays(self, actions: np.ndarray) -> StepArrays:
         """`step` without a TimeStep.
 
+        The arrays are the current time step's too, until the next step: read them, don't write into them.
+
         Args:
           actions: [N, *action shape]; those of members that are due for their reset are ignored. Before the
             first reset this is `reset_arrays`, as in TF-Agents.
 
         Raises:
           EnvironmentFault: A member raised, hung, died, or answered with something its spaces don't allow.
-            The next step is a reset then.
+            The next step is a reset then. A hanging member is noticed in worker processes only.
           ValueError: Actions of the wrong shape, out of range, or not finite.
         """
         if self._current_time_step is None:
@@ -145,12 +148,10 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         step_type = np.where(ended, np.int32(_LAST), np.int32(_MID))
         step_type[first] = _FIRST
         return_ends = ended if self._truncation_is_terminal else terminated
-        step = StepArrays(
-            self._convert_observation(transition.observation),
-            transition.reward.astype(np.float32),
-            (~return_ends).astype(np.float32),
-            step_type,
-        )
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which _accept reports
+            observation = self._convert_observation(transition.observation)
+            reward = transition.reward.astype(np.float32)
+        step = StepArrays(observation, reward, (~return_ends).astype(np.float32), step_type)
         self._steps += 1
         self._steps[first] = 0
         self._ended = ended
@@ -215,14 +216,18 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         entry of a dict).
         """
         episodes = self._vector.save()
+        step = self._current_time_step
+        if (
+            step is None
+        ):  # a reset is due, so only the count of episodes matters, not the one a fault broke off
+            episodes = [Episode(number, actions[:0]) for number, actions in episodes]
         state = {
             "seed": np.int64(self._seed),
-            "started": np.bool_(self._current_time_step is not None),
+            "started": np.bool_(step is not None),
             "episode": np.array([episode.number for episode in episodes], np.int64),
             "length": np.array([len(episode.actions) for episode in episodes], np.int64),
             "actions": np.concatenate([episode.actions for episode in episodes]),
         }
-        step = self._current_time_step
         if step is not None:
             state |= {"step_type": step.step_type, "reward": step.reward, "discount": step.discount}
             state |= dict(spaces.leaves(step.observation))
@@ -250,8 +255,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
             return
         if not state["started"]:
             return
-        saved = [name for name, _ in spaces.leaves(observation)]
-        for name, array in zip(saved, (leaf for _, leaf in spaces.leaves(observation)), strict=True):
+        for name, array in spaces.leaves(observation):
             self._require_replayed(name, array, np.asarray(state[name]), lengths)
         self._steps = lengths.copy()
         reward, discount = (np.array(state[name], np.float32) for name in ("reward", "discount"))
@@ -260,15 +264,22 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         self._current_time_step = ts.TimeStep(step_type, reward, discount, observation)
 
     def _check_state(self, state: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        names = ["seed", "started", "episode", "length", "actions"]
+        if state.get("started"):
+            names += ["step_type", "reward", "discount", *self._observation_names]
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise ValueError(f"{self.env_id}: the state has no {', '.join(missing)}")
         lengths, numbers = (np.asarray(state[name], np.int64) for name in ("length", "episode"))
         if lengths.shape != (self.batch_size,) or numbers.shape != (self.batch_size,):
             raise ValueError(
                 f"{self.env_id}: the state has {lengths.size} members, this has {self.batch_size}"
             )
-        expected = (int(lengths.sum()), *(self.action_space.shape or ()))
-        if np.shape(state["actions"]) != expected:
+        actions, dtype = np.asarray(state["actions"]), self.action_space.dtype
+        shape = (int(lengths.sum()), *(self.action_space.shape or ()))
+        if actions.shape != shape or actions.dtype != dtype:
             raise ValueError(
-                f"{self.env_id}: the state's actions have shape {np.shape(state['actions'])}, not {expected}"
+                f"{self.env_id}: the state's actions are {actions.dtype} {actions.shape}, not {dtype} {shape}"
             )
         return lengths, numbers
 
@@ -302,8 +313,8 @@ def check_seed(seed: int) -> int:
     """The seed as an int.
 
     Raises:
-      ValueError: It is not an integer, or negative.
+      ValueError: It is not an integer in [0, 2^63).
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be a non-negative integer, got {seed!r}")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a non-negative integer below 2^63, got {seed!r}")
     return int(seed)

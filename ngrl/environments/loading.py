@@ -48,6 +48,8 @@ def load(
         raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be positive or None, got {timeout!r}")
     seed = check_seed(seed)
     vector = _make_vector(env_id, num_envs, seed, backend, timeout, {**(env_kwargs or {}), **kwargs})
     try:

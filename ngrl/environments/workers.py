@@ -54,9 +54,11 @@ class WorkerVector(GymnasiumVector):
                 autoreset_mode=AutoresetMode.NEXT_STEP,
             )
         except (EOFError, OSError) as error:
-            raise EnvironmentFault(
-                maker.env_id, None, None, "a worker process ended while starting"
-            ) from error
+            problem = (
+                "a worker process ended while starting; a script that uses them must start its work under "
+                'if __name__ == "__main__":'
+            )
+            raise EnvironmentFault(maker.env_id, None, None, problem) from error
         super().__init__(maker.env_id, vector)
 
     def reset(self) -> Any:

@@ -121,7 +121,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         self._built = True
         dtype = var_list[0].dtype.base_dtype
         self._damping = self.add_variable([], dtype=dtype, name="damping")
-        self._damping.assign(tf.cast(self.damping_rule.initial, dtype))
+        self._damping.assign(tf.constant(self.damping_rule.initial, dtype))
         size = sum(variable.shape.num_elements() for variable in var_list)
         self._velocity = self.add_variable([size], dtype=dtype, name="velocity") if self.momentum else None
 

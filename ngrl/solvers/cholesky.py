@@ -11,8 +11,8 @@ from ngrl.solvers.solution import Problem, Result, Solver, SolverStats, effectiv
 class Cholesky(Solver):
     """`A + λI = L Lᵀ` from `operator.to_dense()`: O(P³) operations and P² numbers, for small P or a dual.
 
-    A matrix that is not positive definite, to the dtype's accuracy, ends with BREAKDOWN and the value 0: a pivot
-    of at most 10 eps times its diagonal entry is rounding, not information. `stats.iterations` is 1.
+    A matrix that is not positive definite, to the dtype's accuracy, ends with BREAKDOWN and the value 0: a
+    pivot of at most 10 eps times its diagonal entry is rounding, not information. `stats.iterations` is 1.
     """
 
     def get_config(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What MINRES and MINRES-QLP have in common: the Lanczos process and its QR factorisation.
 
-After k steps `A V_k = V_{k+1} T_k`, T_k tridiagonal with diagonal α and off-diagonal β. Reflections from the left
-turn it into the upper triangular R_k, whose last column is (ε_k, δ_k, γ_k).
+After k steps `A V_k = V_{k+1} T_k`, T_k tridiagonal with diagonal α and off-diagonal β. Reflections from the
+left turn it into the upper triangular R_k, whose last column is (ε_k, δ_k, γ_k).
 """
 
 from typing import NamedTuple
@@ -43,9 +43,10 @@ class LeftColumn(NamedTuple):
 
 
 def sym_ortho(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The reflection `[c s; s -c]` that takes (a, b) to (r, 0), with r >= 0; (c, s, r) = (1, 0, 0) for (0, 0).
+    """The (c, s, r) of the reflection `[c s; s -c]` that takes (a, b) to (r, 0), r >= 0.
 
-    Scaled, so that neither large nor small numbers are lost (Choi & Saunders 2014, section 2).
+    It is (1, 0, 0) for (0, 0). Scaled, so that neither large nor small numbers are lost (Choi & Saunders
+    2014, section 2).
     """
     largest = tf.maximum(tf.abs(a), tf.abs(b))
     x = tf.math.divide_no_nan(a, largest)

@@ -11,6 +11,7 @@ from ngrl.solvers.lanczos import (
     minres_direction,
     start_reflection,
 )
+from ngrl.solvers.least_squares import Best, is_least_squares, is_past_best, next_best, start_best
 from ngrl.solvers.solution import (
     Problem,
     Result,
@@ -27,11 +28,6 @@ RUNNING = -1
 """In a loop's state: no result yet."""
 
 
-def least_squares_rtol(rtol: float, dtype: tf.DType) -> float:
-    """At which `||A r|| / (||A|| ||r||)` r counts as orthogonal to the range of A: rounding leaves about 10 eps."""
-    return max(rtol, 32 * eps(dtype))
-
-
 class _State(NamedTuple):
     iteration: tf.Tensor
     result: tf.Tensor
@@ -43,17 +39,18 @@ class _State(NamedTuple):
     beta: tf.Tensor  # β_k
     left: LeftReflection
     operator_norm: tf.Tensor
+    best: Best
 
 
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class Minres(Solver):
     """MINRES, for definite and indefinite systems; the residual decreases monotonically.
 
-    Ends with CONVERGED at `||r|| <= rtol ||b||` (or where rounding allows no more, `||r|| <= eps (||A|| ||x|| +
-    ||b||)`); with LEAST_SQUARES when r is orthogonal to the range of A, so that no x has a smaller residual. That
-    x need not be the shortest: `MinresQLP` finds the shortest. A product that is not finite ends with BREAKDOWN;
-    the division by γ that a singular system asks for is never made, because the test for LEAST_SQUARES comes
-    before it.
+    Ends with CONVERGED at `||r|| <= rtol ||b||`, or where rounding allows no more, `||r|| <= eps (||A|| ||x||
+    + ||b||)`; with LEAST_SQUARES when r is orthogonal to the range of A, so that no x has a smaller residual
+    (that x need not be the shortest: `MinresQLP` finds the shortest); with BREAKDOWN when a product is not
+    finite. Negative curvature is no obstacle. A singular system asks for a division by γ = 0: the test for
+    LEAST_SQUARES comes before it.
     """
 
     def __init__(self, *, rtol: float = 1e-6, max_iterations: int = 100) -> None:
@@ -100,6 +97,7 @@ class Minres(Solver):
             beta=zero,
             left=start_reflection(zeros),
             operator_norm=zero,
+            best=start_best(zeros),
         )
 
     def _step(self, problem: Problem, state: _State) -> _State:
@@ -108,15 +106,17 @@ class Minres(Solver):
         left, column = left_reflection(state.left, lanczos)
         operator_norm = tf.maximum(state.operator_norm, column.norm)
         is_finite = tf.math.is_finite(lanczos.alpha) & tf.math.is_finite(lanczos.beta_next)
-        is_least_squares = column.root <= least_squares_rtol(self.rtol, dtype) * operator_norm
+        # The residual that `root` is about is that of x_{k-1}.
+        is_best = is_least_squares(left, column, operator_norm, self.rtol)
+        is_past = is_past_best(state.best, column.root, state.left.phi, operator_norm)
         # x_k = x_{k-1} + τ_k d_k, unless x_{k-1} is as good as any or the numbers are bad
         direction = minres_direction(column, state.v, state.direction_before, state.direction)
-        x = tf.where(is_finite & ~is_least_squares, state.x + column.tau * direction, state.x)
+        x = tf.where(is_finite & ~is_best, state.x + column.tau * direction, state.x)
         # ||r_k|| = φ_k
         rounding = eps(dtype) * (operator_norm * safe_norm(x) + 1)
-        is_converged = left.phi <= tf.maximum(effective_rtol(self.rtol, dtype), rounding)
+        is_converged = left.phi <= tf.maximum(rounding, effective_rtol(self.rtol, dtype))
         result = tf.where(is_converged, int(Result.CONVERGED), RUNNING)
-        result = tf.where(is_least_squares, int(Result.LEAST_SQUARES), result)
+        result = tf.where(is_best | is_past, int(Result.LEAST_SQUARES), result)
         result = tf.where(is_finite, result, int(Result.BREAKDOWN))
         return _State(
             iteration=state.iteration + 1,
@@ -125,8 +125,11 @@ class Minres(Solver):
             v=lanczos.v_next,
             direction_before=state.direction,
             direction=direction,
-            x=x,
+            x=tf.where(is_past, state.best.value, x),
             beta=lanczos.beta_next,
             left=left,
             operator_norm=operator_norm,
+            best=next_best(
+                state.best, column.root < state.best.root, state.x, column.root, state.left.phi
+            ),
         )

@@ -22,7 +22,7 @@ class Result(enum.IntEnum):
     MAX_ITERATIONS = 1
     """The iteration limit came first; the value is the last iterate."""
     BREAKDOWN = 2
-    """Non-positive curvature or a number that is not finite; the value is the last good iterate, or 0."""
+    """Non-positive curvature or a non-finite number; the value is the last iterate, or 0 if that is better."""
     STAGNATED = 3
     """The recurrence met the tolerance but the residual did not: too ill-conditioned for the dtype."""
     LEAST_SQUARES = 4
@@ -207,7 +207,8 @@ def _checked_solution(
         & tf.math.is_finite(problem.rhs_norm * largest)
         & tf.math.is_finite(problem.rhs_norm)
     )
-    usable = is_finite & ~is_zero
+    # A breakdown may come after the iterates ran away: nothing is better than they are then.
+    usable = is_finite & ~is_zero & ~((result == Result.BREAKDOWN) & (residual > 1))
     # Rounding alone leaves residuals of about eps · ||A|| ||y||: only clear failures are called stagnation.
     dtype = value.dtype
     limit = tf.maximum(10 * tf.cast(stats.residual, dtype), tf.constant(math.sqrt(eps(dtype)), dtype))

@@ -7,7 +7,7 @@ from ngrl.training.exploration import ExponentialEpsilon, LinearEpsilon
 from ngrl.training.export import PolicyError, export_policy, load_policy
 from ngrl.training.metrics import Episode, EpisodeStatistics
 from ngrl.training.off_policy import NonFiniteError, OffPolicyLoop
-from ngrl.training.run import Result, run
+from ngrl.training.experiment import Result, run
 from ngrl.training.run_directory import RunDirectory, RunDirectoryError
 from ngrl.training.stopping import Interrupted
 

@@ -7,8 +7,7 @@ import gin
 import tensorflow as tf
 
 from ngrl import agents, environments, losses, networks, optimizers, solvers
-from ngrl.training import exploration, off_policy
-from ngrl.training import run as run_module
+from ngrl.training import experiment, exploration, off_policy
 
 
 @gin.configurable
@@ -69,4 +68,4 @@ _CLASSES: dict[str, Callable[..., Any]] = {
 for _name, _target in _CLASSES.items():
     globals()[_name] = gin.external_configurable(_target, name=_name, module="ngrl")
 
-run = gin.configurable(denylist=["root_dir", "config", "config_text", "progress"])(run_module.run)
+run = gin.configurable(denylist=["root_dir", "config", "config_text", "progress"])(experiment.run)

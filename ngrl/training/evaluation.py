@@ -43,6 +43,7 @@ def evaluate(
     seed: int = 0,
     num_envs: int = 10,
     env_kwargs: dict[str, Any] | None = None,
+    specs: dict[str, Any] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> EvaluationResult:
     """Play `episodes` episodes, each under its own seed, none of them a training seed.
@@ -56,10 +57,11 @@ def evaluate(
       seed: Seed of the environments, moved away from training's by `EVALUATION_SEED_OFFSET`.
       num_envs: How many run side by side.
       env_kwargs: Arguments of the environment.
+      specs: What the policy was built for, as `describe_specs` tells it; None leaves the check out.
       progress: Called with the number of episodes finished.
 
     Raises:
-      ValueError: `episodes` is not positive.
+      ValueError: `episodes` is not positive, or the environment has other observations or actions than `specs`.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be positive, got {episodes}")
@@ -72,6 +74,7 @@ def evaluate(
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
     total, length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     try:
+        _check_specs(env_id, environment, specs)
         step = environment.reset()
         while any(len(done) < count for done, count in zip(returns, share, strict=True)):
             step = environment.step(actor(step))
@@ -86,6 +89,32 @@ def evaluate(
     finally:
         environment.close()
     return EvaluationResult([r for part in returns for r in part], [n for part in lengths for n in part])
+
+
+def describe_specs(environment: environments.GymnasiumEnvironment) -> dict[str, Any]:
+    """Observations and actions of one member as JSON values, to compare a policy's with an environment's."""
+
+    def describe(spec: Any) -> Any:
+        if isinstance(spec, dict):
+            return {key: describe(part) for key, part in spec.items()}
+        described = {"shape": list(spec.shape), "dtype": np.dtype(spec.dtype).name}
+        if np.issubdtype(spec.dtype, np.integer):
+            described["range"] = [int(np.min(spec.minimum)), int(np.max(spec.maximum))]
+        return described
+
+    return {
+        "observation": describe(environment.observation_spec()),
+        "action": describe(environment.action_spec()),
+    }
+
+
+def _check_specs(
+    env_id: str, environment: environments.GymnasiumEnvironment, expected: dict[str, Any] | None
+) -> None:
+    present = describe_specs(environment)
+    for part in ("observation", "action"):
+        if expected is not None and expected[part] != present[part]:
+            raise ValueError(f"the policy was built for {part}s {expected[part]}, {env_id} has {present[part]}")
 
 
 def record_video(

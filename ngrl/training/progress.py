@@ -35,7 +35,14 @@ class Progress(Protocol):
 
 
 class Quiet:
-    """Reports nothing but warnings, which go to standard error."""
+    """Reports nothing but warnings.
+
+    Args:
+      stream: Where they go; standard error by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream if stream is not None else sys.stderr
 
     def start(self, num_env_steps: int | None, num_episodes: int | None, env_steps: int, episodes: int) -> None:
         """Report nothing."""
@@ -57,7 +64,7 @@ class Quiet:
 
     def warn(self, line: str) -> None:
         """Print the line."""
-        print(f"warning: {line}", file=sys.stderr)
+        print(f"warning: {line}", file=self._stream)
 
 
 class Terminal(Quiet):
@@ -70,8 +77,8 @@ class Terminal(Quiet):
     """
 
     def __init__(self, name: str, stream: TextIO, interval: float = 10.0):
+        super().__init__(stream)
         self._name = name
-        self._stream = stream
         self._interval = interval
         self._is_terminal = stream.isatty()
         self._bar: tqdm | None = None

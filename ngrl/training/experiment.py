@@ -1,5 +1,6 @@
 """One training run, from an empty (or half-finished) directory to an evaluated and exported policy."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -8,14 +9,16 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl import environments
 from ngrl.training.checkpoints import CheckpointStore, LoopState
-from ngrl.training.evaluation import evaluate, record_video
+from ngrl.training.evaluation import describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
 from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
 from ngrl.training.progress import Progress, Quiet
 from ngrl.training.run_directory import RunDirectory, write_json
 from ngrl.training.stopping import Interrupted, StopRequest
+from tf_agents.specs import tensor_spec
 
 
 class Loop(Protocol):
@@ -62,6 +65,7 @@ def run(
     config: Mapping[str, str] | None = None,
     config_text: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> Result:
     """Train, evaluate the greedy policy, export it. Continues by itself where an earlier call with the same directory
     stopped.
@@ -86,6 +90,7 @@ def run(
       config: What identifies the experiment, name to value; a directory with another one is refused.
       config_text: Gives the operative configuration once everything has been built.
       progress: Where to report.
+      on_start: Called once everything has been built and the directory is this run's.
 
     Returns:
       What was reached, as in `run.json`.
@@ -99,33 +104,35 @@ def run(
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
     """
     _check_lengths(num_env_steps, num_episodes, log_every, checkpoint_every)
-    identity = config if config is not None else {"run.env_id": env_id, "run.seed": str(seed)}
-    directory = RunDirectory(Path(root_dir), identity)
-    try:
-        tf.keras.utils.set_random_seed(seed)
-        environment = environments.load(
-            env_id,
-            num_envs=num_envs,
-            seed=seed,
-            backend=env_backend,
-            truncation_is_terminal=truncation_is_terminal,
-            env_kwargs=env_kwargs,
-        )
-        try:
-            built = agent(_time_step_spec(environment), _action_spec(environment), seed=seed)
-            training = Training(
-                directory, built, loop(built, environment, seed=seed), progress or Quiet(), keep_checkpoints
-            )
+    tf.keras.utils.set_random_seed(seed)
+    environment = environments.load(
+        env_id,
+        num_envs=num_envs,
+        seed=seed,
+        backend=env_backend,
+        truncation_is_terminal=truncation_is_terminal,
+        env_kwargs=env_kwargs,
+    )
+    with contextlib.closing(environment):
+        specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
+        built = agent(*specs, seed=seed)
+        built_loop = loop(built, environment, seed=seed)
+        # Only now, when the experiment is known to be possible, is anything written.
+        identity = config if config is not None else {"run.env_id": env_id, "run.seed": str(seed)}
+        with contextlib.closing(RunDirectory(Path(root_dir), identity)) as directory:
+            on_start()
+            training = Training(directory, built, built_loop, progress or Quiet(), keep_checkpoints)
             (directory.path / "operative_config.gin").write_text(config_text(), encoding="utf-8")
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
-        finally:
-            environment.close()
-        policies = {"env_id": env_id, "env_kwargs": env_kwargs or {}, "seed": seed}
-        final = training.finish(policies, eval_episodes, capture_video)
-        directory.write(final=final)
-        return Result(final)
-    finally:
-        directory.close()
+            description = {
+                "env_id": env_id,
+                "env_kwargs": env_kwargs or {},
+                "seed": seed,
+                "specs": describe_specs(environment),
+            }
+            final = training.finish(description, eval_episodes, capture_video)
+            directory.write(status="finished", final=final)
+            return Result(final)
 
 
 def _check_lengths(
@@ -141,18 +148,6 @@ def _check_lengths(
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _time_step_spec(environment: environments.GymnasiumEnvironment) -> Any:
-    from tf_agents.specs import tensor_spec
-
-    return tensor_spec.from_spec(environment.time_step_spec())
-
-
-def _action_spec(environment: environments.GymnasiumEnvironment) -> Any:
-    from tf_agents.specs import tensor_spec
-
-    return tensor_spec.from_spec(environment.action_spec())
 
 
 class Training:
@@ -292,7 +287,6 @@ class Training:
             summaries.close()
         if capture_video:
             record_video(actor, env_id, path / "video.gif", seed, env_kwargs)
-        self._directory.write(status="finished")
         return final
 
 

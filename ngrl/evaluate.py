@@ -1,0 +1,101 @@
+"""`python -m ngrl.evaluate`: play episodes with an exported policy."""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from ngrl.terminal import LibraryOutput
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="ngrl.evaluate",
+        description="Evaluate an exported policy over whole episodes. The last line of the output is a JSON object, "
+        "which is also written beside the policy.",
+    )
+    add = parser.add_argument
+    add("--policy_dir", required=True, metavar="DIR", help="a SavedModel, e.g. runs/ngdqn_lunar/policy")
+    add("--env_id", metavar="ID", help="environment (default: the one the policy was trained on)")
+    add("--episodes", type=int, default=100, metavar="N", help="episodes to play (default: 100)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the environments (default: 0)")
+    add("--video", metavar="DIR", help="save the first episode as an animated GIF in DIR")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, 1 for a failure, 2 for wrong input."""
+    options = build_parser().parse_args(argv)
+    policy_dir = Path(options.policy_dir)
+    problem = None
+    if not policy_dir.is_dir():
+        problem = f"no such policy folder: {policy_dir}"
+    elif options.episodes < 1:
+        problem = f"--episodes must be positive, got {options.episodes}"
+    elif options.seed < 0:
+        problem = f"--seed must not be negative, got {options.seed}"
+    if problem:
+        print(f"ngrl.evaluate: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+
+    from ngrl.terminal import LibraryOutput
+
+    output = LibraryOutput()
+    try:
+        return _run(options, policy_dir, output)
+    finally:
+        output.close()
+
+
+def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput") -> int:
+    from ngrl.training import configuration, evaluation, export
+    from ngrl.training import errors as known
+    from ngrl.training.progress import Terminal
+    from ngrl.training.run_directory import write_json
+
+    progress = Terminal(str(policy_dir), output.terminal)
+    try:
+        actor, description = export.load_policy(policy_dir)
+        env_id = options.env_id or description.get("env_id")
+        if env_id is None:
+            raise export.PolicyError(f"{policy_dir} does not say which environment it is for: give --env_id")
+        env_kwargs = description.get("env_kwargs") if env_id == description.get("env_id") else None
+        progress.start_evaluation(options.episodes)
+        result = evaluation.evaluate(
+            actor,
+            env_id,
+            options.episodes,
+            options.seed,
+            env_kwargs=env_kwargs,
+            specs=description.get("specs"),
+            progress=progress.evaluated,
+        )
+        progress.stop()
+        content = {"env_id": env_id, "seed": options.seed, **result.summary()}
+        write_json(policy_dir.with_name(f"{policy_dir.name}_evaluation.json"), content)
+        if options.video:
+            path = Path(options.video) / f"{env_id.replace('/', '_')}.gif"
+            evaluation.record_video(actor, env_id, path, options.seed, env_kwargs)
+            print(f"video: {path}", file=output.stdout)
+    except known.EXPECTED as error:
+        progress.stop()
+        print(f"ngrl.evaluate: {configuration.one_line(error)}", file=output.terminal)
+        return EXIT_USAGE if isinstance(error, known.USAGE) else EXIT_FAILURE
+    except Exception as error:
+        traceback.print_exc()
+        log = output.keep()
+        print(f"ngrl.evaluate: {type(error).__name__}: {error}; the traceback is in {log}", file=output.terminal)
+        return EXIT_FAILURE
+    print(json.dumps(content), file=output.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

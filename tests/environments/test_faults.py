@@ -1,0 +1,102 @@
+"""Environments that misbehave are named, with member and step; processes that hang or die too."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from ngrl.environments import EnvironmentFault
+
+NAME = "test/Misbehaving-v0"
+
+
+def run_into(env):
+    """Step two members, of which only member 1 misbehaves, until they have made 6 steps."""
+    env.reset()
+    for _ in range(6):
+        env.step(np.array([1, 0]))
+
+
+PROBLEMS = {
+    "raise": r"KeyError: 'the engine\\nis broken'",
+    "four values": r"ValueError: not enough values to unpack \(expected 5, got 4\)",
+    "shape": r"observation has shape \(3,\), the space says \(2,\)",
+    "broadcastable shape": r"observation has shape \(1,\), the space says \(2,\)",
+    "dtype": r"observation has dtype <U1, the space says float32",
+    "reward shape": r"reward must be one real number, got an array of shape \(2,\) and dtype float64",
+    "text reward": r"reward must be one real number, got 'much' \(str\)",
+    "terminated": r"terminated must be a bool, got None \(NoneType\)",
+    "truncated": r"truncated must be a bool, got 'no' \(str\)",
+    "nan observation": r"observation is not finite: \[0.0, nan\]",
+    "nan reward": "reward is not finite: nan",
+    "infinite reward": "reward is not finite: inf",
+}
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("fault", PROBLEMS)
+def test_a_fault_in_a_step_names_environment_member_and_step(load, backend, fault):
+    env = load(NAME, 2, backend=backend, env_kwargs={"fault": fault, "at": 3})
+    with pytest.raises(EnvironmentFault, match=PROBLEMS[fault]) as caught:
+        run_into(env)
+    error = caught.value
+    assert (error.env_id, error.member, error.step) == (NAME, 1, 3)
+    assert str(error).startswith(f"{NAME}, member 1, step 3 of its episode: ")
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("fault", ["raise", "shape", "nan observation"])
+def test_a_fault_in_a_reset_names_environment_and_member(load, backend, fault):
+    env = load(NAME, 2, backend=backend, env_kwargs={"fault": fault, "at": 0})
+    with pytest.raises(EnvironmentFault, match=PROBLEMS[fault]) as caught:
+        env.reset()
+    assert (caught.value.member, caught.value.step) == (0, 0)
+    assert str(caught.value).startswith(f"{NAME}, member 0, reset: ")
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("fault", ["raise", "nan reward"])
+def test_the_next_step_after_a_fault_is_a_reset(load, backend, fault):
+    env = load(NAME, 2, backend=backend, env_kwargs={"fault": fault})
+    with pytest.raises(EnvironmentFault):
+        run_into(env)
+    step = env.step(np.array([1, 1]))
+    assert step.step_type.tolist() == [0, 0]
+    assert step.observation.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert env.step(np.array([1, 1])).observation.tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_check_finite_can_be_switched_off(load):
+    env = load(NAME, 2, check_finite=False, fault="nan observation")
+    run_into(env)
+    assert env.step(np.array([1, 0])).step_type.tolist() == [1, 1]
+
+
+def test_the_cause_of_a_fault_in_this_process_is_kept(load):
+    with pytest.raises(EnvironmentFault) as caught:
+        run_into(load(NAME, 2, fault="raise"))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_worker_process_that_ends_is_named(load):
+    env = load(NAME, 2, backend="async", fault="exit")
+    with pytest.raises(EnvironmentFault, match="its process ended with exit code 7") as caught:
+        run_into(env)
+    assert (caught.value.member, caught.value.step) == (1, 3)
+    with pytest.raises(EnvironmentFault, match="its worker processes have ended"):
+        env.reset()
+
+
+def test_a_worker_process_that_hangs_is_named_and_ended(load):
+    env = load(NAME, 2, backend="async", timeout=0.5, env_kwargs={"fault": "hang", "at": 2})
+    processes = env._vector._vector.processes
+    with pytest.raises(EnvironmentFault, match=r"no answer within 0.5 s; its process was ended") as caught:
+        run_into(env)
+    assert (caught.value.member, caught.value.step) == (1, 2)
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_a_fault_survives_pickling():
+    fault = pickle.loads(pickle.dumps(EnvironmentFault("A-v0", 2, 5, "broke")))
+    assert (str(fault), fault.member, fault.step) == ("A-v0, member 2, step 5 of its episode: broke", 2, 5)

@@ -1,0 +1,131 @@
+"""What `load` refuses, in one line each, and that importing it is quiet."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from ngrl import environments
+
+
+@pytest.mark.parametrize(
+    ("env_id", "near"),
+    [
+        ("CartPole-v7", "CartPole-v1"),
+        ("cartpole-v1", "CartPole-v1"),
+        ("Acrobat-v1", "Acrobot-v1"),
+        ("LunarLander-v2", "LunarLander-v3"),
+        ("LunarLander-v2", "ngrl/LunarLander-v2"),
+        ("ngrl/LunarLander-v3", "ngrl/LunarLander-v2"),
+        ("nowhere/CartPole-v1", "CartPole-v1"),
+    ],
+)
+def test_an_unknown_environment_is_named_with_its_nearest(env_id, near):
+    with pytest.raises(ValueError, match=f"unknown environment '{env_id}'") as caught:
+        environments.load(env_id)
+    message = str(caught.value)
+    assert near in message.split("did you mean ")[1]
+    assert "\n" not in message
+
+
+def test_a_name_like_nothing_is_still_named():
+    with pytest.raises(ValueError, match="unknown environment 'Xyzzy'"):
+        environments.load("Xyzzy")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_envs": 0}, "num_envs must be a positive integer, got 0"),
+        ({"num_envs": 2.0}, r"num_envs must be a positive integer, got 2\.0"),
+        ({"seed": -1}, "seed must be a non-negative integer below 2.63, got -1"),
+        ({"seed": "0"}, "seed must be a non-negative integer below 2.63, got '0'"),
+        ({"backend": "ray"}, "backend must be one of sync, gymnasium, async, envpool, got 'ray'"),
+        ({"timeout": 0.0}, r"timeout must be positive or None, got 0\.0"),
+        ({"colour": "red"}, "CartPole-v1 can't be made with {'colour': 'red'}: TypeError: .*'colour'"),
+        ({"env_kwargs": {"colour": "red"}}, "CartPole-v1 can't be made with {'colour': 'red'}: TypeError: "),
+    ],
+)
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_a_wrong_argument_is_named(backend, kwargs, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        environments.load("CartPole-v1", **{"backend": backend, **kwargs})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_with_a_module_in_it_imports_nothing():
+    with pytest.raises(ValueError, match="env_id 'antigravity:CartPole-v1' names a module"):
+        environments.load("antigravity:CartPole-v1")
+    assert "antigravity" not in sys.modules
+
+
+def test_a_missing_package_is_named_with_what_to_install():
+    with pytest.raises(
+        ImportError, match=r"test/NeedsAPackage-v0 needs a package.*pip install 'ngrl\[envs\]'"
+    ) as caught:
+        environments.load("test/NeedsAPackage-v0")
+    assert "\n" not in str(caught.value)
+
+
+def test_atari_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    with pytest.raises(ImportError, match=r"ALE/Pong-v5 needs a package.*pip install 'ngrl\[envs\]'"):
+        environments.load("ALE/Pong-v5")
+
+
+def test_envpool_not_installed_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(
+        ImportError, match=r"backend 'envpool' needs the package envpool: pip install 'ngrl\[envs\]'"
+    ):
+        environments.load("CartPole-v1", backend="envpool")
+
+
+def test_gymnasium_is_another_name_of_sync(load):
+    env = load("CartPole-v1", 2, backend="gymnasium")
+    assert (env.env_id, env.batch_size, env.batched, env.can_restore) == ("CartPole-v1", 2, True, True)
+
+
+def test_an_environment_out_of_date_loads_without_a_notice(load):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load("CartPole-v0", 2).reset()
+
+
+def run_python(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+    )
+
+
+def test_importing_tf_agents_through_ngrl_prints_no_notice():
+    program = (
+        "import sys, ngrl.environments as e; e.load; print('tf_agents' in sys.modules, 'gym' in sys.modules)"
+    )
+    done = run_python("-W", "default", "-c", program)
+    assert done.stdout == "True True\n"
+    assert "Gym has been unmaintained" not in done.stderr
+    assert "SyntaxWarning" not in done.stderr
+
+
+def test_importing_the_package_alone_loads_no_tensorflow():
+    program = "import ngrl.environments, sys; print('tensorflow' in sys.modules, 'tf_agents' in sys.modules)"
+    assert run_python("-c", program).stdout == "False False\n"
+
+
+def test_python_is_silent_about_old_syntax_only_while_tf_agents_is_imported():
+    from ngrl import _tf_agents
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with _tf_agents._without_notices():
+            compile("() is ()", "old_syntax", "eval")
+        with pytest.raises(SyntaxError):  # what an error-level SyntaxWarning becomes
+            compile("() is ()", "old_syntax", "eval")

@@ -1,0 +1,109 @@
+"""Worker processes don't outlive the environment or the program."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def alive(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def pids(env):
+    return [process.pid for process in env._vector._vector.processes]
+
+
+def test_close_ends_every_process_and_may_be_repeated(load):
+    env = load("CartPole-v1", 3, backend="async")
+    env.reset()
+    workers = pids(env)
+    assert len(workers) == 3
+    assert all(alive(pid) for pid in workers)
+    env.close()
+    env.close()
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_close_ends_processes_that_hang_or_are_stopped(load, monkeypatch):
+    monkeypatch.setattr("ngrl.environments.workers._CLOSE_TIMEOUT", 0.3)
+    env = load("CartPole-v1", 2, backend="async")
+    env.reset()
+    workers = pids(env)
+    os.kill(workers[0], signal.SIGSTOP)
+    env.close()
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import ngrl.environments as e\ne.load('CartPole-v1', 2, backend='async')\n")
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert 'must start its work under if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+
+
+def test_workers_leave_ctrl_c_to_the_parent(load):
+    env = load("CartPole-v1", 2, backend="async")
+    env.reset()
+    for pid in pids(env):
+        os.kill(pid, signal.SIGINT)
+    time.sleep(0.1)
+    env.step(np.array([0, 1]))
+    assert env.get_state()["length"].tolist() == [1, 1]
+
+
+PROGRAM = """
+import sys, time
+import ngrl.environments
+
+if __name__ == "__main__":
+    env = ngrl.environments.load("test/Misbehaving-v0", 2, backend="async", fault="hang", at=2)
+    env.reset()
+    env.step([1, 1])
+    print(*[process.pid for process in env._vector._vector.processes], flush=True)
+    env.step([0, 1])
+"""
+
+
+def test_killing_the_program_ends_its_workers_even_one_that_hangs(tmp_path):
+    here = pathlib.Path(__file__).parent
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import sys\nsys.path.insert(0, {str(here)!r})\nimport scripted_environments\n" + PROGRAM
+    )
+    program.write_text(
+        program.read_text().replace("    env = ", "    scripted_environments.register()\n    env = ")
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 2
+    time.sleep(0.2)  # into the step that hangs
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
+    assert "Traceback" not in process.stderr.read()
