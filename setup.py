@@ -1,4 +1,4 @@
-"""Packaging of ngrl: ranges and extras. The exact, hashed set that make and CI install is requirements.lock."""
+"""Packaging of ngrl: ranges and extras. requirements.lock holds the exact set that make and CI install."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ def _version() -> str:
     """`ngrl.__version__`, read without importing the package."""
     match = re.search(r'^__version__ = "(.+)"$', (HERE / "ngrl" / "__init__.py").read_text(), re.MULTILINE)
     if match is None:
-        raise RuntimeError("ngrl/__init__.py has no line __version__ = \"...\"")
+        raise RuntimeError('ngrl/__init__.py has no line __version__ = "..."')
     return match.group(1)
 
 

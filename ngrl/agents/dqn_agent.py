@@ -55,7 +55,7 @@ class DqnAgent(tf_agent.TFAgent):
         (B rows); "all" over every output (B·A rows, the paper's eq. 7).
       max_gradient_norm: Clip the norm of a plain optimizer's gradients, all variables together.
       reward_scale: Factor on rewards.
-      train_step_counter: Counts train steps; the global step by default.
+      train_step_counter: Counts train steps; a counter of this agent's own by default.
       name: Name of the agent.
 
     Raises:
@@ -109,7 +109,9 @@ class DqnAgent(tf_agent.TFAgent):
             policy=greedy_policy.GreedyPolicy(policy),
             collect_policy=epsilon_greedy_policy.EpsilonGreedyPolicy(policy, epsilon=epsilon_greedy),
             train_sequence_length=2,
-            train_step_counter=train_step_counter,
+            train_step_counter=tf.Variable(0, dtype=tf.int64, name="train_step")
+            if train_step_counter is None
+            else train_step_counter,
         )
         self._as_transition = data_converter.AsTransition(self.data_context, squeeze_time_dim=True)
         self._initialize()

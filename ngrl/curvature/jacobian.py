@@ -46,31 +46,50 @@ class NetworkJacobian:
 
     def jvp(self, vector: tf.Tensor) -> tf.Tensor:
         """J v for v [P]: [B, K]."""
-        tangents = unflatten(vector, self._variables)
-        with tf.autodiff.ForwardAccumulator(list(self._variables), tangents) as accumulator:
-            outputs = self._forward(self._inputs)
-        return accumulator.jvp(outputs, _ZERO)
+        return self._push(vector)[1]
 
     def vjp(self, cotangent: tf.Tensor) -> tf.Tensor:
         """Jᵀ u for u [B, K]: [P]."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self._variables)
+        with self._tape() as tape:
             outputs = self._forward(self._inputs)
-        return flatten(tape.gradient(outputs, self._variables, cotangent, _ZERO))
+        return self._pull(tape, outputs, cotangent)
 
     def product(self, vector: tf.Tensor, metric: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """Jᵀ M(y, J v) for v [P]: [P], with one forward pass for J and Jᵀ."""
-        tangents = unflatten(vector, self._variables)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self._variables)
-            with tf.autodiff.ForwardAccumulator(list(self._variables), tangents) as accumulator:
-                outputs = self._forward(self._inputs)
-        # v → J v
-        tangent = accumulator.jvp(outputs, _ZERO)
+        with self._tape() as tape:
+            # v → J v
+            outputs, tangent = self._push(vector)
         # J v → M J v
         cotangent = metric(outputs, tangent)
         # M J v → Jᵀ M J v
+        return self._pull(tape, outputs, cotangent)
+
+    @contextlib.contextmanager
+    def _tape(self) -> Iterator[tf.GradientTape]:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._variables)
+            yield tape
+
+    def _pull(self, tape: tf.GradientTape, outputs: tf.Tensor, cotangent: tf.Tensor) -> tf.Tensor:
         return flatten(tape.gradient(outputs, self._variables, cotangent, _ZERO))
+
+    def _push(self, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The outputs and J v, by forward-mode differentiation."""
+        tangents = unflatten(vector, self._variables)
+        try:
+            with tf.autodiff.ForwardAccumulator(list(self._variables), tangents) as accumulator:
+                outputs = self._forward(self._inputs)
+            return outputs, accumulator.jvp(outputs, _ZERO)
+        except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
+            # `forward` has run before, so it is the forward mode that fails: with embedding look-ups it does,
+            # in graphs. Jᵀu is linear in u, and the gradient of vᵀ(Jᵀu) with respect to u is J v.
+            with tf.GradientTape(watch_accessed_variables=False) as outer:
+                with self._tape() as inner:
+                    outputs = self._forward(self._inputs)
+                u = tf.zeros_like(outputs)
+                outer.watch(u)
+                pulled = self._pull(inner, outputs, u)
+            return outputs, outer.gradient(pulled, u, vector, _ZERO)
 
     def rows(self, factor: tf.Tensor) -> JacobianRows:
         """The rows A_i = factor_i J_i for a factor [B, R, K]."""
@@ -90,13 +109,17 @@ class NetworkJacobian:
 
         def one_row(arguments: tuple[Any, tf.Tensor]) -> tf.Tensor:
             example, cotangent = arguments
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(self._variables)
+            with self._tape() as tape:
                 outputs = self._forward(tf.nest.map_structure(lambda x: x[tf.newaxis], example))
-            return flatten(tape.gradient(outputs, self._variables, cotangent[tf.newaxis], _ZERO))
+            return self._pull(tape, outputs, cotangent[tf.newaxis])
 
         with _without_vectorisation_notices():
-            return tf.vectorized_map(one_row, (examples, cotangents), warn=False)
+            try:
+                return tf.vectorized_map(one_row, (examples, cotangents), warn=False)
+            except (NotImplementedError, TypeError, ValueError):
+                # TensorFlow can't vectorise every layer: it stumbles over the gradient of Keras' LSTM loop.
+                # An error of `forward` itself comes up again here.
+                return tf.map_fn(one_row, (examples, cotangents), fn_output_signature=factor.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,7 +197,13 @@ def _without_vectorisation_notices() -> Iterator[None]:
 
     def is_of_interest(record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return "uses a while_loop. Fix that!" not in message and "<function pfor.<locals>" not in message
+        notices = (
+            "uses a while_loop. Fix that!",
+            "<function pfor.<locals>",
+            "Got error while pfor",
+            "name: ",
+        )
+        return not any(notice in message for notice in notices)
 
     logger = logging.getLogger("tensorflow")
     logger.addFilter(is_of_interest)

@@ -2,7 +2,8 @@
 
 For a network with outputs y [B, K], `GaussNewton` forms F = (1/Σw) Σ_i w_i J_iᵀ M_i J_i. With M the Fisher
 information of the distribution that the outputs parameterise, F is that of the network's parameters and
-equals the Hessian of KL(π_old ‖ π) at θ_old (Pascanu & Bengio 2013, section 4; Knight & Lerner 2018, eqs. 7 and 8).
+equals the Hessian of KL(π_old ‖ π) at θ_old (Pascanu & Bengio 2013, section 4; Knight & Lerner 2018, eqs. 7
+and 8).
 
 Each metric also knows a factor L [K, R] of every example, M_i = L_i L_iᵀ. It makes the rows L_iᵀ J_i of the
 scaled Jacobian that dual solvers use.

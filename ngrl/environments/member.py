@@ -87,7 +87,7 @@ class Member(gymnasium.Wrapper):
         if self._reset_due:
             observation, info = self.reset()
             return observation, 0.0, False, False, info
-        # A row of a batch is a view of an array that may be reused; a scalar of NumPy's is not.
+        # A copy, since an environment may write into its action; NumPy's scalars can't be written into.
         self._actions.append(action if self._scalar_actions else np.array(action))
         try:
             observation, reward, terminated, truncated, _ = self.env.step(action)
@@ -138,7 +138,7 @@ class Member(gymnasium.Wrapper):
         try:
             observation, _ = self.env.reset(seed=self._seed())
             for action in actions:
-                self._actions.append(action)
+                self._actions.append(np.array(action))
                 observation, _, terminated, truncated, _ = self.env.step(action)
                 self._reset_due = bool(terminated or truncated)
         except Exception as error:

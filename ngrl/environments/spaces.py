@@ -113,7 +113,7 @@ def action_converter(space: spaces.Space, num_envs: int, env_id: str) -> Callabl
 
 
 def leaves(nest: Any, name: str = "observation") -> list[tuple[str, Any]]:
-    """The arrays (or specs) of an observation with their names: "observation", or "observation/key" in a dict."""
+    """The arrays (or specs) of an observation, named "observation", or "observation/key" in a dict."""
     if isinstance(nest, dict):
         return [leaf for key in sorted(nest) for leaf in leaves(nest[key], f"{name}/{key}")]
     return [(name, nest)]

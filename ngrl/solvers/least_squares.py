@@ -32,15 +32,33 @@ def next_best(best: Best, is_better: tf.Tensor, value: tf.Tensor, root: tf.Tenso
     )
 
 
-def is_past_best(best: Best, root: tf.Tensor, phi: tf.Tensor, operator_norm: tf.Tensor) -> tf.Tensor:
-    """Whether rounding has taken over since the best iterate.
+def is_past_best(
+    best: Best, root: tf.Tensor, phi: tf.Tensor, operator_norm: tf.Tensor, is_limit: bool | tf.Tensor = False
+) -> tf.Tensor:
+    """Whether rounding has taken over since the best iterate, in an inconsistent system.
 
-    Near the solution of an inconsistent system T_k becomes singular. As soon as its condition number has passed
-    1 / sqrt(eps), about where ||A r|| is down to sqrt(eps) ||A|| ||r||, rounding feeds the null space: ||A r|| and
-    ||x|| grow again, by orders of magnitude, while ||r|| stays as it is.
+    Near its solution T_k becomes singular. Once its condition number has passed 1 / sqrt(eps), about where
+    ||A r|| is down to sqrt(eps) ||A|| ||r||, rounding feeds the null space: ||A r|| and ||x|| grow again, by
+    orders of magnitude, while ||r|| stays as it is.
+
+    Args:
+      best: The best iterate so far.
+      root: ||A r|| / ||r|| now.
+      phi: ||r|| now, for ||b|| = 1.
+      operator_norm: An estimate of ||A||.
+      is_limit: Whether the iteration has come to a limit: then ||A r|| need not have grown by orders.
     """
-    threshold = math.sqrt(eps(root.dtype)) * operator_norm
-    return (best.root <= threshold) & (root > 30 * best.root) & (phi > 0.9 * best.phi)
+    is_worse = (root > 30 * best.root) | (is_limit & (root > best.root))
+    return seems_inconsistent(best.root, phi, operator_norm) & (phi > 0.9 * best.phi) & is_worse
+
+
+def seems_inconsistent(root: tf.Tensor, phi: tf.Tensor, operator_norm: tf.Tensor) -> tf.Tensor:
+    """Whether r is as orthogonal to the range of A as rounding lets it become.
+
+    The same ||A r|| with a small ||r|| is the sign of an ill-conditioned consistent system.
+    """
+    accuracy = math.sqrt(eps(root.dtype))
+    return (root <= accuracy * operator_norm) & (phi > 10 * accuracy)
 
 
 def is_least_squares(
@@ -48,10 +66,10 @@ def is_least_squares(
 ) -> tf.Tensor:
     """Whether `||A r|| <= rtol ||A|| ||r||` for r = r_{k-1}: then no x has a smaller residual.
 
-    Unless step k makes the residual small after all, when A is just ill-conditioned. Not to be believed at
-    32 eps: γ_k, which that step divides by, is rounding then, and so is what φ_k says.
+    Unless step k makes the residual small after all, when A is just ill-conditioned. That isn't believed at
+    100 eps: γ_k, which step k divides by, is rounding then, and so is what φ_k says.
     """
     dtype = column.root.dtype
     is_small = column.root <= effective_rtol(rtol, dtype) * operator_norm
-    is_rounding = column.root <= 32 * eps(dtype) * operator_norm
+    is_rounding = column.root <= 100 * eps(dtype) * operator_norm
     return is_rounding | (is_small & (left.phi > effective_rtol(rtol, dtype)))

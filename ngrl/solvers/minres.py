@@ -11,7 +11,14 @@ from ngrl.solvers.lanczos import (
     minres_direction,
     start_reflection,
 )
-from ngrl.solvers.least_squares import Best, is_least_squares, is_past_best, next_best, start_best
+from ngrl.solvers.least_squares import (
+    Best,
+    is_least_squares,
+    is_past_best,
+    next_best,
+    seems_inconsistent,
+    start_best,
+)
 from ngrl.solvers.solution import (
     Problem,
     Result,
@@ -106,14 +113,16 @@ class Minres(Solver):
         left, column = left_reflection(state.left, lanczos)
         operator_norm = tf.maximum(state.operator_norm, column.norm)
         is_finite = tf.math.is_finite(lanczos.alpha) & tf.math.is_finite(lanczos.beta_next)
-        # The residual that `root` is about is that of x_{k-1}.
-        is_best = is_least_squares(left, column, operator_norm, self.rtol)
-        is_past = is_past_best(state.best, column.root, state.left.phi, operator_norm)
-        # x_k = x_{k-1} + τ_k d_k, unless x_{k-1} is as good as any or the numbers are bad
+        # x_k = x_{k-1} + τ_k d_k, whose residual is no better known than to eps ||A|| ||x_k||
         direction = minres_direction(column, state.v, state.direction_before, state.direction)
-        x = tf.where(is_finite & ~is_best, state.x + column.tau * direction, state.x)
-        # ||r_k|| = φ_k
+        x = state.x + column.tau * direction
         rounding = eps(dtype) * (operator_norm * safe_norm(x) + 1)
+        is_limit = rounding > 0.1 * state.left.phi
+        # x_{k-1}, the iterate that `root` is about, is as good as any, or x_k can't be known to be better
+        is_best = is_least_squares(left, column, operator_norm, self.rtol)
+        is_best |= is_limit & seems_inconsistent(column.root, state.left.phi, operator_norm)
+        is_past = is_past_best(state.best, column.root, state.left.phi, operator_norm, is_limit)
+        # ||r_k|| = φ_k
         is_converged = left.phi <= tf.maximum(rounding, effective_rtol(self.rtol, dtype))
         result = tf.where(is_converged, int(Result.CONVERGED), RUNNING)
         result = tf.where(is_best | is_past, int(Result.LEAST_SQUARES), result)
@@ -125,11 +134,9 @@ class Minres(Solver):
             v=lanczos.v_next,
             direction_before=state.direction,
             direction=direction,
-            x=tf.where(is_past, state.best.value, x),
+            x=tf.where(is_past, state.best.value, tf.where(is_finite & ~is_best, x, state.x)),
             beta=lanczos.beta_next,
             left=left,
             operator_norm=operator_norm,
-            best=next_best(
-                state.best, column.root < state.best.root, state.x, column.root, state.left.phi
-            ),
+            best=next_best(state.best, column.root < state.best.root, state.x, column.root, state.left.phi),
         )

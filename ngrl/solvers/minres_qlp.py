@@ -2,17 +2,11 @@
 
 Source: S.-C. T. Choi, C. C. Paige & M. A. Saunders, "MINRES-QLP: a Krylov subspace method for indefinite or
 singular symmetric systems", SIAM J. Sci. Comput. 33(4), 2011 (here CPS); S.-C. T. Choi & M. A. Saunders,
-"Algorithm 937", ACM Trans. Math. Softw. 40(2), 2014 (here CS).
-
-MINRES factorises the Lanczos matrix T_k as Q_k T_k = R_k. Reflections from the right as well make
-R_k P_k = L_k lower triangular, with diagonal γ, subdiagonal ϑ and second subdiagonal η. With W_k = V_k P_k
-the iterate is x_k = W_k u_k, where L_k u_k = t_k and t_k = (τ_1, ..., τ_k). W_k being orthonormal,
-||x_k|| = ||u_k||. An entry μ of u is final two steps after it appeared. As long as R_k is well conditioned,
-MINRES' cheaper x_k = x_{k-1} + τ_k d_k with D_k R_k = V_k is just as accurate (CPS, section 5).
+"Algorithm 937", ACM Trans. Math. Softw. 40(2), 2014.
 """
 
 import math
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,12 +16,27 @@ from ngrl.solvers.lanczos import (
     LeftReflection,
     lanczos_step,
     left_reflection,
-    minres_direction,
     start_reflection,
-    sym_ortho,
 )
-from ngrl.solvers.least_squares import Best, is_least_squares, is_past_best, next_best, start_best
+from ngrl.solvers.least_squares import (
+    Best,
+    is_least_squares,
+    is_past_best,
+    next_best,
+    seems_inconsistent,
+    start_best,
+)
 from ngrl.solvers.minres import RUNNING
+from ngrl.solvers.qlp import (
+    Right,
+    Vectors,
+    hypot,
+    minres_update,
+    qlp_update,
+    right_reflections,
+    select,
+    transfer,
+)
 from ngrl.solvers.solution import (
     MinresQLPStats,
     Problem,
@@ -39,31 +48,6 @@ from ngrl.solvers.solution import (
     eps,
 )
 
-_Tuple = TypeVar("_Tuple", bound=tuple)
-
-
-class _Right(NamedTuple):
-    """The right reflections and the last rows of L u = t after step k (CPS, table 5.1); all scalars."""
-
-    cosine_2: tf.Tensor  # the reflection of columns k-2 and k in step k
-    sine_2: tf.Tensor
-    cosine_3: tf.Tensor  # the reflection of columns k-1 and k in step k
-    sine_3: tf.Tensor
-    gamma_final: tf.Tensor  # γ_{k-2}, final
-    gamma_before: tf.Tensor  # γ_{k-1}, to be reflected once more
-    gamma: tf.Tensor  # γ_k
-    theta_before: tf.Tensor  # ϑ_{k-1}, final
-    theta: tf.Tensor  # ϑ_k
-    eta_before: tf.Tensor  # η_{k-1}
-    eta: tf.Tensor  # η_k
-    tau_before: tf.Tensor  # τ_{k-1}
-    tau: tf.Tensor  # τ_k
-    mu_final_before: tf.Tensor  # μ_{k-3}, final
-    mu_final: tf.Tensor  # μ_{k-2}, final
-    mu_before: tf.Tensor  # μ_{k-1}
-    mu: tf.Tensor  # μ_k
-    norm_final: tf.Tensor  # ||(μ_1, ..., μ_{k-2})||
-
 
 class _Estimates(NamedTuple):
     """Norms of the operator and of the solution, from the recurrences (CPS, section 4)."""
@@ -74,30 +58,22 @@ class _Estimates(NamedTuple):
     solution_norm: tf.Tensor
 
 
-class _Vectors(NamedTuple):
-    """What the iterate is made of, [P] each.
-
-    In the MINRES phase d_{k-1}, d_k and x_k; in the QLP phase w_{k-1}, w_k and what of x is final: then
-    x_k = x + μ_{k-1} w_{k-1} + μ_k w_k.
-    """
-
-    before: tf.Tensor
-    last: tf.Tensor
-    x: tf.Tensor
-
-
 class _State(NamedTuple):
+    """After step k."""
+
     iteration: tf.Tensor
     qlp_iterations: tf.Tensor
     result: tf.Tensor
-    v_last: tf.Tensor  # [P]
-    v: tf.Tensor  # [P]
-    beta: tf.Tensor
+    v_last: tf.Tensor  # [P], v_k
+    v: tf.Tensor  # [P], v_{k+1}
+    beta: tf.Tensor  # β_{k+1}
     left: LeftReflection
-    right: _Right
+    right: Right
+    vectors: Vectors
     estimates: _Estimates
-    vectors: _Vectors
     best: Best
+    best_estimates: _Estimates
+    is_past_best: tf.Tensor  # the best iterate is the answer, this one isn't
 
 
 @tf.keras.utils.register_keras_serializable(package="ngrl")
@@ -106,7 +82,7 @@ class MinresQLP(Solver):
 
     Ends with
       CONVERGED at `||r|| <= rtol ||b||`, or at rounding level, `||r|| <= eps (||A|| ||x|| + ||b||)`;
-      LEAST_SQUARES at `||A r|| <= rtol ||A|| ||r||` (rtol at least 32 eps): the system is inconsistent;
+      LEAST_SQUARES at `||A r|| <= rtol ||A|| ||r||` (rtol at least 100 eps): the system is inconsistent;
       MAX_CONDITION where the estimated condition number of A + λI would exceed `max_condition`;
       MAX_NORM where ||x|| would exceed `max_norm`;
       EIGENVECTOR at `eps ||A|| ||x|| >= ||b||`: b is nothing beside A x, whose rounding it equals;
@@ -118,8 +94,9 @@ class MinresQLP(Solver):
     last iterate within the limit.
 
     Departures from the paper: rtol bounds ||r|| / ||b||, as in the other solvers, instead of the backward
-    error ||r|| / (||A|| ||x|| + ||b||); the limits of norm and condition come from the dtype unless they are
-    given.
+    error ||r|| / (||A|| ||x|| + ||b||). The limits of norm and condition come from the dtype unless they are
+    given. The best least-squares iterate is kept, and answered with LEAST_SQUARES where rounding took over
+    before the tolerance was met (`is_past_best`); the paper goes on to its limits.
     """
 
     def __init__(
@@ -174,19 +151,20 @@ class MinresQLP(Solver):
             return (self._step(problem, state),)
 
         (end,) = tf.while_loop(goes_on, step, (_start(problem),))
-        vectors, right = end.vectors, end.right
-        unfinished = right.mu_before * vectors.before + right.mu * vectors.last
-        value = tf.where(end.qlp_iterations > 0, vectors.x + unfinished, vectors.x)
-        is_past = (end.result == Result.LEAST_SQUARES) & (end.left.root > 30 * best.root)
+        x, right = end.vectors.x, end.right
+        unfinished = right.mu_before * end.vectors.before + right.mu * end.vectors.last
+        value = tf.where(end.qlp_iterations > 0, x + unfinished, x)
+        value = tf.where(end.is_past_best, end.best.value, value)
+        estimates = select(end.is_past_best, end.best_estimates, end.estimates)
         result = tf.where(end.result == RUNNING, int(Result.MAX_ITERATIONS), end.result)
         dtype = problem.rhs.dtype
         stats = MinresQLPStats(
             iterations=end.iteration,
             residual=tf.constant(effective_rtol(self.rtol, dtype), dtype),
             qlp_iterations=end.qlp_iterations,
-            operator_norm=end.estimates.operator_norm,
-            condition=end.estimates.condition,
-            solution_norm=tf.math.multiply_no_nan(problem.rhs_norm, end.estimates.solution_norm),
+            operator_norm=estimates.operator_norm,
+            condition=estimates.condition,
+            solution_norm=tf.math.multiply_no_nan(problem.rhs_norm, estimates.solution_norm),
         )
         return value, result, stats
 
@@ -194,48 +172,53 @@ class MinresQLP(Solver):
         lanczos = lanczos_step(problem, state.v_last, state.v, state.beta)
         left, column = left_reflection(state.left, lanczos)
         is_finite = tf.math.is_finite(lanczos.alpha) & tf.math.is_finite(lanczos.beta_next)
-        right = _right_reflections(state.right, column)
+        right = right_reflections(state.right, column)
         estimates = _estimate(state, right, column)
-        result = self._result(problem, left, column, estimates)
-        # At a limit, an inconsistent system's x_k does without its last entry; others keep x_{k-1}.
+        result = self._result(problem, state, left, column, estimates)
+        result = tf.where(is_finite, result, int(Result.BREAKDOWN))
+        # u without its last entry, whose diagonal entry counts as zero (here: not at all, thus infinite)
+        cut = right._replace(mu=tf.zeros_like(right.mu), gamma=tf.constant(np.inf, right.mu.dtype))
+        cut_estimates = _estimate(state, cut, column)
+        # At a limit, an inconsistent system is answered by the cut x_k; others by x_{k-1}.
         is_limit = (result == Result.MAX_CONDITION) | (result == Result.MAX_NORM)
         is_inconsistent = column.root <= state.left.phi * estimates.operator_norm
         is_cut = (result == Result.LEAST_SQUARES) | (is_limit & is_inconsistent)
         advances = is_finite & ~(is_limit & ~is_inconsistent)
-        cut = right._replace(mu=tf.zeros_like(right.mu), gamma=tf.ones_like(right.mu) * np.inf)
-        right = _select(is_cut, cut, right)
-        estimates = _estimate(state, right, column)
+        right = select(is_cut, cut, right)
+        estimates = select(is_cut, cut_estimates, estimates)
         # The QLP phase begins once and for all; leaving an entry out needs it.
         is_qlp = (state.qlp_iterations > 0) | is_cut
         is_qlp |= estimates.condition >= self._transition_condition(problem.rhs.dtype)
         vectors = _next_vectors(state, column, right, advances, is_qlp)
-        # x_k without its last entry, the answer to an inconsistent system, as good as r_{k-1} says.
-        best = next_best(
-            state.best,
-            is_qlp & advances & (column.root < state.best.root),
-            vectors.x + right.mu_before * vectors.before,
-            column.root,
-            state.left.phi,
+        # ||A r|| / ||r|| is that of r_{k-1}, which the cut x_k has as well.
+        is_better = is_qlp & advances & (column.root < state.best.root)
+        cut_value = vectors.x + right.mu_before * vectors.before
+        is_past = is_past_best(
+            state.best, column.root, state.left.phi, estimates.operator_norm, is_limit & is_inconsistent
         )
-        is_past = is_past_best(state.best, column.root, state.left.phi, estimates.operator_norm)
         return _State(
             iteration=state.iteration + 1,
             qlp_iterations=state.qlp_iterations + tf.cast(is_qlp & advances, tf.int32),
-            result=tf.where(
-                is_past, int(Result.LEAST_SQUARES), tf.where(is_finite, result, int(Result.BREAKDOWN))
-            ),
+            result=tf.where(is_past, int(Result.LEAST_SQUARES), result),
             v_last=lanczos.v,
             v=lanczos.v_next,
             beta=lanczos.beta_next,
             left=left,
-            right=_select(advances, right, state.right),
-            estimates=_select(advances, estimates, state.estimates),
+            right=select(advances, right, state.right),
             vectors=vectors,
-            best=best,
+            estimates=select(advances, estimates, state.estimates),
+            best=next_best(state.best, is_better, cut_value, column.root, state.left.phi),
+            best_estimates=select(is_better, cut_estimates, state.best_estimates),
+            is_past_best=is_past,
         )
 
     def _result(
-        self, problem: Problem, left: LeftReflection, column: LeftColumn, estimates: _Estimates
+        self,
+        problem: Problem,
+        last: _State,
+        left: LeftReflection,
+        column: LeftColumn,
+        estimates: _Estimates,
     ) -> tf.Tensor:
         """The stopping rules; later ones overrule."""
         dtype = problem.rhs.dtype
@@ -249,6 +232,8 @@ class MinresQLP(Solver):
         max_condition = 0.1 / eps(dtype) if self.max_condition is None else self.max_condition
         result = tf.where(estimates.condition > max_condition, int(Result.MAX_CONDITION), result)
         is_best = is_least_squares(left, column, estimates.operator_norm, self.rtol)
+        is_orthogonal = seems_inconsistent(column.root, last.left.phi, estimates.operator_norm)
+        is_best |= is_orthogonal & ((rounding >= 1) | (estimates.condition > max_condition))
         return tf.where(is_best, int(Result.LEAST_SQUARES), result)
 
     def _transition_condition(self, dtype: tf.DType) -> float:
@@ -269,64 +254,20 @@ def _start(problem: Problem) -> _State:
         v=problem.rhs,
         beta=zero,
         left=start_reflection(zeros),
-        right=_Right(*[zero] * len(_Right._fields)),
+        right=Right(*[zero] * len(Right._fields)),
+        vectors=Vectors(zeros, zeros, zeros),
         estimates=estimates,
-        vectors=_Vectors(zeros, zeros, zeros),
         best=start_best(zeros),
+        best_estimates=estimates,
+        is_past_best=tf.constant(False),
     )
 
 
-def _right_reflections(last: _Right, column: LeftColumn) -> _Right:
-    """Step k of L = R P and of L u = t; `last` is as step k-1 left it.
-
-    The columns k-2 and k-1 that the first two steps lack are zero, and so are their entries of u.
-    """
-    # columns k-2 and k: annihilate ε_k beside γ_{k-2}
-    cosine_2, sine_2, gamma_final = sym_ortho(last.gamma_before, column.epsilon)
-    theta_before = cosine_2 * last.theta + sine_2 * column.delta
-    delta = sine_2 * last.theta - cosine_2 * column.delta
-    eta = sine_2 * column.gamma
-    gamma = -cosine_2 * column.gamma
-    # columns k-1 and k: annihilate δ_k beside γ_{k-1}
-    cosine_3, sine_3, gamma_before = sym_ortho(last.gamma, delta)
-    theta = sine_3 * gamma
-    gamma = -cosine_3 * gamma
-    # forward substitution: η_j μ_{j-2} + ϑ_j μ_{j-1} + γ_j μ_j = τ_j  for j = k-2, k-1, k
-    mu_final = tf.math.divide_no_nan(
-        last.tau_before - last.eta_before * last.mu_final_before - last.theta_before * last.mu_final,
-        gamma_final,
-    )
-    mu_before = tf.math.divide_no_nan(
-        last.tau - last.eta * last.mu_final - theta_before * mu_final, gamma_before
-    )
-    mu = tf.math.divide_no_nan(column.tau - eta * mu_final - theta * mu_before, gamma)
-    return _Right(
-        cosine_2=cosine_2,
-        sine_2=sine_2,
-        cosine_3=cosine_3,
-        sine_3=sine_3,
-        gamma_final=gamma_final,
-        gamma_before=gamma_before,
-        gamma=gamma,
-        theta_before=theta_before,
-        theta=theta,
-        eta_before=last.eta,
-        eta=eta,
-        tau_before=last.tau,
-        tau=column.tau,
-        mu_final_before=last.mu_final,
-        mu_final=mu_final,
-        mu_before=mu_before,
-        mu=mu,
-        norm_final=_hypot(last.norm_final, mu_final),
-    )
-
-
-def _estimate(state: _State, right: _Right, column: LeftColumn) -> _Estimates:
+def _estimate(state: _State, right: Right, column: LeftColumn) -> _Estimates:
     """||A|| and the condition number from the diagonal of L, ||x_k|| = ||u_k|| (CPS, section 4)."""
     last = state.estimates
     infinity = tf.ones_like(right.gamma) * np.inf
-    # A diagonal entry that is left out counts as infinite here; columns before the first don't count.
+    # Columns before the first don't count.
     smallest = tf.minimum(last.smallest_gamma, tf.abs(right.gamma))
     smallest = tf.minimum(smallest, tf.where(state.iteration >= 1, right.gamma_before, infinity))
     smallest = tf.minimum(smallest, tf.where(state.iteration >= 2, right.gamma_final, infinity))
@@ -336,56 +277,22 @@ def _estimate(state: _State, right: _Right, column: LeftColumn) -> _Estimates:
         operator_norm=norm,
         smallest_gamma=smallest,
         condition=condition,
-        solution_norm=_hypot(_hypot(right.norm_final, right.mu_before), right.mu),
+        solution_norm=hypot(hypot(right.norm_final, right.mu_before), right.mu),
     )
 
 
 def _next_vectors(
-    state: _State, column: LeftColumn, right: _Right, advances: tf.Tensor, is_qlp: tf.Tensor
-) -> _Vectors:
+    state: _State, column: LeftColumn, right: Right, advances: tf.Tensor, is_qlp: tf.Tensor
+) -> Vectors:
     """The vectors after step k: as they were, or by the rule of the phase."""
     phase = tf.where(is_qlp, tf.where(state.qlp_iterations > 0, 3, 2), 1)
     vectors = tf.switch_case(
         tf.where(advances, phase, 0),
         [
             lambda: state.vectors,
-            lambda: _minres_update(state.vectors, state.v, column),
-            lambda: _qlp_update(_transfer(state.vectors, state.right), state.v, right),
-            lambda: _qlp_update(state.vectors, state.v, right),
+            lambda: minres_update(state.vectors, state.v, column),
+            lambda: qlp_update(transfer(state.vectors, state.right), state.v, right),
+            lambda: qlp_update(state.vectors, state.v, right),
         ],
     )
-    return _Vectors(*vectors)
-
-
-def _minres_update(vectors: _Vectors, v: tf.Tensor, column: LeftColumn) -> _Vectors:
-    """`x_k = x_{k-1} + τ_k d_k`."""
-    direction = minres_direction(column, v, vectors.before, vectors.last)
-    return _Vectors(vectors.last, direction, vectors.x + column.tau * direction)
-
-
-def _transfer(vectors: _Vectors, right: _Right) -> _Vectors:
-    """From the MINRES phase to the QLP phase, after step k (CPS, section 5.2).
-
-    `W = V P = D R P = D L`, of which the last two columns are needed, and `x_k = W_k u_k` without them.
-    """
-    before = right.gamma_before * vectors.before + right.theta * vectors.last
-    last = right.gamma * vectors.last
-    return _Vectors(before, last, vectors.x - right.mu_before * before - right.mu * last)
-
-
-def _qlp_update(vectors: _Vectors, v: tf.Tensor, right: _Right) -> _Vectors:
-    """Applies the right reflections of step k to (w_{k-2}, w_{k-1}, v_k); w_{k-2} is final then."""
-    final = right.cosine_2 * vectors.before + right.sine_2 * v
-    last = right.sine_2 * vectors.before - right.cosine_2 * v
-    before = right.cosine_3 * vectors.last + right.sine_3 * last
-    last = right.sine_3 * vectors.last - right.cosine_3 * last
-    return _Vectors(before, last, vectors.x + right.mu_final * final)
-
-
-def _hypot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    return sym_ortho(a, b)[2]
-
-
-def _select(condition: tf.Tensor, new: _Tuple, old: _Tuple) -> _Tuple:
-    """`new` or `old`, two named tuples of scalars."""
-    return type(new)(*[tf.where(condition, x, y) for x, y in zip(new, old, strict=True)])
+    return Vectors(*vectors)

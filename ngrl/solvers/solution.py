@@ -22,7 +22,7 @@ class Result(enum.IntEnum):
     MAX_ITERATIONS = 1
     """The iteration limit came first; the value is the last iterate."""
     BREAKDOWN = 2
-    """Non-positive curvature or a non-finite number; the value is the last iterate, or 0 if that is better."""
+    """Non-positive curvature or a non-finite number; the value is the last iterate, or 0 if 0 is better."""
     STAGNATED = 3
     """The recurrence met the tolerance but the residual did not: too ill-conditioned for the dtype."""
     LEAST_SQUARES = 4

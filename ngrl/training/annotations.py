@@ -234,7 +234,8 @@ def _hands_over(function_or_class: Any, target: type, annotation: Any) -> bool:
             issubclass(function_or_class, base) for base in bases
         )
     if _is_protocol(target):
-        return True
+        # A function, or a class as a factory, can only be what a protocol for callables asks for.
+        return any("__call__" in vars(base) for base in target.__mro__)
     try:
         return isinstance(function_or_class, target)
     except TypeError:

@@ -47,19 +47,21 @@ class Scripted(gymnasium.Env):
 class Misbehaving(gymnasium.Env):
     """Counts steps (float32 [2]) and does `fault` at step `at` (0 is the reset) of every episode.
 
-    Action 1 keeps a member out of it.
+    Action 1 keeps a member out of it, as are the episodes before `first_episode`.
     """
 
-    def __init__(self, fault, at=3):
+    def __init__(self, fault, at=3, first_episode=0):
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
         self.action_space = spaces.Discrete(2)
         self._fault = fault
         self._at = at
+        self._episodes_left = first_episode + 1
         self._steps = 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self._steps = 0
+        self._episodes_left -= 1
         observation, *_ = self._answer()
         return observation, {}
 
@@ -70,7 +72,7 @@ class Misbehaving(gymnasium.Env):
     def _answer(self, well_behaved=False):
         observation = np.full(2, self._steps, np.float32)
         answer = [observation, 1.0, False, False, {}]
-        if self._steps != self._at or well_behaved:
+        if self._steps != self._at or well_behaved or self._episodes_left > 0:
             return tuple(answer)
         if self._fault == "raise":
             raise KeyError("the engine\nis broken")
@@ -117,6 +119,25 @@ class OfSpaces(gymnasium.Env):
         return self.observation_space.sample(), 0.5, False, False, {}
 
 
+class Scaling(gymnasium.Env):
+    """Sums its actions, after doubling each in the array that it is given."""
+
+    def __init__(self):
+        self.observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self._sum = np.zeros(1, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._sum = np.zeros(1, np.float32)
+        return self._sum, {}
+
+    def step(self, action):
+        action *= 2.0
+        self._sum = self._sum + action
+        return self._sum, 0.0, False, False, {}
+
+
 class Forgetful(gymnasium.Env):
     """Doesn't follow from its seed: shows how many Forgetfuls' resets this process has seen."""
 
@@ -148,6 +169,7 @@ def register():
         "test/Scripted-v0": Scripted,
         "test/Misbehaving-v0": Misbehaving,
         "test/OfSpaces-v0": OfSpaces,
+        "test/Scaling-v0": Scaling,
         "test/Forgetful-v0": Forgetful,
         "test/NeedsAPackage-v0": needs_a_package,
     }.items():

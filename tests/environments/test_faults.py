@@ -55,6 +55,20 @@ def test_a_fault_in_a_reset_names_environment_and_member(load, backend, fault):
     assert str(caught.value).startswith(f"{NAME}, member 0, reset: ")
 
 
+@pytest.mark.parametrize(
+    ("backend", "fault"), [("sync", "nan reward"), ("async", "raise"), ("async", "exit")]
+)
+def test_the_step_named_is_the_step_of_the_episode(load, backend, fault):
+    settings = {"fault": fault, "at": 2, "first_episode": 1, "max_episode_steps": 4}
+    env = load(NAME, 2, backend=backend, env_kwargs=settings)
+    env.reset()
+    for _ in range(6):  # four steps of the first episode, the reset, one step of the second
+        env.step(np.array([1, 0]))
+    with pytest.raises(EnvironmentFault) as caught:
+        env.step(np.array([1, 0]))
+    assert (caught.value.member, caught.value.step) == (1, 2)
+
+
 @pytest.mark.parametrize("backend", ["sync", "async"])
 @pytest.mark.parametrize("fault", ["raise", "nan reward"])
 def test_the_next_step_after_a_fault_is_a_reset(load, backend, fault):

@@ -135,6 +135,17 @@ def test_a_state_of_another_number_of_members_is_refused(load):
         two.set_state(three.get_state())
 
 
+def test_an_environment_that_writes_into_its_actions_is_restored(load):
+    env, other = load("test/Scaling-v0", 2), load("test/Scaling-v0", 2)
+    env.reset()
+    for _ in range(3):
+        env.step(np.ones((2, 1), np.float32))
+    other.set_state(env.get_state())
+    assert other.current_time_step().observation.tolist() == [[6.0], [6.0]]
+    other.set_state(other.get_state())
+    assert other.get_state()["actions"].tolist() == [[1.0]] * 6
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -155,9 +166,10 @@ def test_a_damaged_state_is_refused_by_name(load, change, message):
 def test_a_state_saved_after_a_fault_restores_to_the_reset_that_is_due(load):
     env, other = (load("test/Misbehaving-v0", 1, fault="raise") for _ in range(2))
     env.reset()
+    env.step(np.array([0]))
+    env.step(np.array([0]))
     with pytest.raises(EnvironmentFault):
-        for _ in range(5):
-            env.step(np.array([0]))
+        env.step(np.array([0]))
     other.set_state(env.get_state())
     assert other.step(np.array([0])).step_type.tolist() == [0]
     assert other.get_state()["episode"].tolist() == [1]

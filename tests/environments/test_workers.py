@@ -11,6 +11,24 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
 
+# Programs of their own do without `load`, which would import TensorFlow.
+IMPORTS = f"""import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(pathlib.Path(__file__).parent)!r}]
+import numpy as np
+import scripted_environments
+from ngrl.environments.making import MemberMaker
+from ngrl.environments.workers import WorkerVector
+"""
+HANG = """
+if __name__ == "__main__":
+    scripted_environments.register()
+    vector = WorkerVector(MemberMaker("test/Misbehaving-v0", 0, {"fault": "hang", "at": 2}), 2, None)
+    vector.reset()
+    vector.step(np.array([1, 1]))
+    print(*[process.pid for process in vector._vector.processes], flush=True)
+    vector.step(np.array([0, 1]))
+"""
+
 
 def alive(pid):
     try:
@@ -47,15 +65,10 @@ def test_close_ends_processes_that_hang_or_are_stopped(load, monkeypatch):
 
 def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     program = tmp_path / "program.py"
-    program.write_text("import ngrl.environments as e\ne.load('CartPole-v1', 2, backend='async')\n")
-    done = subprocess.run(
-        [sys.executable, str(program)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    program.write_text(IMPORTS + "WorkerVector(MemberMaker('CartPole-v1', 0, {}), 2, None)\n")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True)
     assert done.returncode == 1
-    assert 'must start its work under if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+    assert 'must start its work under if __name__ == "__main__":' in done.stderr
 
 
 def test_workers_leave_ctrl_c_to_the_parent(load):
@@ -68,34 +81,11 @@ def test_workers_leave_ctrl_c_to_the_parent(load):
     assert env.get_state()["length"].tolist() == [1, 1]
 
 
-PROGRAM = """
-import sys, time
-import ngrl.environments
-
-if __name__ == "__main__":
-    env = ngrl.environments.load("test/Misbehaving-v0", 2, backend="async", fault="hang", at=2)
-    env.reset()
-    env.step([1, 1])
-    print(*[process.pid for process in env._vector._vector.processes], flush=True)
-    env.step([0, 1])
-"""
-
-
 def test_killing_the_program_ends_its_workers_even_one_that_hangs(tmp_path):
-    here = pathlib.Path(__file__).parent
     program = tmp_path / "program.py"
-    program.write_text(
-        f"import sys\nsys.path.insert(0, {str(here)!r})\nimport scripted_environments\n" + PROGRAM
-    )
-    program.write_text(
-        program.read_text().replace("    env = ", "    scripted_environments.register()\n    env = ")
-    )
+    program.write_text(IMPORTS + HANG)
     process = subprocess.Popen(
-        [sys.executable, str(program)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     workers = [int(pid) for pid in process.stdout.readline().split()]
     assert len(workers) == 2

@@ -1,0 +1,223 @@
+import numpy as np
+import pytest
+
+from ngrl import agents, losses, networks, optimizers, solvers
+
+import tensorflow as tf  # isort: skip
+from tf_agents.agents.dqn import dqn_agent as stock
+from tf_agents.networks import q_network as stock_q_network
+from tf_agents.networks import sequential
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+from tf_agents.trajectories import trajectory
+
+OBSERVATION = tensor_spec.TensorSpec([3], tf.float32)
+ACTION = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 1)
+SPEC = ts.time_step_spec(OBSERVATION)
+FIRST, MID, LAST = 0, 1, 2
+
+
+def natural(**options):
+    solver = solvers.Dual(solver=solvers.Cholesky())
+    return optimizers.NaturalGradient(**{"learning_rate": 1.0, "solver": solver, "damping": 0.1, **options})
+
+
+def make(optimizer=None, network=None, **options):
+    if network is None:
+        network = networks.QNetwork(OBSERVATION, 2, (5,), seed=1)
+    return agents.DqnAgent(SPEC, ACTION, network, optimizer or natural(), gamma=0.9, **options)
+
+
+def experience(size=8, step_types=None, discounts=None, seed=0):
+    """Random trajectories [B, 2]; step types [B, 2] and the discount of the second step [B] as asked for."""
+    generator = np.random.default_rng(seed)
+    step_types = np.full((size, 2), MID) if step_types is None else np.asarray(step_types)
+    discounts = np.ones(size) if discounts is None else np.asarray(discounts)
+    return trajectory.Trajectory(
+        step_type=tf.constant(step_types, tf.int32),
+        observation=tf.constant(generator.normal(size=(size, 2, 3)), tf.float32),
+        action=tf.constant(generator.integers(2, size=(size, 2)), tf.int64),
+        policy_info=(),
+        next_step_type=tf.constant(np.stack([step_types[:, 1], step_types[:, 1]], 1), tf.int32),
+        reward=tf.constant(generator.normal(size=(size, 2)), tf.float32),
+        discount=tf.constant(np.stack([discounts, discounts], 1), tf.float32),
+    )
+
+
+def weights(agent):
+    return np.concatenate([v.numpy().reshape(-1) for v in agent.q_network.trainable_weights])
+
+
+def jacobian(agent, observation):
+    """J [B, A, P] by reverse mode, one output at a time."""
+    variables = agent.q_network.trainable_weights
+    with tf.GradientTape() as tape:
+        outputs = agent.q_network(observation)[0]
+    parts = tape.jacobian(outputs, variables)
+    return np.concatenate([p.numpy().reshape(*outputs.shape, -1) for p in parts], -1).astype(np.float64)
+
+
+@pytest.mark.parametrize("outputs", ["chosen", "all"])
+@pytest.mark.parametrize("solver", ["dual", "cg", "minres_qlp"])
+def test_natural_step_equals_a_dense_solve(outputs, solver):
+    made = {
+        "dual": solvers.Dual(solver=solvers.Cholesky()),
+        "cg": solvers.ConjugateGradient(max_iterations=200),
+        "minres_qlp": solvers.MinresQLP(max_iterations=200),
+    }
+    agent = make(natural(solver=made[solver]), fisher_outputs=outputs)
+    batch = experience()
+    observation, action = batch.observation[:, 0], batch.action[:, 0].numpy()
+    j = jacobian(agent, observation)
+    q = agent.q_network(observation)[0].numpy()
+    q_next = agent.q_network(batch.observation[:, 1])[0].numpy()
+    residual = q[np.arange(8), action] - (batch.reward[:, 0].numpy() + 0.9 * q_next.max(axis=1))
+    chosen = j[np.arange(8), action]
+    gradient = chosen.T @ residual / 8
+    rows = chosen if outputs == "chosen" else j.reshape(-1, j.shape[-1])
+    expected = np.linalg.solve(rows.T @ rows / 8 + 0.1 * np.eye(len(gradient)), gradient)
+    before = weights(agent)
+    info = agent.train(batch)
+    np.testing.assert_allclose(weights(agent), before - expected, rtol=2e-3, atol=2e-5)
+    np.testing.assert_allclose(info.loss, 0.5 * np.mean(residual**2), rtol=1e-5)
+    np.testing.assert_allclose(info.extra.td_error, np.mean(np.abs(residual)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["natural", "adam"])
+def test_boundary_steps_count_neither_in_the_loss_nor_in_the_fisher(optimizer):
+    make_optimizer = natural if optimizer == "natural" else lambda: tf.keras.optimizers.Adam(0.1)
+    step_types = [[MID, MID]] * 4 + [[LAST, FIRST]] * 4
+    whole = experience(step_types=step_types)
+    part = tf.nest.map_structure(lambda leaf: leaf[:4], whole)
+    masked, short = make(make_optimizer()), make(make_optimizer())
+    masked.train(whole)
+    short.train(part)
+    np.testing.assert_allclose(weights(masked), weights(short), rtol=1e-4, atol=1e-6)
+
+
+def test_truncation_bootstraps_and_termination_does_not():
+    agent = make()
+    batch = experience(size=2, step_types=[[MID, LAST]] * 2, discounts=[1.0, 0.0])
+    q_next = agent.q_network(batch.observation[:, 1])[0].numpy().max(axis=1)
+    q = agent.q_network(batch.observation[:, 0])[0].numpy()[np.arange(2), batch.action[:, 0].numpy()]
+    target = batch.reward[:, 0].numpy() + [0.9 * q_next[0], 0.0]
+    np.testing.assert_allclose(agent.loss(batch).loss, 0.5 * np.mean((q - target) ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("double_q", [False, True])
+def test_plain_step_equals_tf_agents_own_agent(double_q):
+    ours = make(
+        tf.keras.optimizers.Adam(0.01),
+        td_loss=losses.huber,
+        target_update=agents.HardUpdate(period=2),
+        double_q=double_q,
+    )
+    network = networks.QNetwork(OBSERVATION, 2, (5,), seed=1)
+    kind = stock.DdqnAgent if double_q else stock.DqnAgent
+    theirs = kind(
+        SPEC, ACTION, network, tf.keras.optimizers.Adam(0.01), target_update_period=2, gamma=0.9,
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+    )
+    theirs.initialize()
+    for seed in range(5):
+        batch = experience(seed=seed)
+        np.testing.assert_allclose(ours.train(batch).loss, theirs.train(batch).loss, rtol=1e-5)
+    theirs_weights = np.concatenate([v.numpy().reshape(-1) for v in network.trainable_weights])
+    np.testing.assert_allclose(weights(ours), theirs_weights, rtol=1e-4, atol=1e-6)
+
+
+def test_hard_update_copies_every_period():
+    online, target = [tf.Variable(1.0)], [tf.Variable(0.0)]
+    rule, seen = agents.HardUpdate(period=3), []
+    for step in range(1, 7):
+        online[0].assign(float(step))
+        rule.apply(online, target, tf.constant(step))
+        seen.append(float(target[0]))
+    assert seen == [0, 0, 3, 3, 3, 6]
+
+
+def test_soft_update_moves_by_tau():
+    online, target = [tf.Variable(1.0)], [tf.Variable(0.0)]
+    for _ in range(2):
+        agents.SoftUpdate(tau=0.25).apply(online, target, tf.constant(1))
+    np.testing.assert_allclose(target[0], 1 - 0.75**2)
+
+
+def test_exploration_is_greedy_uniform_and_repeatable():
+    agent = make()
+    observation = tf.random.stateless_normal([4000, 3], [0, 0])
+    greedy = np.argmax(agent.q_network(observation)[0], axis=1)
+    seed = tf.constant([3, 5])
+    np.testing.assert_array_equal(agent.explore(observation, tf.constant(0.0), seed), greedy)
+    random = agent.explore(observation, tf.constant(1.0), seed).numpy()
+    assert abs(random.mean() - 0.5) < 0.05
+    np.testing.assert_array_equal(agent.explore(observation, tf.constant(1.0), seed), random)
+    assert (agent.explore(observation, tf.constant(1.0), seed + 1).numpy() != random).any()
+    mixed = agent.explore(observation, tf.constant(0.2), seed).numpy()
+    assert abs(np.mean(mixed != greedy) - 0.1) < 0.02
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("optimizer", ["natural", "adam"])
+@pytest.mark.parametrize("poison", ["reward", "observation"])
+def test_non_finite_experience_leaves_weights_and_slots_byte_identical(compiled, optimizer, poison):
+    agent = make(natural(momentum=0.5) if optimizer == "natural" else tf.keras.optimizers.Adam(0.1))
+    agent.train(experience())
+    before = [v.numpy().tobytes() for v in [*agent.q_network.variables, *agent.optimizer.variables]]
+    batch = experience(seed=1)
+    leaf = getattr(batch, poison).numpy()
+    leaf.flat[0] = np.nan
+    batch = batch._replace(**{poison: tf.constant(leaf)})
+    train = tf.function(agent.train, jit_compile=True) if compiled else agent.train
+    info = train(batch)
+    assert info.extra.optimizer.skipped == 1
+    assert info.extra.optimizer.skip_cause == optimizers.SkipCause.LOSS
+    assert [v.numpy().tobytes() for v in [*agent.q_network.variables, *agent.optimizer.variables]] == before
+
+
+def test_compiled_and_eager_updates_agree():
+    eager, compiled = make(), make()
+    train = tf.function(compiled.train, jit_compile=True)
+    for seed in range(3):
+        eager.train(experience(seed=seed))
+        train(experience(seed=seed))
+    np.testing.assert_allclose(weights(eager), weights(compiled), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sequential", "q_network"])
+def test_tf_agents_networks_take_the_same_step_as_ours(kind):
+    ours = make()
+    if kind == "sequential":
+        network = sequential.Sequential([tf.keras.layers.Dense(5, "tanh"), tf.keras.layers.Dense(2)])
+    else:
+        network = stock_q_network.QNetwork(
+            OBSERVATION, ACTION, fc_layer_params=(5,), activation_fn=tf.keras.activations.tanh
+        )
+    theirs = make(network=network)
+    for source, target in zip(ours.q_network.variables, network.variables, strict=True):
+        target.assign(source)
+    for agent in (ours, theirs):
+        agent.train(experience())
+    np.testing.assert_allclose(weights(ours), weights(theirs), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"double_q": True}, "target network"),
+        ({"fisher_outputs": "some"}, "fisher_outputs"),
+        ({"max_gradient_norm": 10.0}, "max_kl"),
+    ],
+)
+def test_contradicting_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_continuous_actions_and_foreign_outputs_are_refused():
+    box = tensor_spec.BoundedTensorSpec([2], tf.float32, -1, 1)
+    network = networks.QNetwork(OBSERVATION, 2, (5,))
+    with pytest.raises(ValueError, match="one discrete action"):
+        agents.DqnAgent(SPEC, box, network, natural())
+    with pytest.raises(ValueError, match="output has shape \\(3,\\)"):
+        agents.DqnAgent(SPEC, ACTION, networks.QNetwork(OBSERVATION, 3, (5,)), natural())

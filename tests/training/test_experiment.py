@@ -1,0 +1,198 @@
+"""Whole runs, in miniature."""
+
+import csv
+import functools
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from ngrl import agents, networks, optimizers, training
+
+import tensorflow as tf  # isort: skip
+from tensorboard.backend.event_processing import event_accumulator
+
+
+def natural_agent(time_step_spec, action_spec, seed, learning_rate=1.0):
+    network = networks.QNetwork(time_step_spec.observation, int(action_spec.maximum) + 1, (16,), seed=seed)
+    optimizer = optimizers.NaturalGradient(learning_rate, damping=1.0, max_kl=0.01, momentum=0.1)
+    return agents.DqnAgent(time_step_spec, action_spec, network, optimizer, gamma=0.95)
+
+
+def adam_agent(time_step_spec, action_spec, seed):
+    network = networks.QNetwork(time_step_spec.observation, int(action_spec.maximum) + 1, (16,), seed=seed)
+    return agents.DqnAgent(
+        time_step_spec,
+        action_spec,
+        network,
+        tf.keras.optimizers.Adam(1e-3),
+        target_update=agents.HardUpdate(period=50),
+    )
+
+
+small_loop = functools.partial(
+    training.OffPolicyLoop, batch_size=16, replay_capacity=300, warmup_steps=64, updates_per_call=4
+)
+
+
+def run(folder, steps, agent=natural_agent, env_id="CartPole-v1", loop=small_loop, **options):
+    defaults = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "eval_episodes": 3}
+    return training.run(folder, env_id, agent, loop, num_env_steps=steps, **{**defaults, **options})
+
+
+def rows(folder):
+    with (folder / "episodes.csv").open(encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(file)]
+
+
+def variables(folder):
+    """All checkpointed values of the newest checkpoint, and the loop's state."""
+    newest = sorted((folder / "checkpoints").glob("step_*"))[-1]
+    reader = tf.train.load_checkpoint(str(newest / "variables"))
+    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
+    values = {name: reader.get_tensor(name) for name in names}
+    with np.load(newest / "arrays.npz") as arrays:
+        values.update({name: arrays[name] for name in arrays.files})
+    state = json.loads((newest / "state.json").read_text())
+    state["run"].pop("wall_s")
+    state["run"].pop("csv_size")
+    return values, state
+
+
+@pytest.mark.parametrize(
+    ("agent", "env_id"),
+    [(natural_agent, "CartPole-v1"), (adam_agent, "CartPole-v1"), (natural_agent, "LunarLander-v3")],
+)
+def test_interrupted_run_goes_on_bit_for_bit(tmp_path, agent, env_id):
+    run(tmp_path / "whole", 1000, agent, env_id)
+    run(tmp_path / "parts", 500, agent, env_id)
+    run(tmp_path / "parts", 1000, agent, env_id)
+    (whole, whole_state), (parts, parts_state) = (variables(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+    assert whole_state == parts_state
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+def test_same_seed_repeats_a_run_and_another_seed_does_not(tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        run(tmp_path / name, 500, seed=seed)
+    assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
+
+
+def test_episodes_csv_agrees_with_a_slow_recount(tmp_path):
+    final = run(tmp_path, 4000)
+    table = rows(tmp_path)
+    assert [int(row["episode"]) for row in table] == list(range(1, len(table) + 1))
+    returns = [float(row["return"]) for row in table]
+    # CartPole pays 1 a step.
+    assert returns == [float(row["length"]) for row in table]
+    means = [np.mean(returns[i - 100 : i]) for i in range(100, len(returns) + 1)]
+    assert final["best_100_episode_mean"] == pytest.approx(max(means))
+    assert final["final_100_episode_mean"] == pytest.approx(means[-1])
+    assert final["episodes"] == len(table)
+    assert 4000 <= final["env_steps"] < 4004
+    assert final["train_steps"] == pytest.approx(final["env_steps"] - 64, abs=8)
+
+
+def test_directory_holds_everything_about_the_run(tmp_path):
+    final = run(tmp_path, 1000)
+    content = json.loads((tmp_path / "run.json").read_text())
+    assert content["status"] == "finished"
+    assert content["final"] == final
+    assert content["versions"]["tensorflow"] == tf.__version__
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert len(evaluation["returns"]) == evaluation["episodes"] == 3
+    events = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
+    events.Reload()
+    assert {
+        "Metrics/AverageReturn",
+        "Metrics/AverageEpisodeLength",
+        "Metrics/NumberOfEpisodes",
+        "Metrics/EnvironmentSteps",
+        "rollout/ep_rew_mean",
+        "Losses/td_loss",
+        "ngrl/solver_iterations",
+        "ngrl/solver_residual",
+        "ngrl/damping",
+        "ngrl/kl",
+        "ngrl/step_norm",
+        "ngrl/gradient_norm",
+        "ngrl/skipped_updates",
+        "perf/env_steps_per_second",
+        "perf/updates_per_second",
+    } <= set(events.Tags()["tensors"])
+    steps = [event.step for event in events.Tensors("ngrl/kl")]
+    assert steps[0] == pytest.approx(100, abs=4)
+    assert len(steps) >= 9
+    evaluated = event_accumulator.EventAccumulator(str(tmp_path / "eval"))
+    evaluated.Reload()
+    assert "eval/mean_reward" in evaluated.Tags()["tensors"]
+    steps = sorted(int(path.name.removeprefix("step_")) for path in (tmp_path / "checkpoints").iterdir())
+    assert steps == [pytest.approx(800, abs=4), final["env_steps"]]
+
+
+def test_run_can_be_limited_by_episodes(tmp_path):
+    final = training.run(
+        tmp_path, "CartPole-v1", natural_agent, small_loop, num_episodes=7, num_envs=1, eval_episodes=0
+    )
+    assert final["episodes"] == 7
+    assert "evaluation" not in final
+
+
+def test_directory_of_another_experiment_is_refused_and_left_alone(tmp_path):
+    run(tmp_path, 200, eval_episodes=0, config={"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.95"})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(training.RunDirectoryError, match=r"DqnAgent.gamma \(0.95 there, 0.9 here\)"):
+        run(tmp_path, 400, eval_episodes=0, config={"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.9"})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_impossible_experiments_write_nothing(tmp_path):
+    with pytest.raises(ValueError, match="one discrete action"):
+        run(tmp_path / "a", 100, env_id="Pendulum-v1", agent=lambda *specs, seed: agents.check_discrete_action(specs[1]))
+    with pytest.raises(ValueError, match="CartPool-v1"):
+        run(tmp_path / "b", 100, env_id="CartPool-v1")
+    with pytest.raises(ValueError, match="num_env_steps"):
+        run(tmp_path / "c", None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
+    # The learning rate overflows the step, and with it the solution.
+    agent = functools.partial(natural_agent, learning_rate=math.inf)
+    loop = functools.partial(small_loop, max_skipped_updates=20)
+    with pytest.raises(training.NonFiniteError, match="20 updates in a row .* its solution was not finite"):
+        training.run(tmp_path, "CartPole-v1", _without_trust_region(agent), loop, num_env_steps=1000, num_envs=4)
+
+
+def _without_trust_region(agent):
+    def build(*specs, seed):
+        built = agent(*specs, seed=seed)
+        built.optimizer.max_kl = None
+        return built
+
+    return build
+
+
+def test_signal_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
+    class Interrupting(training.OffPolicyLoop):
+        signalled = False
+
+        def step(self):
+            if self.statistics.env_steps >= 452 and not self.signalled:
+                self.signalled = True
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().step()
+
+    loop = functools.partial(Interrupting, **small_loop.keywords)
+    with pytest.raises(training.Interrupted) as stopped:
+        run(tmp_path / "parts", 1000, loop=loop, eval_episodes=0)
+    assert stopped.value.exit_code == 143
+    run(tmp_path / "parts", 1000, eval_episodes=0)
+    run(tmp_path / "whole", 1000, eval_episodes=0)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")

@@ -1,0 +1,189 @@
+"""Schedules, statistics, checkpoints, the run's directory."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ngrl.training import CheckpointError, CheckpointStore, EpisodeStatistics, LoopState
+from ngrl.training import ExponentialEpsilon, LinearEpsilon, RunDirectory, RunDirectoryError
+from ngrl.training.metrics import Episode, EpisodeLog
+from ngrl.training.run_directory import move_aside
+
+import tensorflow as tf  # isort: skip
+
+
+def test_epsilon_schedules_by_hand():
+    linear = LinearEpsilon(1.0, 0.1, 100)
+    assert [linear(n, 0) for n in (0, 50, 100, 500)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
+    episodes = ExponentialEpsilon(1.0, 0.02, 0.5)
+    assert [episodes(10**6, n) for n in (0, 1, 3, 50)] == [1.0, 0.5, 0.125, 0.02]
+    assert ExponentialEpsilon(0.8, 0.0, 0.5, per="step")(2, 10**6) == 0.2
+    for wrong in ({"start": 0.1, "end": 0.5}, {"decay": 0.0}, {"per": "day"}):
+        with pytest.raises(ValueError, match="must"):
+            ExponentialEpsilon(**wrong)
+
+
+def test_statistics_equal_a_slow_recount():
+    generator = np.random.default_rng(0)
+    statistics, finished, current = EpisodeStatistics(3), [], [[], [], []]
+    for _ in range(2000):
+        rewards, moved = generator.normal(size=3), generator.random(3) < 0.9
+        ended = moved & (generator.random(3) < 0.1)
+        expected = []
+        for member in range(3):
+            if moved[member]:
+                current[member].append(rewards[member])
+            if ended[member]:
+                expected.append((sum(current[member]), len(current[member])))
+                current[member] = []
+        reported = statistics.add(rewards, moved, ended)
+        np.testing.assert_allclose(np.array(reported).reshape(-1, 2), np.array(expected).reshape(-1, 2))
+        finished += expected
+    returns = [r for r, _ in finished]
+    means = [np.mean(returns[i - 100 : i]) for i in range(100, len(returns) + 1)]
+    assert statistics.episodes == len(finished)
+    np.testing.assert_allclose(statistics.average_return, means[-1])
+    np.testing.assert_allclose(statistics.best_average, max(means))
+    restored = EpisodeStatistics(3)
+    restored.restore(json.loads(json.dumps(statistics.state())))
+    assert restored.state() == statistics.state()
+
+
+def test_best_average_needs_a_hundred_episodes():
+    statistics, one = EpisodeStatistics(1), np.ones(1, bool)
+    for _ in range(99):
+        statistics.add(np.ones(1), one, one)
+    assert math.isnan(statistics.best_average)
+    statistics.add(np.ones(1), one, one)
+    assert statistics.best_average == 1.0
+
+
+def test_episode_log_is_cut_back_on_resume(tmp_path):
+    path = tmp_path / "episodes.csv"
+    log = EpisodeLog(path)
+    log.write(Episode(1, 10, 5, 1.5, 10, 0.1))
+    size = log.sync()
+    log.write(Episode(2, 20, 15, 2.5, 10, 0.2))
+    log.close()
+    log = EpisodeLog(path, size)
+    log.write(Episode(2, 30, 25, 3.5, 20, 0.3))
+    log.close()
+    assert path.read_text().splitlines() == [
+        "episode,env_steps,train_steps,return,length,wall_s",
+        "1,10,5,1.5,10,0.1",
+        "2,30,25,3.5,20,0.3",
+    ]
+
+
+class Module(tf.Module):
+    def __init__(self, value, size=3):
+        super().__init__()
+        self.v = tf.Variable(tf.fill([size], float(value)))
+
+
+def state(number):
+    return LoopState({"number": number}, {"array": np.arange(number)})
+
+
+def corrupt(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
+@pytest.mark.parametrize("name", ["arrays.npz", "variables.data-00000-of-00001", "state.json"])
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, name):
+    module, warnings = Module(1), []
+    store = CheckpointStore(tmp_path, module, keep=2, warn=warnings.append)
+    store.save(10, state(4))
+    module.v.assign([2.0, 2.0, 2.0])
+    newest = store.save(20, state(5))
+    target = newest / name
+    if damage == "flip":
+        corrupt(target)
+    elif damage == "truncate":
+        target.write_bytes(target.read_bytes()[:-1])
+    elif damage == "remove":
+        target.unlink()
+    else:
+        (newest / "manifest.json").write_text("{")
+    restored = store.restore_latest()
+    assert restored.values == {"number": 4}
+    np.testing.assert_array_equal(restored.arrays["array"], np.arange(4))
+    np.testing.assert_array_equal(module.v, [1.0, 1.0, 1.0])
+    assert len(warnings) == 1
+    assert "step_0000000020" in warnings[0]
+
+
+def test_only_damaged_checkpoints_are_an_error_and_none_at_all_is_a_fresh_start(tmp_path):
+    store = CheckpointStore(tmp_path / "c", Module(1))
+    assert store.restore_latest() is None
+    corrupt(store.save(10, state(1)) / "arrays.npz")
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        store.restore_latest()
+
+
+def test_checkpoint_of_other_variables_is_refused(tmp_path):
+    CheckpointStore(tmp_path, Module(1, size=3)).save(1, state(1))
+    with pytest.raises(CheckpointError, match="another network"):
+        CheckpointStore(tmp_path, Module(1, size=4)).restore_latest()
+
+
+def test_old_checkpoints_and_litter_go(tmp_path):
+    store = CheckpointStore(tmp_path, Module(1), keep=2)
+    (tmp_path / "writing_0000000001").mkdir()
+    for step in (1, 2, 3):
+        store.save(step, state(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_0000000002", "step_0000000003"]
+
+
+def test_checkpoint_that_cannot_be_written_names_its_path_and_keeps_the_one_before(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path, Module(1), keep=1)
+    store.save(1, state(1))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(CheckpointError, match=r"step_0000000002 .*bytes written.*No space left"):
+        store.save(2, state(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["step_0000000001"]
+    assert store.restore_latest().values == {"number": 1}
+
+
+def test_second_process_on_one_directory_is_refused(tmp_path):
+    first = RunDirectory(tmp_path / "run", {})
+    with pytest.raises(RunDirectoryError, match="in use by process"):
+        RunDirectory(tmp_path / "run", {})
+    with pytest.raises(RunDirectoryError, match="in use by process"):
+        move_aside(tmp_path / "run")
+    first.close()
+    RunDirectory(tmp_path / "run", {}).close()
+
+
+def test_foreign_directories_and_files_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="holds files, but no run"):
+        RunDirectory(tmp_path, {})
+    with pytest.raises(RunDirectoryError, match="is a file"):
+        RunDirectory(tmp_path / "notes.txt", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_length_and_reporting_may_change_between_a_run_and_its_continuation(tmp_path):
+    directory = RunDirectory(tmp_path, {"run.num_env_steps": "10", "run.seed": "0"})
+    directory.write(status="training")
+    directory.close()
+    RunDirectory(tmp_path, {"run.num_env_steps": "20", "run.seed": "0"}).close()
+    with pytest.raises(RunDirectoryError, match=r"run.seed \(0 there, 1 here\)"):
+        RunDirectory(tmp_path, {"run.num_env_steps": "20", "run.seed": "1"})
+
+
+def test_moving_aside_keeps_every_earlier_run(tmp_path):
+    for expected in ("run.1", "run.2"):
+        (tmp_path / "run").mkdir()
+        assert move_aside(tmp_path / "run").name == expected
+    assert move_aside(tmp_path / "run") is None
