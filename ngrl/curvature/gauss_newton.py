@@ -233,7 +233,7 @@ def _linearize(
     stack = forward if isinstance(forward, DenseStack) else None
     if isinstance(forward, tf.keras.Sequential) and type(forward).call is tf.keras.Sequential.call:
         stack = DenseStack.from_layers(forward.layers)
-        if tf.is_tensor(inputs) and forward.inputs:
+        if stack is not None and tf.is_tensor(inputs) and forward.inputs:
             # A model casts what it is given to the dtype of its input layer, a DenseStack knows none.
             inputs = tf.cast(inputs, forward.inputs[0].dtype)
     if (

@@ -43,7 +43,10 @@ class QNetwork(network.Network):
       num_actions: Number of discrete actions A.
       hidden_layers: Width of each hidden layer.
       activation: Name of the hidden layers' Keras activation.
-      output_scale: Factor on the last layer's initial kernel. Small values start all action values near 0.
+      initial_scale: The hidden kernels' initial variance times their fan-in: 1 after LeCun et al. (1998), 2 after He
+        et al. (2015).
+      output_scale: The last kernel's initial standard deviation times the root of its fan-in. Small values start all
+        action values near 0.
       seed: Seed of the initial weights.
       name: Name of the network.
 
@@ -57,6 +60,7 @@ class QNetwork(network.Network):
         num_actions: int,
         hidden_layers: Sequence[int] = (64,),
         activation: str = "tanh",
+        initial_scale: float = 1.0,
         output_scale: float = 1.0,
         seed: int = 0,
         name: str = "QNetwork",
@@ -64,19 +68,25 @@ class QNetwork(network.Network):
         super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
         if num_actions < 1 or any(width < 1 for width in hidden_layers):
             raise ValueError(f"widths must be positive, got {tuple(hidden_layers)} and {num_actions} actions")
-        if not output_scale > 0:
-            raise ValueError(f"output_scale must be positive, got {output_scale}")
+        if not output_scale > 0 or not initial_scale > 0:
+            raise ValueError(f"output_scale and initial_scale must be positive, got {output_scale}, {initial_scale}")
         _check_observation_spec(input_tensor_spec)
-        seeds = [seed * 1000 + layer for layer in range(len(hidden_layers) + 1)]
+        widths = [*hidden_layers, num_actions]
         self.layers_in_order = [
             tf.keras.layers.Dense(
-                width, activation=activation, kernel_initializer=tf.keras.initializers.GlorotUniform(layer_seed)
+                width,
+                activation=activation if layer < len(hidden_layers) else None,
+                # Variance `scale` / fan-in. Fan-in alone, because observations are narrow beside hidden layers:
+                # Glorot's rule would start the first layer in the linear range of its activations.
+                kernel_initializer=tf.keras.initializers.VarianceScaling(
+                    initial_scale if layer < len(hidden_layers) else output_scale**2,
+                    "fan_in",
+                    "truncated_normal",
+                    seed=seed * 1000 + layer,
+                ),
             )
-            for width, layer_seed in zip(hidden_layers, seeds, strict=False)
+            for layer, width in enumerate(widths)
         ]
-        # Glorot's uniform bound scales with the square root of `scale`.
-        last = tf.keras.initializers.VarianceScaling(output_scale**2, "fan_avg", "uniform", seeds[-1])
-        self.layers_in_order.append(tf.keras.layers.Dense(num_actions, kernel_initializer=last))
 
     def encode(self, observation: Any) -> tf.Tensor:
         """The input of the first Dense layer, [B, D]."""

@@ -28,13 +28,15 @@ from ngrl.training.gin_reader import (
     settable_parameters,
 )
 
-__all__ = ["ConfigurationError", "describe", "one_line", "operative_config", "parse"]
+__all__ = ["ConfigurationError", "bindings", "describe", "one_line", "operative_config", "parse"]
 
 # Where each binding in gin's configuration was made; gin 0.5 doesn't keep it.
 _locations: dict[Key, str] = {}
 
 
-def parse(gin_files: Sequence[str], bindings: Sequence[str], allow_gin_import: Sequence[str] = ()) -> None:
+def parse(
+    gin_files: Sequence[str], gin_bindings: Sequence[str], allow_gin_import: Sequence[str] = ()
+) -> None:
     """Reads gin files and then single bindings into gin's configuration; later ones win.
 
     The configuration isn't locked afterwards: some modules register with gin when they are first imported.
@@ -42,7 +44,7 @@ def parse(gin_files: Sequence[str], bindings: Sequence[str], allow_gin_import: S
     Args:
       gin_files: Paths, relative to the current folder. An `include` is looked for beside the including file,
         in the two folders above it, and in the current folder.
-      bindings: Bindings as a file would hold them, such as `run.seed=1`.
+      gin_bindings: Bindings as a file would hold them, such as `run.seed=1`.
       allow_gin_import: Modules outside ngrl that files may import.
 
     Raises:
@@ -53,7 +55,7 @@ def parse(gin_files: Sequence[str], bindings: Sequence[str], allow_gin_import: S
     reader = Reader(allow_gin_import)
     for name in gin_files:
         reader.read_file(name)
-    for text in bindings:
+    for text in gin_bindings:
         reader.read_binding(text)
     in_force = {binding.key: binding for binding in reader.bindings}
     _check_macros(reader, in_force)
@@ -69,15 +71,14 @@ def operative_config() -> str:
     return gin.operative_config_str()
 
 
+def bindings() -> dict[str, str]:
+    """What is bound, as text: `{"run.seed": "1", ...}`, macros too, sorted by name."""
+    return {name: text for name, text, _ in _bound()}
+
+
 def describe() -> str:
     """What is bound and where: lines such as `run.seed = 1  (gin/base/run.gin:4)`."""
-    lines = []
-    for (scope, selector), parameters in gin_config._CONFIG.items():
-        for parameter, value in parameters.items():
-            where = _locations.get((scope, selector, parameter))
-            place = f"  ({where})" if where else ""
-            lines.append(f"{_full_name(scope, selector, parameter)} = {value!r}{place}")
-    return "\n".join(sorted(lines))
+    return "\n".join(f"{name} = {text}" + (f"  ({where})" if where else "") for name, text, where in _bound())
 
 
 def one_line(error: BaseException) -> str:
@@ -193,16 +194,26 @@ def _macro_value(name: str, in_force: dict[Key, Binding]) -> Any:
     raise _Unresolved(f"no macro %{name}{nearest(name, names)}")
 
 
-def _full_name(scope: str, selector: str, parameter: str) -> str:
-    if selector == MACRO:
-        return scope
-    return f"{scope}{'/' if scope else ''}{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
+def _bound() -> list[tuple[str, str, str | None]]:
+    """Name, value and place of every binding, sorted; the place is None where `parse` didn't make it."""
+    found = []
+    for (scope, selector), parameters in gin_config._CONFIG.items():
+        for parameter, value in parameters.items():
+            shortest = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
+            name = scope if selector == MACRO else f"{scope}/{shortest}".lstrip("/")
+            found.append((name, repr(value), _locations.get((scope, selector, parameter))))
+    return sorted(found)
 
 
 def _location_in_message(name: str, message: str) -> str | None:
-    """Where a parameter of the configurable `name` that the message speaks of was bound."""
+    """Where a parameter of configurable `name` was bound that the message names, or whose value it quotes."""
     for (scope, selector, parameter), where in _locations.items():
-        still_bound = parameter in gin_config._CONFIG.get((scope, selector), {})
-        if still_bound and selector.split(".")[-1] == name and re.search(rf"\b{parameter}\b", message):
+        bound = gin_config._CONFIG.get((scope, selector), {})
+        if parameter not in bound or selector.split(".")[-1] != name:
+            continue
+        quoted = isinstance(bound[parameter], str) and re.search(
+            rf"['\"`]{re.escape(bound[parameter])}['\"`]", message
+        )
+        if quoted or re.search(rf"\b{parameter}\b", message):
             return where
     return None

@@ -23,7 +23,7 @@ class Answer(NamedTuple):
     stats: Any
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled(description: str, solver: solvers.Solver, dtype: Any, mode: str) -> Any:
     del description  # the key: solvers with equal arguments share a trace
 

@@ -68,7 +68,7 @@ def toy_required(optimizer: ToyOptimizer = gin.REQUIRED) -> None:
 
 
 @gin.configurable(module="toy")
-def toy_fails(message: str) -> None:
+def toy_fails(message: str, env_id: str = "") -> None:
     raise KeyError(message) if message == "key" else ValueError(message)
 
 
@@ -358,9 +358,14 @@ def test_operative_configuration_can_be_parsed_again(tmp_path):
     assert values["anything"]() == "ngrl"
 
 
-def test_description_gives_value_and_place(tmp_path):
+def test_bindings_are_told_with_value_and_place(tmp_path):
     write(tmp_path / "x.gin", "\ns/toy_run.env_id = 'a'\nsteps = 3\n")
     configuration.parse(["x.gin"], ["toy_run.num_env_steps=%steps"])
+    assert configuration.bindings() == {
+        "s/toy_run.env_id": "'a'",
+        "steps": "3",
+        "toy_run.num_env_steps": "%steps",
+    }
     assert configuration.describe().splitlines() == [
         "s/toy_run.env_id = 'a'  (x.gin:2)",
         "steps = 3  (x.gin:3)",
@@ -381,6 +386,14 @@ def test_error_from_a_configurable_is_told_in_one_line_with_the_place_of_the_bin
     configuration.parse(["x.gin"], ["ToySolver.rtol=-1"])
     assert message_of(toy_run) == (
         "--gin_bindings 'ToySolver.rtol=-1': ToySolver: rtol must be positive, got -1"
+    )
+
+
+def test_error_that_quotes_a_bound_value_is_told_with_its_place(tmp_path):
+    write(tmp_path / "x.gin", "\ntoy_fails.message = \"no environment 'Lunr'\"\n")
+    configuration.parse(["x.gin"], ["toy_fails.env_id='Lunr'"])
+    assert message_of(toy_fails) == (
+        "--gin_bindings \"toy_fails.env_id='Lunr'\": toy_fails: no environment 'Lunr'"
     )
 
 

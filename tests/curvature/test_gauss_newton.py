@@ -1,0 +1,497 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ngrl.curvature import (
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    GaussNewton,
+    SquaredError,
+    flatten,
+    num_parameters,
+)
+
+B, D, H, K = 5, 3, 4, 4
+CHOSEN = np.array([0, 3, 1, 1, 2])
+WEIGHTS = np.array([1.0, 2.0, 0.0, 0.5, 3.0])
+METRICS = {
+    "all": SquaredError(1.7),
+    "chosen": SquaredError(1.7, CHOSEN),
+    "bernoulli": Bernoulli(),
+    "categorical": Categorical(),
+    "gaussian": DiagonalGaussian(),
+}
+PATHS = {"stack": lambda model: model, "general": lambda model: lambda inputs: model(inputs)}
+each_path = pytest.mark.parametrize("path", list(PATHS))
+each_metric = pytest.mark.parametrize("metric", list(METRICS))
+
+
+@pytest.fixture(scope="module")
+def model(mlp):
+    return mlp([D, H, K])
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.random.default_rng(3).normal(size=[B, D])
+
+
+def metric_matrices(name, y):
+    """M [B, K, K] in closed form."""
+    if name == "all":
+        return np.tile(1.7**2 * np.eye(K), [B, 1, 1])
+    if name == "chosen":
+        return 1.7**2 * np.eye(K)[CHOSEN][:, :, None] * np.eye(K)
+    if name == "bernoulli":
+        p = 1 / (1 + np.exp(-y))
+        return (p * (1 - p))[:, :, None] * np.eye(K)
+    if name == "categorical":
+        p = np.exp(y) / np.exp(y).sum(-1, keepdims=True)
+        return p[:, :, None] * np.eye(K) - p[:, :, None] * p[:, None, :]
+    log_std = y[:, K // 2 :]
+    return np.concatenate([np.exp(-2 * log_std), np.full_like(log_std, 2)], -1)[:, :, None] * np.eye(K)
+
+
+def make(model, x, path="stack", metric="all", weights=None):
+    return GaussNewton(PATHS[path](model), model.trainable_variables, x, METRICS[metric], weights)
+
+
+# --- against references -------------------------------------------------------------------------------------
+
+
+@each_path
+@each_metric
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "masked"])
+def test_products_equal_the_dense_matrix_built_column_by_column(
+    model, x, path, metric, weights, reference_jacobian, dense_gauss_newton, rng
+):
+    jacobian = reference_jacobian([w.numpy() for w in model.trainable_variables], x)
+    y = model(x).numpy()
+    expected = dense_gauss_newton(jacobian, metric_matrices(metric, y), weights)
+    operator = make(model, x, path, metric, weights)
+    v, z = rng.normal(size=len(expected)), rng.normal(size=[B, K])
+
+    np.testing.assert_allclose(operator.matvec(v), expected @ v, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(operator.to_dense(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(operator.diag_part(), np.diag(expected), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(operator.jvp(v), jacobian @ v, rtol=1e-10)
+    np.testing.assert_allclose(operator.vjp(z), np.einsum("bkp,bk->p", jacobian, z), rtol=1e-9, atol=1e-12)
+    assert operator.shape == expected.shape
+    assert operator.is_self_adjoint
+    np.testing.assert_allclose(operator.outputs, y, rtol=1e-14)
+
+
+def functional_mlp(theta, x, head=None):
+    """The network as a function of the flat parameter vector, written out."""
+    kernel_1, bias_1, kernel_2, bias_2 = tf.split(theta, [D * H, H, H * K, K])
+    hidden = tf.tanh(x @ tf.reshape(kernel_1, [D, H]) + bias_1)
+    y = hidden @ tf.reshape(kernel_2, [H, K]) + bias_2
+    return y if head is None else head(y)
+
+
+def bernoulli_kl(p, q):
+    return tf.reduce_sum(p * tf.math.log(p / q) + (1 - p) * tf.math.log((1 - p) / (1 - q)), -1)
+
+
+def categorical_kl(y_old, y):
+    log_p, log_q = tf.nn.log_softmax(y_old), tf.nn.log_softmax(y)
+    return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), -1)
+
+
+def gaussian_kl(y_old, y):
+    (m_old, s_old), (m, s) = tf.split(y_old, 2, -1), tf.split(y, 2, -1)
+    return tf.reduce_sum(s - s_old + (tf.exp(2 * s_old) + (m - m_old) ** 2) / (2 * tf.exp(2 * s)) - 0.5, -1)
+
+
+DIVERGENCES = {
+    "all": (None, SquaredError(1.7), lambda old, y: 0.5 * 1.7**2 * tf.reduce_sum((y - old) ** 2, -1)),
+    "chosen": (
+        None,
+        SquaredError(1.7, CHOSEN),
+        lambda old, y: 0.5 * 1.7**2 * tf.gather((y - old) ** 2, CHOSEN, batch_dims=1),
+    ),
+    "bernoulli": (None, Bernoulli(), lambda old, y: bernoulli_kl(tf.sigmoid(old), tf.sigmoid(y))),
+    "probabilities": (tf.sigmoid, Bernoulli(from_logits=False), bernoulli_kl),
+    "categorical": (None, Categorical(), categorical_kl),
+    "gaussian": (None, DiagonalGaussian(), gaussian_kl),
+}
+
+
+@each_path
+@pytest.mark.parametrize("case", list(DIVERGENCES))
+def test_equals_the_hessian_of_the_divergence_at_the_old_parameters(model, x, path, case):
+    head, metric, divergence = DIVERGENCES[case]
+    theta = flatten(model.trainable_variables)
+    old = functional_mlp(theta, x, head)
+    with tf.GradientTape() as outer:
+        outer.watch(theta)
+        with tf.GradientTape() as inner:
+            inner.watch(theta)
+            loss = tf.reduce_sum(WEIGHTS * divergence(old, functional_mlp(theta, x, head))) / WEIGHTS.sum()
+        gradient = inner.gradient(loss, theta)
+    hessian = outer.jacobian(gradient, theta, experimental_use_pfor=False)
+
+    forward = model
+    if head is not None:
+        activation = tf.keras.layers.Activation("sigmoid", dtype="float64")
+        forward = tf.keras.Sequential([*model.layers, activation])
+    operator = GaussNewton(PATHS[path](forward), model.trainable_variables, x, metric, WEIGHTS)
+    np.testing.assert_allclose(operator.to_dense(), hessian, atol=1e-8 * np.abs(hessian).max())
+
+
+def test_state_independent_log_std_is_part_of_the_fisher_matrix(x, mlp):
+    means = mlp([D, H, 2])
+    log_std = tf.Variable([0.3, -0.2], dtype=tf.float64)
+
+    def forward(inputs):
+        mean = means(inputs)
+        return tf.concat([mean, tf.broadcast_to(log_std, tf.shape(mean))], axis=-1)
+
+    operator = GaussNewton(forward, [*means.trainable_variables, log_std], x, DiagonalGaussian())
+    fisher = operator.to_dense().numpy()
+
+    np.testing.assert_allclose(fisher[-2:, -2:], 2 * np.eye(2), rtol=1e-12)
+    np.testing.assert_allclose(fisher[-2:, :-2], 0, atol=1e-14)
+    np.testing.assert_allclose(operator.matvec(np.ones(len(fisher))), fisher.sum(axis=1), rtol=1e-10)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+@each_path
+@each_metric
+def test_rows_factor_the_matrix_and_the_gram(model, x, path, metric, rng):
+    operator = make(model, x, path, metric, WEIGHTS)
+    a = operator.row_matrix().numpy()
+    v, c = rng.normal(size=a.shape[1]), rng.normal(size=a.shape[0])
+
+    assert a.shape[0] == B * operator.rows_per_example
+    np.testing.assert_allclose(operator.matvec(v), a.T @ (a @ v), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(operator.gram(), a @ a.T, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(operator.row_matvec(v), a @ v, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(operator.row_rmatvec(c), a.T @ c, rtol=1e-9, atol=1e-12)
+
+
+def losses(name, y, rng):
+    """Per-example losses of outputs y that match the metric, with made-up targets."""
+    if name in ("all", "chosen"):
+        error = 0.5 * (y - rng.normal(size=[B, K])) ** 2
+        return tf.reduce_sum(error, -1) if name == "all" else tf.gather(error, CHOSEN, batch_dims=1)
+    if name == "bernoulli":
+        labels = rng.integers(0, 2, [B, K]).astype(float)
+        return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels, y), -1)
+    if name == "categorical":
+        advantages = rng.normal(size=B)
+        return -advantages * tf.gather(tf.nn.log_softmax(y), CHOSEN, batch_dims=1)
+    mean, log_std = tf.split(y, 2, -1)
+    return tf.reduce_sum(log_std + 0.5 * ((rng.normal(size=[B, K // 2]) - mean) / tf.exp(log_std)) ** 2, -1)
+
+
+@each_path
+@each_metric
+def test_row_coefficients_represent_the_gradient_of_the_matching_loss(model, x, path, metric, rng):
+    operator = make(model, x, path, metric, WEIGHTS)
+    variables = model.trainable_variables
+    with tf.GradientTape(persistent=True) as tape:
+        y = model(x)
+        loss = tf.reduce_sum(WEIGHTS * losses(metric, y, rng)) / WEIGHTS.sum()
+    coefficients = operator.row_coefficients(tape.gradient(loss, y))
+
+    np.testing.assert_allclose(
+        operator.row_rmatvec(coefficients), flatten(tape.gradient(loss, variables)), rtol=1e-9, atol=1e-13
+    )
+    masked = np.repeat(WEIGHTS == 0, operator.rows_per_example)
+    assert not coefficients.numpy()[masked].any()
+
+
+# --- properties ---------------------------------------------------------------------------------------------
+
+
+@each_path
+@each_metric
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-3, 1.0, 1e4]))
+def test_is_symmetric_linear_and_positive_semi_definite(model, x, path, metric, seed, scale):
+    key = (path, metric)
+    if key not in _PRODUCTS:
+        variables = model.trainable_variables
+
+        @tf.function
+        def product(vectors, weights):
+            operator = GaussNewton(PATHS[path](model), variables, x, METRICS[metric], weights)
+            return tf.stack([operator.matvec(vectors[index]) for index in range(3)])
+
+        _PRODUCTS[key] = product
+    draw = np.random.default_rng(seed)
+    weights = draw.exponential(size=B) * (draw.random(B) < 0.7)
+    u, v = scale * draw.normal(size=[2, num_parameters(model.trainable_variables)])
+    a, b = draw.normal(size=2)
+    fu, fv, fw = _PRODUCTS[key](tf.stack([u, v, a * u + b * v]), weights).numpy()
+    tolerance = 1e-11 * (1 + np.linalg.norm(u) * (np.linalg.norm(fu) + np.linalg.norm(fv)))
+
+    np.testing.assert_allclose(v @ fu, u @ fv, atol=tolerance)
+    np.testing.assert_allclose(fw, a * fu + b * fv, atol=1e-11 * scale * (1 + np.abs(fw).max()))
+    assert u @ fu >= -tolerance
+
+
+_PRODUCTS: dict = {}
+
+
+# --- weights ------------------------------------------------------------------------------------------------
+
+
+@each_path
+def test_all_zero_weights_give_the_zero_operator(model, x, path, rng):
+    operator = make(model, x, path, "categorical", np.zeros(B))
+    v, u = rng.normal(size=operator.shape[0]), rng.normal(size=[B, K])
+
+    for value in (operator.matvec(v), operator.gram(), operator.to_dense(), operator.row_coefficients(u)):
+        assert not value.numpy().any()
+
+
+@each_path
+def test_only_the_proportions_of_the_weights_count(model, x, path, rng):
+    v = rng.normal(size=num_parameters(model.trainable_variables))
+    expected = make(model, x, path).matvec(v)
+
+    np.testing.assert_allclose(make(model, x, path, weights=np.full(B, 17)).matvec(v), expected, rtol=1e-12)
+    np.testing.assert_allclose(make(model, x, path, weights=np.full(B, True)).matvec(v), expected, rtol=1e-12)
+
+
+def test_zero_weight_leaves_an_example_out(model, x, rng):
+    kept = WEIGHTS > 0
+    v = rng.normal(size=num_parameters(model.trainable_variables))
+
+    np.testing.assert_allclose(
+        make(model, x, weights=WEIGHTS).matvec(v),
+        make(model, x[kept], weights=WEIGHTS[kept]).matvec(v),
+        rtol=1e-12,
+    )
+
+
+# --- eager, graph, XLA; loops; dtypes -----------------------------------------------------------------------
+
+
+@each_path
+def test_eager_graph_and_xla_agree(model, x, path, run, rng):
+    reference = make(model, x, path, "categorical", WEIGHTS)
+    v, u = (
+        rng.normal(size=reference.shape[0]),
+        reference.outputs - tf.reduce_mean(reference.outputs, -1, True),
+    )
+
+    def products(operator):
+        c = operator.row_coefficients(u)
+        return (
+            operator.matvec(v),
+            operator.gram(),
+            operator.row_rmatvec(c),
+            operator.row_matvec(v),
+            operator.trace(),
+        )
+
+    compiled = run(lambda inputs: products(make(model, inputs, path, "categorical", WEIGHTS)))
+    for value, expected in zip(compiled(tf.constant(x)), products(reference), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-10, atol=1e-12)
+
+
+@each_path
+@pytest.mark.parametrize("metric", ["all", "chosen"])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_rows_first_used_in_a_loop_do_not_leak_out_of_it(model, x, path, metric, jit, rng):
+    c = rng.normal(size=B * (1 if metric == "chosen" else K))
+
+    @tf.function(jit_compile=jit)
+    def power(c):
+        operator = make(model, x, path, metric)
+
+        def step(index, c):
+            return index + 1, operator.row_matvec(operator.matvec(operator.row_rmatvec(c))) + operator.gram()[
+                0
+            ]
+
+        _, inside = tf.while_loop(lambda index, _: index < 2, step, (0, c))
+        return tf.linalg.matvec(operator.gram(), inside)
+
+    gram = make(model, x, path, metric).gram().numpy()
+    expected = c
+    for _ in range(2):
+        expected = gram @ gram @ expected + gram[0]
+    np.testing.assert_allclose(power(tf.constant(c)), gram @ expected, rtol=1e-9)
+
+
+@each_path
+def test_an_operator_made_in_a_compiled_training_loop_follows_the_parameters(mlp, x, path):
+    def train(model, steps):
+        variables = model.trainable_variables
+        for _ in tf.range(steps) if tf.inside_function() else range(steps):
+            operator = make(model, x, path, "chosen", WEIGHTS)
+            step = operator.matvec(operator.row_rmatvec(operator.row_coefficients(operator.outputs)))
+            for variable in variables:
+                variable.assign_sub(0.1 * tf.reshape(step[: variable.shape.num_elements()], variable.shape))
+        return operator_after(model, path)
+
+    def operator_after(model, path):
+        return make(model, x, path, "chosen").matvec(np.ones(num_parameters(model.trainable_variables)))
+
+    plain, compiled = mlp([D, H, K]), mlp([D, H, K])
+    before = operator_after(plain, path)
+    expected = train(plain, 3)
+    value = tf.function(train, jit_compile=True)(compiled, 3)
+
+    np.testing.assert_allclose(value, expected, rtol=1e-9)
+    assert np.abs(expected - before).max() > 1e-3
+    for a, b in zip(plain.trainable_variables, compiled.trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+@each_path
+def test_conjugate_gradients_of_tensorflow_take_the_operator(model, x, path, rng):
+    rhs = make(model, x, path).vjp(rng.normal(size=[B, K]))
+
+    @tf.function(jit_compile=True)
+    def solve(rhs):
+        operator = make(model, x, path)
+        return tf.linalg.experimental.conjugate_gradient(operator, rhs, tol=1e-9, max_iter=200).x
+
+    dense = make(model, x, path).to_dense()
+    np.testing.assert_allclose(tf.linalg.matvec(dense, solve(rhs)), rhs, atol=1e-6 * np.abs(rhs).max())
+
+
+@each_path
+def test_matmul_multiplies_every_column(model, x, path, rng):
+    operator = make(model, x, path)
+    dense = operator.to_dense().numpy()
+    columns = rng.normal(size=[len(dense), 3])
+
+    np.testing.assert_allclose(operator.matmul(columns), dense @ columns, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        operator.matmul(columns.T, adjoint_arg=True), dense @ columns, rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_allclose(operator.matvec(columns.T), columns.T @ dense, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(operator.adjoint().matvec(columns[:, 0]), dense @ columns[:, 0], rtol=1e-9)
+
+
+@each_path
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float16", 2e-2), ("bfloat16", 1e-1)])
+def test_lower_precisions_agree_with_float64(mlp, x, path, dtype, rtol, rng):
+    wide, narrow = mlp([D, H, K]), mlp([D, H, K], dtype=dtype)
+    expected = make(wide, x, path, "categorical", WEIGHTS)
+    operator = make(narrow, tf.cast(x, dtype), path, "categorical", WEIGHTS)
+    v = rng.normal(size=expected.shape[0])
+    c = rng.normal(size=B * K)
+    narrow_v, narrow_c = tf.cast(v, dtype), tf.cast(c, dtype)
+
+    assert operator.dtype == dtype
+    for value, reference in (
+        (operator.matvec(narrow_v), expected.matvec(v)),
+        (operator.gram(), expected.gram()),
+        (operator.row_rmatvec(narrow_c), expected.row_rmatvec(c)),
+        (operator.row_matvec(narrow_v), expected.row_matvec(v)),
+    ):
+        assert value.dtype == dtype
+        np.testing.assert_allclose(tf.cast(value, tf.float64), reference, atol=rtol * np.abs(reference).max())
+
+
+def test_keeps_the_parameters_it_was_made_at(mlp, x, rng):
+    model = mlp([D, H, K])
+    operator = make(model, x)
+    v = rng.normal(size=operator.shape[0])
+    before = operator.matvec(v)
+    model.trainable_variables[0].assign_add(tf.ones([D, H], tf.float64))
+
+    np.testing.assert_array_equal(operator.matvec(v), before)
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+_PEAK = """
+import ngrl
+import tensorflow as tf
+from ngrl.curvature import GaussNewton, num_parameters
+
+def status(key):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+def network(width):
+    dense = lambda size: tf.keras.layers.Dense(size, "tanh", kernel_initializer="zeros")
+    model = tf.keras.Sequential([dense(width), dense(width), dense(width // 5), dense(4)])
+    model.build([None, 8])
+    return model
+
+def product(model):
+    variables = model.trainable_variables
+    vector = tf.ones([num_parameters(variables)])
+    base = status("VmRSS")
+    open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew
+    GaussNewton(lambda inputs: model(inputs), variables, tf.ones([32, 8])).matvec(vector)
+    return (status("VmHWM") - base) / (4 * num_parameters(variables))
+
+product(network(16))
+print(product(network(2048)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_product_on_five_million_parameters_needs_few_vectors():
+    result = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True)
+    vectors = float(result.stdout.split()[-1])
+
+    # beside the weights and v: v cut up, the gradient in parts, and joined
+    assert 1 < vectors < 6
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+def test_bad_input_is_one_clear_error(model, x):
+    variables = model.trainable_variables
+    other = tf.Variable([1.0], dtype=tf.float32)
+    integer = tf.Variable([1], dtype=tf.int32)
+
+    def check(message, *args, **kwargs):
+        with pytest.raises(ValueError, match=message) as caught:
+            GaussNewton(*args, **kwargs)
+        assert "\n" not in str(caught.value)
+
+    check("variables is empty", model, [], x)
+    check("variables holds a variable twice", model, [variables[0], variables[0]], x)
+    check("share one dtype, got float32, float64", model, [*variables, other], x)
+    check("float dtype, got int32", model, [integer], x)
+    check(r"outputs of shape \[B, K\], got \(5,\)", lambda inputs: model(inputs)[:, 0], variables, x)
+    check(r"outputs of shape \[B, K\], got \(5, 1, 4\)", lambda inputs: model(inputs)[:, None], variables, x)
+    check("must return a tensor .* got a tuple", lambda inputs: (model(inputs), ()), variables, x)
+    check("batch sizes differ", lambda inputs: model(inputs)[:3], variables, x)
+    check(
+        "returned float32, the variables are float64", lambda i: tf.cast(model(i), tf.float32), variables, x
+    )
+    check("inputs hold no tensor", lambda inputs: model(x), variables, ())
+    check(r"chosen must have shape \[5\], got \(3,\)", model, variables, x, SquaredError(chosen=[0, 1, 2]))
+    check(r"outputs must be \[B, 2D\]", lambda i: model(i)[:, :3], variables, x, DiagonalGaussian())
+    check(r"weights must have shape \[5\], got \(3,\)", model, variables, x, weights=np.ones(3))
+    check(r"weights must have shape \[5\], got \(\)", model, variables, x, weights=1.0)
+    check("weights must not be negative, got -1.0", model, variables, x, weights=[1.0, 1.0, -1.0, 1.0, 1.0])
+    check("chunk_size must be at least 1", lambda i: model(i), variables, x, chunk_size=0)
+
+
+@each_path
+def test_vectors_of_another_shape_are_refused(model, x, path):
+    operator = make(model, x, path)
+
+    for method, shape in (
+        (operator.matvec, [7]),
+        (operator.jvp, [7]),
+        (operator.vjp, [B, K + 1]),
+        (operator.row_matvec, [7]),
+        (operator.row_rmatvec, [1]),
+        (operator.row_coefficients, [B]),
+    ):
+        with pytest.raises(ValueError, match="shape|Dimensions"):
+            method(tf.zeros(shape, tf.float64))
