@@ -12,7 +12,17 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _SUBPACKAGES = frozenset(
-    {"agents", "curvature", "environments", "losses", "networks", "optimizers", "replay", "solvers", "training"}
+    {
+        "agents",
+        "curvature",
+        "environments",
+        "losses",
+        "networks",
+        "optimizers",
+        "replay",
+        "solvers",
+        "training",
+    }
 )
 
 

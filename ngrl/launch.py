@@ -44,11 +44,22 @@ def build_parser() -> argparse.ArgumentParser:
         help="a setting that overrides the file's, e.g. 'run.num_env_steps=1000'; may be repeated",
     )
     add("--root_dir", metavar="DIR", help="the run's directory (default: runs/<gin file name>)")
-    add("--seed", type=int, metavar="N", help="seed of the run; the default directory's name then ends in -seedN")
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="seed of the run; the default directory's name then ends in -seedN",
+    )
     add("--noresume", action="store_true", help="start anew; an earlier run in the directory is moved aside")
     add("--noprogress", action="store_true", help="show no progress, only warnings and the result")
     add("--capture_video", action="store_true", help="save the first evaluation episode as video.gif")
-    add("--allow_gin_import", action="append", default=[], metavar="MODULE", help="let gin files import MODULE")
+    add(
+        "--allow_gin_import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="let gin files import MODULE",
+    )
     return parser
 
 
@@ -86,7 +97,7 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
         print(f"{name}: starting TensorFlow", file=output.terminal)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
-    from ngrl.training import configuration, configurables
+    from ngrl.training import configurables, configuration
     from ngrl.training import errors as known
     from ngrl.training.progress import Quiet, Terminal
     from ngrl.training.run_directory import move_aside

@@ -194,9 +194,7 @@ def test_lock_holds_what_setup_asks_for(setup_arguments, pins, python_version):
 
 def test_setup_refuses_pythons_that_tf_agents_cannot_run_on(setup_arguments):
     admitted = SpecifierSet(setup_arguments["python_requires"])
-    assert not {"3.9", "3.12", "3.13"} & {
-        version for version in ("3.9", "3.12", "3.13") if version in admitted
-    }
+    assert not {"3.9", "3.12", "3.13"} & {version for version in ("3.9", "3.12", "3.13") if version in admitted}
 
 
 def test_setup_packages_ngrl_and_nothing_else(setup_arguments):

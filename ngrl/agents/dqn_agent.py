@@ -4,16 +4,16 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
-
-from ngrl import losses
-from ngrl.agents.target_update import TargetUpdate
-from ngrl.curvature import DenseStack, GaussNewton, SquaredError
-from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import epsilon_greedy_policy, greedy_policy, q_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
+
+from ngrl import losses
+from ngrl.agents.target_update import TargetUpdate
+from ngrl.curvature import DenseStack, GaussNewton, SquaredError
+from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
 
 TdLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -94,7 +94,7 @@ class DqnAgent(tf_agent.TFAgent):
         self._fisher_outputs = fisher_outputs
         self._max_gradient_norm = max_gradient_norm
         self._reward_scale = reward_scale
-        self._target_network = None
+        self._target_network: Any = None
         if target_update is not None:
             self._target_network = q_network.copy(name="TargetQNetwork")
             self._target_network.create_variables(time_step_spec.observation)
@@ -128,9 +128,10 @@ class DqnAgent(tf_agent.TFAgent):
 
     def zero_extra(self) -> DqnExtra:
         """An all-zero `LossInfo.extra`, the start of an accumulator in a compiled loop."""
-        kind = NaturalGradientStats if isinstance(self._optimizer, NaturalGradient) else GradientStats
         zero = tf.zeros([])
-        return DqnExtra(zero, zero, kind(*[zero] * len(kind._fields)))
+        if isinstance(self._optimizer, NaturalGradient):
+            return DqnExtra(zero, zero, NaturalGradientStats(*[zero] * len(NaturalGradientStats._fields)))
+        return DqnExtra(zero, zero, GradientStats(*[zero] * len(GradientStats._fields)))
 
     def explore(self, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """ε-greedy actions [B] that depend on the arguments and the weights only (stateless, so it resumes exactly).
@@ -165,9 +166,7 @@ class DqnAgent(tf_agent.TFAgent):
             )
         return info
 
-    def _loss(
-        self, experience: Any, weights: tf.Tensor | None = None, training: bool = False
-    ) -> tf_agent.LossInfo:
+    def _loss(self, experience: Any, weights: tf.Tensor | None = None, training: bool = False) -> tf_agent.LossInfo:
         del training
         batch = self._batch(experience, weights)
         loss, _ = self._td(batch, self._q_network(batch.observation)[0])
@@ -200,9 +199,7 @@ class DqnAgent(tf_agent.TFAgent):
     def _natural_step(self, batch: _Batch) -> tf_agent.LossInfo:
         inputs = self._encode(batch.observation)
         metric = SquaredError(chosen=batch.action if self._fisher_outputs == "chosen" else None)
-        operator = GaussNewton(
-            self._forward, self._q_network.trainable_weights, inputs, metric, weights=batch.weights
-        )
+        operator = GaussNewton(self._forward, self._q_network.trainable_weights, inputs, metric, weights=batch.weights)
         with tf.GradientTape() as tape:
             tape.watch(operator.outputs)
             loss, chosen = self._td(batch, operator.outputs)

@@ -92,10 +92,7 @@ class DenseStack:
             raise ValueError("a dense stack needs at least one Dense layer")
         if len({variable.ref() for variable in self.variables}) != len(self.variables):
             raise ValueError("a dense stack can't share weights between layers")
-        if (
-            self._compute_dtypes | {variable.dtype.name for variable in self.variables}
-            != self._compute_dtypes
-        ):
+        if self._compute_dtypes | {variable.dtype.name for variable in self.variables} != self._compute_dtypes:
             raise ValueError("a dense stack computes in the dtype of its weights")
         if len(self._compute_dtypes) > 1:
             raise ValueError(f"a dense stack has one dtype, got {', '.join(sorted(self._compute_dtypes))}")

@@ -147,9 +147,7 @@ class GaussNewton(tf.linalg.LinearOperator):
         output_gradient = self._checked(output_gradient, self.outputs.shape, "output_gradient")
         # sqrt(w_i/Σw) L_i c_i = u_i
         c = self._metric.factor_solve(self.outputs, output_gradient)
-        return tf.reshape(
-            tf.math.divide_no_nan(c, _per_example(tf.sqrt(self._scale)) * tf.ones_like(c)), [-1]
-        )
+        return tf.reshape(tf.math.divide_no_nan(c, _per_example(tf.sqrt(self._scale)) * tf.ones_like(c)), [-1])
 
     def gram(self) -> tf.Tensor:
         """A Aᵀ: [n, n]."""
@@ -269,9 +267,7 @@ def _check_outputs(outputs: tf.Tensor, inputs: Any, dtype: tf.DType) -> None:
         raise ValueError("inputs hold no tensor")
     for leaf in leaves:
         if leaf.shape.rank == 0 or not leaf.shape[:1].is_compatible_with(outputs.shape[:1]):
-            raise ValueError(
-                f"forward returned outputs {outputs.shape} for inputs {leaf.shape}: batch sizes differ"
-            )
+            raise ValueError(f"forward returned outputs {outputs.shape} for inputs {leaf.shape}: batch sizes differ")
 
 
 def _normalise(weights: tf.Tensor | None, outputs: tf.Tensor) -> tf.Tensor:

@@ -196,15 +196,11 @@ class DiagonalGaussian(_DiagonalMetric):
 
     def check(self, outputs: tf.Tensor) -> None:
         if outputs.shape[-1] % 2:
-            raise ValueError(
-                f"outputs must be [B, 2D] for means and log standard deviations, got {outputs.shape}"
-            )
+            raise ValueError(f"outputs must be [B, 2D] for means and log standard deviations, got {outputs.shape}")
 
     def _root(self, outputs: tf.Tensor) -> tf.Tensor:
         _, log_std = tf.split(outputs, 2, axis=-1)
-        return tf.concat(
-            [tf.exp(-log_std), tf.fill(tf.shape(log_std), tf.sqrt(tf.cast(2, outputs.dtype)))], axis=-1
-        )
+        return tf.concat([tf.exp(-log_std), tf.fill(tf.shape(log_std), tf.sqrt(tf.cast(2, outputs.dtype)))], axis=-1)
 
 
 def _sum(values: tf.Tensor) -> tf.Tensor:

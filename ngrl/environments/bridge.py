@@ -217,9 +217,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         """
         episodes = self._vector.save()
         step = self._current_time_step
-        if (
-            step is None
-        ):  # a reset is due, so only the count of episodes matters, not the one a fault broke off
+        if step is None:  # a reset is due, so only the count of episodes matters, not the one a fault broke off
             episodes = [Episode(number, actions[:0]) for number, actions in episodes]
         state = {
             "seed": np.int64(self._seed),
@@ -272,9 +270,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
             raise ValueError(f"{self.env_id}: the state has no {', '.join(missing)}")
         lengths, numbers = (np.asarray(state[name], np.int64) for name in ("length", "episode"))
         if lengths.shape != (self.batch_size,) or numbers.shape != (self.batch_size,):
-            raise ValueError(
-                f"{self.env_id}: the state has {lengths.size} members, this has {self.batch_size}"
-            )
+            raise ValueError(f"{self.env_id}: the state has {lengths.size} members, this has {self.batch_size}")
         actions, dtype = np.asarray(state["actions"]), self.action_space.dtype
         shape = (int(lengths.sum()), *(self.action_space.shape or ()))
         if actions.shape != shape or actions.dtype != dtype:

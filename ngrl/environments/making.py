@@ -60,9 +60,7 @@ class MemberMaker:
 
     def member(self, index: int, *, raise_faults: bool) -> Callable[[], Member]:
         """A function that makes member `index`; it may be sent to another process."""
-        return functools.partial(
-            make_member, self._spec, self._kwargs, self.env_id, self._seed, index, raise_faults
-        )
+        return functools.partial(make_member, self._spec, self._kwargs, self.env_id, self._seed, index, raise_faults)
 
 
 def make(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:

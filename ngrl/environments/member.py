@@ -67,9 +67,7 @@ class Member(gymnasium.Wrapper):
         # After a restore to an episode's end the vector environment doesn't know that a reset is due.
         self._reset_due = False
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start the next episode with its own seed; `seed` is not used (`reseed` sets the run's)."""
         self._episode += 1
         self._begin()

@@ -32,9 +32,7 @@ class EnvpoolVector(VectorEnvironment):
         try:
             self._envpool = importlib.import_module("envpool")
         except ImportError as error:
-            raise ImportError(
-                "backend 'envpool' needs the package envpool: pip install 'ngrl[envs]'"
-            ) from error
+            raise ImportError("backend 'envpool' needs the package envpool: pip install 'ngrl[envs]'") from error
         known = self._envpool.list_all_envs()
         if env_id not in known:
             raise ValueError(unknown_env_id(env_id, known, "not among envpool's"))
@@ -49,9 +47,7 @@ class EnvpoolVector(VectorEnvironment):
         seeds = [episode_seed(seed, member, self._restarts) for member in range(self.num_envs)]
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", message=".*precision lowered by casting", module="gymnasium"
-                )
+                warnings.filterwarnings("ignore", message=".*precision lowered by casting", module="gymnasium")
                 self._pool = self._envpool.make(
                     self.env_id, env_type="gymnasium", num_envs=self.num_envs, seed=seeds, **self._kwargs
                 )
@@ -59,9 +55,7 @@ class EnvpoolVector(VectorEnvironment):
                 self.action_space = self._pool.action_space
         except Exception as error:
             settings = f" with {self._kwargs}" if self._kwargs else ""
-            raise ValueError(
-                f"{self.env_id} can't be made by envpool{settings}: {one_line(error)}"
-            ) from error
+            raise ValueError(f"{self.env_id} can't be made by envpool{settings}: {one_line(error)}") from error
 
     def reset(self) -> Any:
         """See VectorEnvironment."""

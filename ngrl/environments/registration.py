@@ -19,9 +19,7 @@ def register() -> None:
     _register("ngrl/IdentityBox-v0", "toy:IdentityBox", 20)
 
 
-def _register(
-    env_id: str, entry_point: str, max_episode_steps: int, reward_threshold: float | None = None
-) -> None:
+def _register(env_id: str, entry_point: str, max_episode_steps: int, reward_threshold: float | None = None) -> None:
     if env_id not in gymnasium.registry:
         gymnasium.register(
             env_id,

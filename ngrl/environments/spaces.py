@@ -30,18 +30,14 @@ def observation_spec(space: spaces.Space, env_id: str) -> Any:
 
 def _observation_spec(space: spaces.Space, env_id: str, name: str) -> Any:
     if isinstance(space, spaces.Dict) and space.spaces:
-        return {
-            key: _observation_spec(part, env_id, f"{name}[{key!r}]") for key, part in space.spaces.items()
-        }
+        return {key: _observation_spec(part, env_id, f"{name}[{key!r}]") for key, part in space.spaces.items()}
     if isinstance(space, spaces.Discrete):
         return _discrete_spec(space, first=_integer(space.start), name=name)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return array_spec.ArraySpec(space.shape, np.float32, name=name)
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
         return array_spec.BoundedArraySpec(space.shape, space.dtype, space.low, space.high, name=name)
-    raise ValueError(
-        f"{env_id}: {name} space {_text(space)} is not supported; ngrl takes Box, Discrete and Dict"
-    )
+    raise ValueError(f"{env_id}: {name} space {_text(space)} is not supported; ngrl takes Box, Discrete and Dict")
 
 
 def action_spec(space: spaces.Space, env_id: str) -> array_spec.BoundedArraySpec:

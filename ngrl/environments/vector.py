@@ -140,7 +140,6 @@ class SyncVector(GymnasiumVector):
 def _stack(space: spaces.Space, observations: list[Any]) -> Any:
     if isinstance(space, spaces.Dict):
         return {
-            key: _stack(part, [observation[key] for observation in observations])
-            for key, part in space.spaces.items()
+            key: _stack(part, [observation[key] for observation in observations]) for key, part in space.spaces.items()
         }
     return np.stack([np.asarray(observation, dtype=space.dtype) for observation in observations])

@@ -106,16 +106,12 @@ class WorkerVector(GymnasiumVector):
             problem = f"no answer within {self._timeout:g} s; its process was ended"
             raise EnvironmentFault(self.env_id, silent, None, problem) from error
         except ClosedEnvironmentError as error:
-            raise EnvironmentFault(
-                self.env_id, None, None, "its worker processes have ended: load it anew"
-            ) from error
+            raise EnvironmentFault(self.env_id, None, None, "its worker processes have ended: load it anew") from error
         except (EOFError, OSError) as error:
             member, code = self._find_dead()
             self._vector.closed = True
             self._end(0.0)
-            raise EnvironmentFault(
-                self.env_id, member, None, f"its process ended with exit code {code}"
-            ) from error
+            raise EnvironmentFault(self.env_id, member, None, f"its process ended with exit code {code}") from error
 
     def _find_dead(self) -> tuple[int | None, int | None]:
         deadline = time.monotonic() + 1.0  # a pipe may break a moment before its process is gone

@@ -1,11 +1,11 @@
 """Rules that set the damping λ of `(F + λI) x = g` from step to step."""
 
 import abc
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-Schedule = tf.keras.optimizers.schedules.LearningRateSchedule
+Schedule: TypeAlias = tf.keras.optimizers.schedules.LearningRateSchedule
 
 
 class DampingRule(abc.ABC):

@@ -65,6 +65,9 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
     Call `apply_natural_gradient` or, where the gradient with respect to the network's outputs is at hand,
     `apply_output_gradient`: with the `Dual` solver it never forms g and costs about as much as a plain gradient step.
 
+    Keras' options that change single variables' gradients or weights (`clipnorm`, `weight_decay`, ...) would bend the
+    joint solve, and are not taken: bound the step with `damping` and `max_kl`.
+
     A step whose loss, gradient, curvature product or solution is not finite is skipped: every weight and slot stays
     as it was, and the stats say why.
 
@@ -79,8 +82,6 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
 
     Raises:
       ValueError: A number is out of its range or of the wrong kind.
-      TypeError: A Keras option is given that would change single variables' gradients or weights (`clipnorm`,
-        `weight_decay`, ...) and so bend the joint solve.
     """
 
     def __init__(
@@ -92,13 +93,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         momentum: float = 0.0,
         scale_by_gradient_norm: bool = False,
         name: str = "NaturalGradient",
-        **unsupported: Any,
     ):
-        if unsupported:
-            raise TypeError(
-                f"NaturalGradient does not take {', '.join(sorted(unsupported))}: "
-                "it solves for all variables together; use damping and max_kl to bound the step"
-            )
         if max_kl is not None and not max_kl > 0:
             raise ValueError(f"max_kl must be positive or None, got {max_kl}")
         if not 0 <= momentum < 1:
@@ -106,7 +101,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         super().__init__(name=name, jit_compile=False)
         if isinstance(solver, dict):
             solver = tf.keras.utils.deserialize_keras_object(solver)
-        self.solver = solvers.Dual() if solver is None else solver
+        self.solver: Any = solvers.Dual() if solver is None else solver
         self.damping_rule = damping_rules.get(damping)
         self.max_kl = None if max_kl is None else float(max_kl)
         self.momentum = float(momentum)

@@ -107,7 +107,11 @@ class UniformReplayBuffer:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything later draws depend on: arrays (the filled part only) and plain JSON values."""
         arrays = {f"leaf_{i}": stored[: self._size] for i, stored in enumerate(self._storage)}
-        values = {"cursor": self._cursor, "size": self._size, "generator": self._generator.bit_generator.state}
+        values = {
+            "cursor": self._cursor,
+            "size": self._size,
+            "generator": self._generator.bit_generator.state,
+        }
         return arrays, values
 
     def restore(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:

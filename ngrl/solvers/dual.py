@@ -88,7 +88,11 @@ class Dual(Solver):
         gram = _gram_operator(operator)
         solution, gram_dual = self.solver.solve_with_product(gram, coefficients, damping)
         value = operator.row_rmatvec(solution.value)
-        return DualSolution(value, solution.value, gram_dual, solution.result, solution.stats)
+        # NaN in a row reaches x even when z = 0.
+        is_finite = tf.reduce_all(tf.math.is_finite(value))
+        value = tf.where(is_finite, value, tf.zeros_like(value))
+        result = tf.where(is_finite, solution.result, int(Result.BREAKDOWN))
+        return DualSolution(value, solution.value, gram_dual, result, solution.stats)
 
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """`x = (b - Aᵀ (AAᵀ + λI)⁻¹ A b) / λ`.

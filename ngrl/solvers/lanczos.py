@@ -91,9 +91,7 @@ def left_reflection(last: LeftReflection, step: Lanczos) -> tuple[LeftReflection
     return LeftReflection(cosine, sine, delta_next, epsilon_next, sine * last.phi), column
 
 
-def minres_direction(
-    column: LeftColumn, v: tf.Tensor, direction_before: tf.Tensor, direction: tf.Tensor
-) -> tf.Tensor:
+def minres_direction(column: LeftColumn, v: tf.Tensor, direction_before: tf.Tensor, direction: tf.Tensor) -> tf.Tensor:
     """`d_k = (v_k - ε_k d_{k-2} - δ_k d_{k-1}) / γ_k`, from `D_k R_k = V_k`."""
     numerator = v - column.epsilon * direction_before - column.delta * direction
     return tf.math.divide_no_nan(numerator, column.gamma)

@@ -61,9 +61,7 @@ def seems_inconsistent(root: tf.Tensor, phi: tf.Tensor, operator_norm: tf.Tensor
     return (root <= accuracy * operator_norm) & (phi > 10 * accuracy)
 
 
-def is_least_squares(
-    left: LeftReflection, column: LeftColumn, operator_norm: tf.Tensor, rtol: float
-) -> tf.Tensor:
+def is_least_squares(left: LeftReflection, column: LeftColumn, operator_norm: tf.Tensor, rtol: float) -> tf.Tensor:
     """Whether `||A r|| <= rtol ||A|| ||r||` for r = r_{k-1}: then no x has a smaller residual.
 
     Unless step k makes the residual small after all, when A is just ill-conditioned. That isn't believed at

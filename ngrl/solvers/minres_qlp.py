@@ -53,7 +53,7 @@ class _Estimates(NamedTuple):
     """Norms of the operator and of the solution, from the recurrences (CPS, section 4)."""
 
     operator_norm: tf.Tensor
-    smallest_gamma: tf.Tensor
+    smallest_gamma: tf.Tensor  # the smallest diagonal entry of L so far
     condition: tf.Tensor
     solution_norm: tf.Tensor
 
@@ -85,7 +85,7 @@ class MinresQLP(Solver):
       LEAST_SQUARES at `||A r|| <= rtol ||A|| ||r||` (rtol at least 100 eps): the system is inconsistent;
       MAX_CONDITION where the estimated condition number of A + λI would exceed `max_condition`;
       MAX_NORM where ||x|| would exceed `max_norm`;
-      EIGENVECTOR at `eps ||A|| ||x|| >= ||b||`: b is nothing beside A x, whose rounding it equals;
+      EIGENVECTOR at `eps ||A|| ||x|| >= ||b|| / 10`: rounding in A x would hide b;
       MAX_ITERATIONS; BREAKDOWN when a product isn't finite.
 
     With LEAST_SQUARES the last diagonal entry of L counts as zero and the value leaves out the direction that
@@ -223,7 +223,7 @@ class MinresQLP(Solver):
         """The stopping rules; later ones overrule."""
         dtype = problem.rhs.dtype
         rounding = eps(dtype) * estimates.operator_norm * estimates.solution_norm
-        result = tf.where(rounding >= 1, int(Result.EIGENVECTOR), RUNNING)
+        result = tf.where(rounding >= 0.1, int(Result.EIGENVECTOR), RUNNING)
         is_converged = left.phi <= tf.maximum(rounding + eps(dtype), effective_rtol(self.rtol, dtype))
         result = tf.where((result == RUNNING) & is_converged, int(Result.CONVERGED), result)
         if self.max_norm is not None:
@@ -233,7 +233,7 @@ class MinresQLP(Solver):
         result = tf.where(estimates.condition > max_condition, int(Result.MAX_CONDITION), result)
         is_best = is_least_squares(left, column, estimates.operator_norm, self.rtol)
         is_orthogonal = seems_inconsistent(column.root, last.left.phi, estimates.operator_norm)
-        is_best |= is_orthogonal & ((rounding >= 1) | (estimates.condition > max_condition))
+        is_best |= is_orthogonal & ((rounding >= 0.1) | (estimates.condition > max_condition))
         return tf.where(is_best, int(Result.LEAST_SQUARES), result)
 
     def _transition_condition(self, dtype: tf.DType) -> float:
@@ -264,14 +264,16 @@ def _start(problem: Problem) -> _State:
 
 
 def _estimate(state: _State, right: Right, column: LeftColumn) -> _Estimates:
-    """||A|| and the condition number from the diagonal of L, ||x_k|| = ||u_k|| (CPS, section 4)."""
-    last = state.estimates
-    infinity = tf.ones_like(right.gamma) * np.inf
-    # Columns before the first don't count.
-    smallest = tf.minimum(last.smallest_gamma, tf.abs(right.gamma))
+    """||A|| and the condition number from the diagonal of L, ||x_k|| = ||u_k|| (CPS, section 4).
+
+    The first steps lack diagonal entries (they are 0 here), and one that is left out is infinite.
+    """
+    infinity = tf.constant(np.inf, right.gamma.dtype)
+    smallest = tf.minimum(state.estimates.smallest_gamma, tf.abs(right.gamma))
     smallest = tf.minimum(smallest, tf.where(state.iteration >= 1, right.gamma_before, infinity))
     smallest = tf.minimum(smallest, tf.where(state.iteration >= 2, right.gamma_final, infinity))
-    norm = tf.maximum(last.operator_norm, column.norm)
+    norm = tf.maximum(state.estimates.operator_norm, column.norm)
+    norm = tf.maximum(norm, tf.maximum(right.gamma_final, right.gamma_before))
     condition = tf.where(smallest > 0, tf.maximum(norm / smallest, 1), infinity)
     return _Estimates(
         operator_norm=norm,
@@ -281,9 +283,7 @@ def _estimate(state: _State, right: Right, column: LeftColumn) -> _Estimates:
     )
 
 
-def _next_vectors(
-    state: _State, column: LeftColumn, right: Right, advances: tf.Tensor, is_qlp: tf.Tensor
-) -> Vectors:
+def _next_vectors(state: _State, column: LeftColumn, right: Right, advances: tf.Tensor, is_qlp: tf.Tensor) -> Vectors:
     """The vectors after step k: as they were, or by the rule of the phase."""
     phase = tf.where(is_qlp, tf.where(state.qlp_iterations > 0, 3, 2), 1)
     vectors = tf.switch_case(

@@ -72,9 +72,7 @@ def right_reflections(last: Right, column: LeftColumn) -> Right:
         last.tau_before - last.eta_before * last.mu_final_before - last.theta_before * last.mu_final,
         gamma_final,
     )
-    mu_before = tf.math.divide_no_nan(
-        last.tau - last.eta * last.mu_final - theta_before * mu_final, gamma_before
-    )
+    mu_before = tf.math.divide_no_nan(last.tau - last.eta * last.mu_final - theta_before * mu_final, gamma_before)
     mu = tf.math.divide_no_nan(column.tau - eta * mu_final - theta * mu_before, gamma)
     return Right(
         cosine_2=cosine_2,

@@ -56,7 +56,7 @@ class MinresQLPStats(NamedTuple):
       residual: As in `SolverStats`.
       qlp_iterations: How many of the iterations were made in the QLP phase; int32 scalar.
       operator_norm: Estimate of `||A + λI||` from below.
-      condition: Estimate of the condition number of A + λI (of its non-null part) from below.
+      condition: Estimate of the condition number of A + λI, of its non-null part if it is singular.
       solution_norm: Estimate of `||x||` from the recurrence.
     """
 
@@ -193,9 +193,7 @@ def _problem(operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float 
     return Problem(operator, damping, tf.math.divide_no_nan(scaled, norm), largest * norm)
 
 
-def _checked_solution(
-    problem: Problem, value: tf.Tensor, result: tf.Tensor, stats: Any
-) -> tuple[Solution, tf.Tensor]:
+def _checked_solution(problem: Problem, value: tf.Tensor, result: tf.Tensor, stats: Any) -> tuple[Solution, tf.Tensor]:
     """Computes the residual of what a solver found, and scales it back to the caller's right-hand side."""
     product = problem.product(value)
     # r = b̂ - A y - λ y; not finite as soon as anything in b̂, y or A y isn't.
@@ -256,9 +254,7 @@ def check_number(name: str, value: Any, minimum: float, *, inclusive: bool = Tru
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
     if value < minimum or (value == minimum and not inclusive):
-        raise ValueError(
-            f"{name} must be {'at least' if inclusive else 'more than'} {minimum}, got {value!r}"
-        )
+        raise ValueError(f"{name} must be {'at least' if inclusive else 'more than'} {minimum}, got {value!r}")
     return float(value)
 
 

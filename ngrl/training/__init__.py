@@ -3,11 +3,11 @@
 from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
 from ngrl.training.evaluation import EvaluationResult, evaluate
+from ngrl.training.experiment import Result, run
 from ngrl.training.exploration import ExponentialEpsilon, LinearEpsilon
 from ngrl.training.export import PolicyError, export_policy, load_policy
 from ngrl.training.metrics import Episode, EpisodeStatistics
 from ngrl.training.off_policy import NonFiniteError, OffPolicyLoop
-from ngrl.training.experiment import Result, run
 from ngrl.training.run_directory import RunDirectory, RunDirectoryError
 from ngrl.training.stopping import Interrupted
 

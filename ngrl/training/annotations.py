@@ -147,11 +147,7 @@ def describe(annotation: Any) -> str:
     if inspect.isclass(target):
         if issubclass(target, enum.Enum):
             return f"one of {', '.join(f'{target.__name__}.{member.name}' for member in target)}"
-        return (
-            target.__name__
-            if not arguments
-            else f"{target.__name__} of {' to '.join(map(describe, arguments))}"
-        )
+        return target.__name__ if not arguments else f"{target.__name__} of {' to '.join(map(describe, arguments))}"
     return str(annotation).replace("typing.", "")
 
 
@@ -230,9 +226,7 @@ def _hands_over(function_or_class: Any, target: type, annotation: Any) -> bool:
         return callable(function_or_class)
     if target is type:
         bases = [base for base in typing.get_args(annotation) if inspect.isclass(base)]
-        return inspect.isclass(function_or_class) and all(
-            issubclass(function_or_class, base) for base in bases
-        )
+        return inspect.isclass(function_or_class) and all(issubclass(function_or_class, base) for base in bases)
     if _is_protocol(target):
         # A function, or a class as a factory, can only be what a protocol for callables asks for.
         return any("__call__" in vars(base) for base in target.__mro__)

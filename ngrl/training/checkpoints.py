@@ -45,9 +45,7 @@ class CheckpointStore:
       ValueError: `keep` is not positive.
     """
 
-    def __init__(
-        self, folder: Path, trackable: Any, keep: int = 2, warn: Callable[[str], None] = lambda line: None
-    ):
+    def __init__(self, folder: Path, trackable: Any, keep: int = 2, warn: Callable[[str], None] = lambda line: None):
         if keep < 1:
             raise ValueError(f"keep must be positive, got {keep}")
         self._folder = folder

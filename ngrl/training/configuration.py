@@ -34,9 +34,7 @@ __all__ = ["ConfigurationError", "bindings", "describe", "one_line", "operative_
 _locations: dict[Key, str] = {}
 
 
-def parse(
-    gin_files: Sequence[str], gin_bindings: Sequence[str], allow_gin_import: Sequence[str] = ()
-) -> None:
+def parse(gin_files: Sequence[str], gin_bindings: Sequence[str], allow_gin_import: Sequence[str] = ()) -> None:
     """Reads gin files and then single bindings into gin's configuration; later ones win.
 
     The configuration isn't locked afterwards: some modules register with gin when they are first imported.
@@ -115,9 +113,7 @@ class _Unresolved(Exception):
 
 def _check_macros(reader: Reader, in_force: dict[Key, Binding]) -> None:
     """Refuses macros that nothing uses: most are misspelt, or parameters without their configurable."""
-    bound_before = gin_config.iterate_references(
-        gin_config._CONFIG, to=gin_config.get_configurable("gin.macro")
-    )
+    bound_before = gin_config.iterate_references(gin_config._CONFIG, to=gin_config.get_configurable("gin.macro"))
     used = reader.delegate.macros.union("/".join(reference.scopes) for reference in bound_before)
     for binding in reader.bindings:
         if binding.key[1] != MACRO or binding.name in used:
@@ -134,9 +130,7 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     except _Unresolved as error:
         raise ConfigurationError(f"{binding.where}: {error.args[0]}") from None
     if value is gin.REQUIRED:
-        raise ConfigurationError(
-            f"{binding.where}: {binding.name} still needs a value in place of %gin.REQUIRED"
-        )
+        raise ConfigurationError(f"{binding.where}: {binding.name} still needs a value in place of %gin.REQUIRED")
     _, selector, name = binding.key
     if selector == MACRO:
         return
@@ -146,9 +140,7 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     if annotations.fits(value, annotation) or (parameter and repr(parameter.default) == repr(value)):
         return
     origin = f" (through {binding.value})" if _is_macro(binding.value) else ""
-    raise ConfigurationError(
-        f"{binding.where}: {binding.name} {annotations.explain(value, annotation)}{origin}"
-    )
+    raise ConfigurationError(f"{binding.where}: {binding.name} {annotations.explain(value, annotation)}{origin}")
 
 
 def _resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] = ()) -> Any:
@@ -211,9 +203,7 @@ def _location_in_message(name: str, message: str) -> str | None:
         bound = gin_config._CONFIG.get((scope, selector), {})
         if parameter not in bound or selector.split(".")[-1] != name:
             continue
-        quoted = isinstance(bound[parameter], str) and re.search(
-            rf"['\"`]{re.escape(bound[parameter])}['\"`]", message
-        )
+        quoted = isinstance(bound[parameter], str) and re.search(rf"['\"`]{re.escape(bound[parameter])}['\"`]", message)
         if quoted or re.search(rf"\b{parameter}\b", message):
             return where
     return None

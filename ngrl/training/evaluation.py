@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
-from ngrl import environments
 from tf_agents.trajectories import time_step as ts
+
+from ngrl import (
+    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
+    environments,
+)
 
 # Evaluation episodes must not be the training ones: their seeds start far from any run's seed.
 EVALUATION_SEED_OFFSET = 1_000_003
@@ -108,9 +110,7 @@ def describe_specs(environment: environments.GymnasiumEnvironment) -> dict[str, 
     }
 
 
-def _check_specs(
-    env_id: str, environment: environments.GymnasiumEnvironment, expected: dict[str, Any] | None
-) -> None:
+def _check_specs(env_id: str, environment: environments.GymnasiumEnvironment, expected: dict[str, Any] | None) -> None:
     present = describe_specs(environment)
     for part in ("observation", "action"):
         if expected is not None and expected[part] != present[part]:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import tensorflow as tf
+from tf_agents.specs import tensor_spec
 
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
-from ngrl import environments
+from ngrl import (
+    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
+    environments,
+)
 from ngrl.training.checkpoints import CheckpointStore, LoopState
 from ngrl.training.evaluation import describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
@@ -18,7 +21,6 @@ from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summar
 from ngrl.training.progress import Progress, Quiet
 from ngrl.training.run_directory import RunDirectory, write_json
 from ngrl.training.stopping import Interrupted, StopRequest
-from tf_agents.specs import tensor_spec
 
 
 class Loop(Protocol):
@@ -135,9 +137,7 @@ def run(
             return Result(final)
 
 
-def _check_lengths(
-    num_env_steps: int | None, num_episodes: int | None, log_every: int, checkpoint_every: int
-) -> None:
+def _check_lengths(num_env_steps: int | None, num_episodes: int | None, log_every: int, checkpoint_every: int) -> None:
     if num_env_steps is None and num_episodes is None:
         raise ValueError("a run needs num_env_steps or num_episodes")
     for name, value in (
@@ -198,9 +198,7 @@ class Training:
         self._progress.note(f"resuming at {self._loop.statistics.env_steps:,} environment steps")
         return run_values["csv_size"]
 
-    def train(
-        self, num_env_steps: int | None, num_episodes: int | None, log_every: int, checkpoint_every: int
-    ) -> None:
+    def train(self, num_env_steps: int | None, num_episodes: int | None, log_every: int, checkpoint_every: int) -> None:
         """Run the loop until a limit is reached. Interrupted, it leaves a checkpoint."""
         loop, statistics = self._loop, self._loop.statistics
         self._progress.start(num_env_steps, num_episodes, statistics.env_steps, statistics.episodes)
@@ -230,9 +228,7 @@ class Training:
         first = statistics.episodes - len(finished) + 1
         for number, (episode_return, length) in enumerate(finished, start=first):
             self._episode_log.write(
-                Episode(
-                    number, statistics.env_steps, self._loop.train_steps, episode_return, length, self._wall
-                )
+                Episode(number, statistics.env_steps, self._loop.train_steps, episode_return, length, self._wall)
             )
 
     def _log(self) -> None:

@@ -7,18 +7,44 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tf_agents.policies import policy_saver, tf_policy
+from tf_agents.trajectories import time_step as ts
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.training.evaluation import Actor
 from ngrl.training.run_directory import write_json
-from tf_agents.policies import policy_saver, tf_policy
-from tf_agents.trajectories import time_step as ts
 
 _SIDECAR = "ngrl_policy.json"
 
 
 class PolicyError(RuntimeError):
     """A policy can't be loaded; the message is one line."""
+
+
+class _ActionsOnly(tf_policy.TFPolicy):
+    """A policy that offers its actions and not their distribution.
+
+    `PolicySaver` would store the distribution's type, and a SavedModel that names a TensorFlow Probability type
+    can't be loaded without that library.
+    """
+
+    def __init__(self, policy: tf_policy.TFPolicy):
+        super().__init__(
+            policy.time_step_spec,
+            policy.action_spec,
+            policy_state_spec=policy.policy_state_spec,
+            info_spec=policy.info_spec,
+        )
+        self._wrapped = policy
+
+    def _variables(self) -> Any:
+        return self._wrapped.variables()
+
+    def _action(self, time_step: ts.TimeStep, policy_state: Any, seed: Any) -> Any:
+        return self._wrapped.action(time_step, policy_state, seed)
+
+    def _distribution(self, time_step: ts.TimeStep, policy_state: Any) -> Any:
+        raise TypeError("an exported policy offers actions, not their distribution")
 
 
 def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[str, Any]) -> None:
@@ -29,7 +55,7 @@ def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[st
     """
     temporary = folder.with_name(f"{folder.name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
-    policy_saver.PolicySaver(policy, batch_size=None).save(str(temporary))
+    policy_saver.PolicySaver(_ActionsOnly(policy), batch_size=None).save(str(temporary))
     write_json(temporary / _SIDECAR, description)
     if folder.exists():
         shutil.rmtree(folder)

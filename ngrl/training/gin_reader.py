@@ -241,9 +241,7 @@ def _binding(statement: config_parser.BindingStatement, where: str) -> Binding:
 def constructor(info: Any) -> Callable[..., Any]:
     """The function whose parameters a configurable takes."""
     target = info.wrapped
-    return inspect.unwrap(
-        gin_config._find_class_construction_fn(target) if inspect.isclass(target) else target
-    )
+    return inspect.unwrap(gin_config._find_class_construction_fn(target) if inspect.isclass(target) else target)
 
 
 def _signature(info: Any) -> inspect.Signature:

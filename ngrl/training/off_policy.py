@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+from tf_agents.trajectories import policy_step, time_step, trajectory
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.optimizers import SkipCause
@@ -11,7 +12,6 @@ from ngrl.replay import Transition, UniformReplayBuffer
 from ngrl.training.checkpoints import LoopState
 from ngrl.training.exploration import EpsilonSchedule, ExponentialEpsilon
 from ngrl.training.metrics import EpisodeStatistics
-from tf_agents.trajectories import policy_step, time_step, trajectory
 
 
 class OffPolicyAgent(Protocol):
@@ -212,9 +212,7 @@ class OffPolicyLoop:
         values["Losses/td_loss"] = float(loss)
         values["Losses/td_error"] = float(extra.td_error)
         values["ngrl/q_mean"] = float(extra.q_mean)
-        values.update(
-            {f"ngrl/{tag}": float(value) for tag, value in stats.items() if not tag.startswith("skip")}
-        )
+        values.update({f"ngrl/{tag}": float(value) for tag, value in stats.items() if not tag.startswith("skip")})
         return values
 
     def state(self) -> LoopState:

@@ -115,7 +115,12 @@ def test_plain_step_equals_tf_agents_own_agent(double_q):
     network = networks.QNetwork(OBSERVATION, 2, (5,), seed=1)
     kind = stock.DdqnAgent if double_q else stock.DqnAgent
     theirs = kind(
-        SPEC, ACTION, network, tf.keras.optimizers.Adam(0.01), target_update_period=2, gamma=0.9,
+        SPEC,
+        ACTION,
+        network,
+        tf.keras.optimizers.Adam(0.01),
+        target_update_period=2,
+        gamma=0.9,
         train_step_counter=tf.Variable(0, dtype=tf.int64),
     )
     theirs.initialize()

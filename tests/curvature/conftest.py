@@ -26,9 +26,7 @@ def rng():
 def build_mlp(sizes, activation="tanh", use_bias=True, dtype="float64", seed=0):
     """A `tf.keras.Sequential` of Dense layers, the last one linear, with random weights and biases."""
     layers = [
-        tf.keras.layers.Dense(
-            size, activation if index < len(sizes) - 2 else None, use_bias=use_bias, dtype=dtype
-        )
+        tf.keras.layers.Dense(size, activation if index < len(sizes) - 2 else None, use_bias=use_bias, dtype=dtype)
         for index, size in enumerate(sizes[1:])
     ]
     model = tf.keras.Sequential([tf.keras.layers.InputLayer([sizes[0]], dtype=dtype), *layers])
@@ -79,7 +77,7 @@ def batch_jacobian():
     """J [B, K, P] of any network by reverse mode, one output of the whole batch after another."""
 
     def jacobian(forward, variables, inputs):
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             outputs = forward(inputs)
         parts = tape.jacobian(
             outputs,
@@ -88,9 +86,7 @@ def batch_jacobian():
             experimental_use_pfor=False,
         )
         shape = [*outputs.shape, -1]
-        return np.concatenate(
-            [tf.reshape(tf.convert_to_tensor(part), shape).numpy() for part in parts], axis=-1
-        )
+        return np.concatenate([tf.reshape(tf.convert_to_tensor(part), shape).numpy() for part in parts], axis=-1)
 
     return jacobian
 

@@ -73,9 +73,7 @@ def test_mean_gradient_lies_in_the_row_space(model, inputs, negative_log_likelih
     operator = EmpiricalFisher(negative_log_likelihood, model.trainable_variables, inputs, WEIGHTS)
     coefficients = operator.row_coefficients((WEIGHTS / WEIGHTS.sum())[:, None])
 
-    np.testing.assert_allclose(
-        operator.row_rmatvec(coefficients), WEIGHTS @ gradients / WEIGHTS.sum(), rtol=1e-9
-    )
+    np.testing.assert_allclose(operator.row_rmatvec(coefficients), WEIGHTS @ gradients / WEIGHTS.sum(), rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +82,4 @@ def test_mean_gradient_lies_in_the_row_space(model, inputs, negative_log_likelih
 )
 def test_losses_must_be_one_per_example(model, inputs, negative_log_likelihood, reduce, got):
     with pytest.raises(ValueError, match=rf"losses of shape \[B\], {got}"):
-        EmpiricalFisher(
-            lambda batch: reduce(negative_log_likelihood(batch)), model.trainable_variables, inputs
-        )
+        EmpiricalFisher(lambda batch: reduce(negative_log_likelihood(batch)), model.trainable_variables, inputs)

@@ -23,9 +23,7 @@ def conv_with_shared_layer():
 
 def assert_operator_is(operator, jacobian, metric=None, rtol=1e-9):
     """Compare every product with J [B, K, P], for F = mean of J_iᵀ J_i or of its chosen rows."""
-    rows = (
-        jacobian if metric is None else np.take_along_axis(jacobian, metric.chosen.numpy()[:, None, None], 1)
-    )
+    rows = jacobian if metric is None else np.take_along_axis(jacobian, metric.chosen.numpy()[:, None, None], 1)
     a = rows.reshape(-1, rows.shape[-1]) / np.sqrt(len(jacobian))
     v, c = np.cos(np.arange(a.shape[1])), np.sin(np.arange(a.shape[0]))
     z = np.cos(np.arange(jacobian[..., 0].size)).reshape(jacobian.shape[:2])
@@ -77,9 +75,7 @@ def test_chunks_of_any_size_give_the_same_rows(conv_with_shared_layer, chunk_siz
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
-def test_gram_of_more_rows_than_fit_is_formed_in_panels(
-    conv_with_shared_layer, jit, batch_jacobian, rng, monkeypatch
-):
+def test_gram_of_more_rows_than_fit_is_formed_in_panels(conv_with_shared_layer, jit, batch_jacobian, rng, monkeypatch):
     monkeypatch.setattr(ngrl.curvature.jacobian, "_MATRIX_BYTES", 1)
     model = conv_with_shared_layer
     variables, x = model.trainable_variables, rng.normal(size=[B, 7, 7, 2])

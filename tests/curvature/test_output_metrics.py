@@ -65,9 +65,7 @@ def y(request, rng):
 def test_matvec_is_the_closed_form_matrix(metric, dense, y, rng):
     u = rng.normal(size=[BATCH, OUTPUTS])
 
-    np.testing.assert_allclose(
-        metric.matvec(tf.constant(y), u), np.einsum("bkl,bl->bk", dense(y), u), rtol=1e-12
-    )
+    np.testing.assert_allclose(metric.matvec(tf.constant(y), u), np.einsum("bkl,bl->bk", dense(y), u), rtol=1e-12)
 
 
 @all_metrics
@@ -84,9 +82,7 @@ def test_factor_products_agree_with_the_factor(metric, dense, y, rng):
     u, r = rng.normal(size=[BATCH, OUTPUTS]), rng.normal(size=[BATCH, metric.num_rows(OUTPUTS)])
 
     np.testing.assert_allclose(metric.factor_rmatvec(tf.constant(y), u), np.einsum("brk,bk->br", factor, u))
-    np.testing.assert_allclose(
-        metric.factor_matvec(tf.constant(y), r), np.einsum("brk,br->bk", factor, r), atol=1e-14
-    )
+    np.testing.assert_allclose(metric.factor_matvec(tf.constant(y), r), np.einsum("brk,br->bk", factor, r), atol=1e-14)
 
 
 @all_metrics

@@ -158,9 +158,7 @@ class Forgetful(gymnasium.Env):
 
 def needs_a_package(**kwargs):
     """An environment's maker whose dependency is missing."""
-    raise gymnasium.error.DependencyNotInstalled(
-        'MuJoCo is not installed, run `pip install "gymnasium[mujoco]"`'
-    )
+    raise gymnasium.error.DependencyNotInstalled('MuJoCo is not installed, run `pip install "gymnasium[mujoco]"`')
 
 
 def register():

@@ -14,10 +14,7 @@ FIRST, MID, LAST = 0, 1, 2
 def observe(env, actions):
     """(step_type, reward, discount, observation) of member 0 for each action."""
     steps = [env.step(np.array(action)) for action in actions]
-    return [
-        (int(s.step_type[0]), float(s.reward[0]), float(s.discount[0]), s.observation[0].tolist())
-        for s in steps
-    ]
+    return [(int(s.step_type[0]), float(s.reward[0]), float(s.discount[0]), s.observation[0].tolist()) for s in steps]
 
 
 @pytest.mark.parametrize("backend", ["sync", "async"])
@@ -35,9 +32,7 @@ def test_end_of_episode_keeps_last_observation_and_is_followed_by_a_reset(
     load, backend, terminated, truncated, truncation_is_terminal, discount
 ):
     script = [(1.0, False, False), (7.0, terminated, truncated)]
-    env = load(
-        "test/Scripted-v0", backend=backend, truncation_is_terminal=truncation_is_terminal, scripts=[script]
-    )
+    env = load("test/Scripted-v0", backend=backend, truncation_is_terminal=truncation_is_terminal, scripts=[script])
     first = env.reset()
     assert (first.step_type, first.reward, first.discount) == (FIRST, 0.0, 1.0)
     assert first.observation.tolist() == [[1.0, 0.0, -1.0]]
@@ -141,9 +136,7 @@ def test_reset_in_the_middle_of_an_episode_starts_the_next_one(load):
 DICT_SPACE = spaces.Dict(
     {
         "camera": spaces.Box(0, 255, (4, 4, 1), np.uint8),
-        "body": spaces.Dict(
-            {"speed": spaces.Box(-1.0, 1.0, (3,), np.float64), "gear": spaces.Discrete(5, start=-1)}
-        ),
+        "body": spaces.Dict({"speed": spaces.Box(-1.0, 1.0, (3,), np.float64), "gear": spaces.Discrete(5, start=-1)}),
     }
 )
 

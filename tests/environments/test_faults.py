@@ -55,9 +55,7 @@ def test_a_fault_in_a_reset_names_environment_and_member(load, backend, fault):
     assert str(caught.value).startswith(f"{NAME}, member 0, reset: ")
 
 
-@pytest.mark.parametrize(
-    ("backend", "fault"), [("sync", "nan reward"), ("async", "raise"), ("async", "exit")]
-)
+@pytest.mark.parametrize(("backend", "fault"), [("sync", "nan reward"), ("async", "raise"), ("async", "exit")])
 def test_the_step_named_is_the_step_of_the_episode(load, backend, fault):
     settings = {"fault": fault, "at": 2, "first_episode": 1, "max_episode_steps": 4}
     env = load(NAME, 2, backend=backend, env_kwargs=settings)

@@ -78,9 +78,7 @@ def test_atari_without_its_package_says_what_to_install(monkeypatch):
 
 def test_envpool_not_installed_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(
-        ImportError, match=r"backend 'envpool' needs the package envpool: pip install 'ngrl\[envs\]'"
-    ):
+    with pytest.raises(ImportError, match=r"backend 'envpool' needs the package envpool: pip install 'ngrl\[envs\]'"):
         environments.load("CartPole-v1", backend="envpool")
 
 
@@ -106,9 +104,7 @@ def run_python(*arguments):
 
 
 def test_importing_tf_agents_through_ngrl_prints_no_notice():
-    program = (
-        "import sys, ngrl.environments as e; e.load; print('tf_agents' in sys.modules, 'gym' in sys.modules)"
-    )
+    program = "import sys, ngrl.environments as e; e.load; print('tf_agents' in sys.modules, 'gym' in sys.modules)"
     done = run_python("-W", "default", "-c", program)
     assert done.stdout == "True True\n"
     assert "Gym has been unmaintained" not in done.stderr

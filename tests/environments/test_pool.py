@@ -20,9 +20,7 @@ def test_boundaries_are_those_of_the_other_backends(load, terminated, limit, dis
             assert last.reward[member] == 1.0
             # Always pushed to the right, the cart moves on in the last step and is back at the middle after
             # it.
-            assert (
-                last.observation[member, 0] > before.observation[member, 0] or before.step_type[member] == 0
-            )
+            assert last.observation[member, 0] > before.observation[member, 0] or before.step_type[member] == 0
             assert (after.step_type[member], after.reward[member], after.discount[member]) == (0, 0.0, 1.0)
             assert abs(after.observation[member, 0]) <= 0.05
             assert last.observation[member, 1] > 0.5
@@ -59,9 +57,7 @@ def test_a_restore_starts_new_episodes_and_says_so(load):
 
 
 def test_an_unknown_environment_is_named_with_its_nearest(load):
-    with pytest.raises(
-        ValueError, match=r"unknown environment 'ngrl/LunarLander-v2'.*did you mean LunarLander-v2"
-    ):
+    with pytest.raises(ValueError, match=r"unknown environment 'ngrl/LunarLander-v2'.*did you mean LunarLander-v2"):
         load("ngrl/LunarLander-v2", backend="envpool")
 
 

@@ -67,9 +67,7 @@ def test_integer_observations_keep_dtype_and_bounds(load, dtype):
 
 
 def test_nested_dict_observations_stay_dicts(load):
-    space = spaces.Dict(
-        {"a": spaces.Dict({"b": spaces.Discrete(4, start=2)}), "c": spaces.Box(-1, 1, (2, 2))}
-    )
+    space = spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(4, start=2)}), "c": spaces.Box(-1, 1, (2, 2))})
     env = load("test/OfSpaces-v0", 2, observation_space=space)
     spec = env.observation_spec()
     assert (spec["a"]["b"].minimum, spec["a"]["b"].maximum) == (2, 5)

@@ -14,9 +14,7 @@ def random_actions(env, num_steps, seed=0):
     rng = np.random.default_rng(seed)
     if isinstance(env.action_space, spaces.Discrete):
         return rng.integers(env.action_space.n, size=(num_steps, env.batch_size))
-    return rng.uniform(-1.0, 1.0, size=(num_steps, env.batch_size, *env.action_space.shape)).astype(
-        np.float32
-    )
+    return rng.uniform(-1.0, 1.0, size=(num_steps, env.batch_size, *env.action_space.shape)).astype(np.float32)
 
 
 def flat(step):
@@ -181,9 +179,7 @@ def test_an_environment_that_does_not_follow_from_its_seed_is_caught(load):
     env.step(np.array([0, 0]))
     Forgetful.count = 40
     state = env.get_state()
-    with pytest.raises(
-        EnvironmentFault, match=r"test/Forgetful-v0, member 0, step 1 of its episode: replaying"
-    ):
+    with pytest.raises(EnvironmentFault, match=r"test/Forgetful-v0, member 0, step 1 of its episode: replaying"):
         env.set_state(state)
 
 

@@ -7,9 +7,7 @@ import pytest
 from ngrl.environments import toy
 
 
-@pytest.mark.parametrize(
-    ("num_states", "gamma", "left"), [(5, 0.99, 0.5), (5, 0.5, 0.5), (1, 0.9, 0.2), (8, 1.0, 2.0)]
-)
+@pytest.mark.parametrize(("num_states", "gamma", "left"), [(5, 0.99, 0.5), (5, 0.5, 0.5), (1, 0.9, 0.2), (8, 1.0, 2.0)])
 def test_chain_q_values_solve_bellmans_equation_on_the_environment(num_states, gamma, left):
     env = toy.Chain(num_states, left_reward=left)
     q = np.zeros((num_states, 2))
@@ -21,9 +19,7 @@ def test_chain_q_values_solve_bellmans_equation_on_the_environment(num_states, g
                 env.reset(seed=0)
                 env._state = state
                 observation, reward, terminated, _, _ = env.step(action)
-                target[state, action] = reward + (
-                    0.0 if terminated else gamma * q[observation.argmax()].max()
-                )
+                target[state, action] = reward + (0.0 if terminated else gamma * q[observation.argmax()].max())
         q = target
     np.testing.assert_allclose(toy.chain_q_values(num_states, gamma, left_reward=left), q, rtol=1e-12)
 

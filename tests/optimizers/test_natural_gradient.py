@@ -138,9 +138,7 @@ def test_scaling_by_the_gradient_norm_multiplies_the_solution():
     for name in ("cholesky", "dual_cholesky"):
         plain, scaled = LinearProblem(), LinearProblem()
         stats = step(plain, optimizers.NaturalGradient(0.1, SOLVERS[name](), 1.0))
-        both = step(
-            scaled, optimizers.NaturalGradient(0.1, SOLVERS[name](), 1.0, scale_by_gradient_norm=True)
-        )
+        both = step(scaled, optimizers.NaturalGradient(0.1, SOLVERS[name](), 1.0, scale_by_gradient_norm=True))
         np.testing.assert_allclose(both.step_norm, stats.step_norm * np.linalg.norm(gradient), rtol=1e-5)
         np.testing.assert_allclose(both.kl, stats.kl * np.linalg.norm(gradient) ** 2, rtol=1e-4)
 
@@ -157,8 +155,10 @@ def test_reduction_ratio_of_a_quadratic_loss_is_one_and_shrinks_damping():
 
 def test_levenberg_marquardt_follows_the_ratio():
     rule = optimizers.LevenbergMarquardt(initial=6.0, minimum=1.0)
-    updated = [float(rule.update(tf.constant(v), tf.constant(r))) for v, r in
-               [(6.0, 0.1), (6.0, 0.5), (6.0, 0.9), (1.2, 0.9), (6.0, float("nan")), (6.0, -3.0)]]
+    updated = [
+        float(rule.update(tf.constant(v), tf.constant(r)))
+        for v, r in [(6.0, 0.1), (6.0, 0.5), (6.0, 0.9), (1.2, 0.9), (6.0, float("nan")), (6.0, -3.0)]
+    ]
     np.testing.assert_allclose(updated, [9.0, 6.0, 4.0, 1.0, 9.0, 9.0])
 
 
@@ -238,7 +238,10 @@ def test_undamped_step_is_invariant_to_linear_reparameterisation(seed):
         return lambda inputs: tf.tanh(tf.linalg.matvec(inputs, parameters()))[:, None]
 
     after = []
-    for variable, forward in ((theta, model(lambda: theta)), (phi, model(lambda: tf.linalg.matvec(basis, phi)))):
+    for variable, forward in (
+        (theta, model(lambda: theta)),
+        (phi, model(lambda: tf.linalg.matvec(basis, phi))),
+    ):
         operator = GaussNewton(forward, [variable], tf.constant(x))
         gradient = (operator.outputs - targets[:, None]) / len(x)
         optimizers.NaturalGradient(0.7, solvers.Cholesky(), 0.0).apply_output_gradient(gradient, operator)

@@ -275,9 +275,7 @@ def test_a_bad_argument_is_named(solver, arguments, name):
     [
         solvers.ConjugateGradient(rtol=1e-3, max_iterations=7),
         solvers.Minres(rtol=1e-4, max_iterations=8),
-        solvers.MinresQLP(
-            rtol=1e-5, max_iterations=9, max_norm=3.0, max_condition=1e9, transition_condition=12.0
-        ),
+        solvers.MinresQLP(rtol=1e-5, max_iterations=9, max_norm=3.0, max_condition=1e9, transition_condition=12.0),
         solvers.Cholesky(),
         solvers.Dual(solver=solvers.MinresQLP(rtol=1e-5)),
     ],

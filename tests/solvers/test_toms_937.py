@@ -1,10 +1,10 @@
 """The synthetic cases of Algorithm 937's test driver, re-created from their description.
 
-Choi & Saunders 2014, ACM TOMS 40(2). The systems are `(A - shift I) x = b` with A = diag(1/n, 2/n, ..., 1) and the
-solution x = (n, n-1, ..., 1). In the singular ones the last two entries of A and x are 0; an inconsistent
+Choi & Saunders 2014, ACM TOMS 40(2). The systems are `(A - shift I) x = b` with A = diag(1/n, 2/n, ..., 1) and
+the solution x = (n, n-1, ..., 1). In the singular ones the last two entries of A and x are 0; an inconsistent
 right-hand side has 1 there. The preconditioner is M = |A - shift I|, with `perturbation` added to every tenth
-entry; here the system is scaled by M^(-1/2) from both sides instead. Each case is run with the driver's settings
-and with the default ones.
+entry; here the system is scaled by M^(-1/2) from both sides instead. Each case is run with the driver's
+settings and with the default ones.
 """
 
 from typing import NamedTuple
@@ -160,9 +160,7 @@ BIG, SMALL = np.finfo(np.float64).max / 10, np.finfo(np.float64).tiny
     ],
 )
 def test_a_reflection_is_accurate_for_large_and_small_numbers(a, b, r):
-    cosine, sine, length = (
-        float(x) for x in sym_ortho(tf.constant(a, tf.float64), tf.constant(b, tf.float64))
-    )
+    cosine, sine, length = (float(x) for x in sym_ortho(tf.constant(a, tf.float64), tf.constant(b, tf.float64)))
     assert length == pytest.approx(r, rel=1e-14)
     assert cosine == pytest.approx(a / r if r else 1.0, rel=1e-14, abs=1e-300)
     assert sine == pytest.approx(b / r if r else 0.0, rel=1e-14, abs=1e-300)

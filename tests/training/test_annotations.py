@@ -182,8 +182,5 @@ def test_made_type_is_the_class_or_the_annotated_result():
 
 
 def test_nearest_ignores_case_and_stays_silent_when_nothing_is_near():
-    assert (
-        annotations.nearest("naturalgradient", ["Adam", "NaturalGradient"])
-        == '; did you mean "NaturalGradient"?'
-    )
+    assert annotations.nearest("naturalgradient", ["Adam", "NaturalGradient"]) == '; did you mean "NaturalGradient"?'
     assert annotations.nearest("zzz", ["Adam", "NaturalGradient"]) == ""

@@ -218,8 +218,7 @@ def test_include_is_found_in_the_current_folder(tmp_path, monkeypatch):
         ),
         (
             "ToyOptimizer.outputs = 'chosn'",
-            'x.gin:1: ToyOptimizer.outputs must be one of "chosen", "all", got "chosn", a str; '
-            'did you mean "chosen"?',
+            'x.gin:1: ToyOptimizer.outputs must be one of "chosen", "all", got "chosn", a str; did you mean "chosen"?',
         ),
         (
             "ToyOptimizer.solver = @ToySolver",
@@ -275,13 +274,10 @@ def test_fault_is_one_line_with_its_place_and_the_nearest_name(tmp_path, text, m
 def test_fault_in_a_binding_names_the_flag(tmp_path):
     message = error_of("toy_run.env_id = 'a'", tmp_path, ["toy_run.num_env_steps='1'"])
     assert message == (
-        "--gin_bindings \"toy_run.num_env_steps='1'\": "
-        'toy_run.num_env_steps must be int, got "1", a str; write 1'
+        '--gin_bindings "toy_run.num_env_steps=\'1\'": toy_run.num_env_steps must be int, got "1", a str; write 1'
     )
     message = error_of("toy_run.env_id = 'a'", tmp_path, ["toy_run.num_env_step=1"])
-    assert message.startswith(
-        "--gin_bindings 'toy_run.num_env_step=1': no parameter \"num_env_step\" on toy_run;"
-    )
+    assert message.startswith("--gin_bindings 'toy_run.num_env_step=1': no parameter \"num_env_step\" on toy_run;")
 
 
 def test_fault_in_an_included_file_names_that_file(tmp_path):
@@ -384,17 +380,13 @@ def message_of(function):
 def test_error_from_a_configurable_is_told_in_one_line_with_the_place_of_the_binding(tmp_path):
     write(tmp_path / "x.gin", "toy_run.optimizer = @ToyOptimizer()\nToyOptimizer.solver = @ToySolver()\n")
     configuration.parse(["x.gin"], ["ToySolver.rtol=-1"])
-    assert message_of(toy_run) == (
-        "--gin_bindings 'ToySolver.rtol=-1': ToySolver: rtol must be positive, got -1"
-    )
+    assert message_of(toy_run) == ("--gin_bindings 'ToySolver.rtol=-1': ToySolver: rtol must be positive, got -1")
 
 
 def test_error_that_quotes_a_bound_value_is_told_with_its_place(tmp_path):
     write(tmp_path / "x.gin", "\ntoy_fails.message = \"no environment 'Lunr'\"\n")
     configuration.parse(["x.gin"], ["toy_fails.env_id='Lunr'"])
-    assert message_of(toy_fails) == (
-        "--gin_bindings \"toy_fails.env_id='Lunr'\": toy_fails: no environment 'Lunr'"
-    )
+    assert message_of(toy_fails) == ("--gin_bindings \"toy_fails.env_id='Lunr'\": toy_fails: no environment 'Lunr'")
 
 
 def test_missing_values_are_told_in_one_line():

@@ -154,7 +154,12 @@ def test_directory_of_another_experiment_is_refused_and_left_alone(tmp_path):
 
 def test_impossible_experiments_write_nothing(tmp_path):
     with pytest.raises(ValueError, match="one discrete action"):
-        run(tmp_path / "a", 100, env_id="Pendulum-v1", agent=lambda *specs, seed: agents.check_discrete_action(specs[1]))
+        run(
+            tmp_path / "a",
+            100,
+            env_id="Pendulum-v1",
+            agent=lambda *specs, seed: agents.check_discrete_action(specs[1]),
+        )
     with pytest.raises(ValueError, match="CartPool-v1"):
         run(tmp_path / "b", 100, env_id="CartPool-v1")
     with pytest.raises(ValueError, match="num_env_steps"):

@@ -6,8 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from ngrl.training import CheckpointError, CheckpointStore, EpisodeStatistics, LoopState
-from ngrl.training import ExponentialEpsilon, LinearEpsilon, RunDirectory, RunDirectoryError
+from ngrl.training import (
+    CheckpointError,
+    CheckpointStore,
+    EpisodeStatistics,
+    ExponentialEpsilon,
+    LinearEpsilon,
+    LoopState,
+    RunDirectory,
+    RunDirectoryError,
+)
 from ngrl.training.metrics import Episode, EpisodeLog
 from ngrl.training.run_directory import move_aside
 

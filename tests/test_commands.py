@@ -1,0 +1,196 @@
+"""`ngrl.launch` and `ngrl.evaluate` as a user runs them: real processes, their output and exit codes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+GIN = Path(__file__).parents[1] / "gin" / "ngdqn_cartpole_v1.gin"
+SHORT = ("run.num_env_steps=1500", "run.eval_episodes=3", "run.checkpoint_every=500", "run.num_envs=4")
+
+
+def command(module, *arguments, cwd):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    return subprocess.run(
+        [sys.executable, "-m", f"ngrl.{module}", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+def bind(*bindings):
+    return [f"--gin_bindings={binding}" for binding in bindings]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished short run: its folder and the command's result."""
+    folder = tmp_path_factory.mktemp("launch")
+    return folder, command("launch", f"--gin_file={GIN}", *bind(*SHORT), cwd=folder)
+
+
+def test_launch_prints_its_own_lines_and_nothing_of_libraries(finished):
+    folder, result = finished
+    assert result.returncode == 0, result.stderr
+    for line in result.stderr.splitlines():
+        assert line.startswith("ngdqn_cartpole_v1: "), result.stderr
+    assert "best 100-episode mean" in result.stdout
+    assert "greedy evaluation" in result.stdout
+    run = folder / "runs" / "ngdqn_cartpole_v1"
+    for shown in ("runs/ngdqn_cartpole_v1/policy", "tensorboard --logdir runs", "episodes.csv"):
+        assert shown in result.stdout
+    assert (run / "log.txt").stat().st_size > 0
+    assert json.loads((run / "run.json").read_text())["final"]["evaluation"]["episodes"] == 3
+    assert "run.num_env_steps = 1500" in (run / "operative_config.gin").read_text()
+
+
+def test_operative_config_repeats_the_run(finished, tmp_path):
+    folder, _ = finished
+    first = folder / "runs" / "ngdqn_cartpole_v1"
+    result = command("launch", f"--gin_file={first / 'operative_config.gin'}", "--root_dir=again", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+    def episodes(run):
+        return [line.rsplit(",", 1)[0] for line in (run / "episodes.csv").read_text().splitlines()]
+
+    assert episodes(tmp_path / "again") == episodes(first)
+
+
+def test_evaluate_ends_with_a_json_line_that_is_also_beside_the_policy(finished):
+    folder, _ = finished
+    policy = folder / "runs" / "ngdqn_cartpole_v1" / "policy"
+    result = command("evaluate", f"--policy_dir={policy}", "--episodes=4", "--video=movies", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout.splitlines()[-1])
+    assert {"mean", "std", "min", "max", "episodes", "returns"} <= content.keys()
+    assert len(content["returns"]) == content["episodes"] == 4
+    assert json.loads((policy.parent / "policy_evaluation.json").read_text()) == content
+    assert (folder / "movies" / "CartPole-v1.gif").read_bytes()[:4] == b"GIF8"
+
+
+def test_evaluate_repeats_the_launchers_own_evaluation(finished):
+    folder, _ = finished
+    run = folder / "runs" / "ngdqn_cartpole_v1"
+    result = command("evaluate", f"--policy_dir={run / 'policy'}", "--episodes=3", cwd=folder)
+    stored = json.loads((run / "evaluation.json").read_text())
+    assert json.loads(result.stdout.splitlines()[-1])["returns"] == stored["returns"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--gin_file=nowhere.gin"], "no such gin file: nowhere.gin"),
+        ([f"--gin_file={GIN}", "--seed=-1"], "--seed must lie between"),
+        ([f"--gin_file={GIN}", *bind("run.num_env_stps=3")], 'did you mean "num_env_steps"?'),
+        ([f"--gin_file={GIN}", *bind("NaturalGradient.max_kl='0.1'")], "write 0.1"),
+        ([f"--gin_file={GIN}", *bind("run.env_id='CartPool-v1'")], "did you mean CartPole-v1"),
+        ([f"--gin_file={GIN}", *bind("run.env_id='Pendulum-v1'")], "one discrete action"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_leaves_nothing_behind(arguments, expected, tmp_path):
+    result = command("launch", "--noprogress", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_gin_file_names_file_and_line(tmp_path):
+    (tmp_path / "mine.gin").write_text(f"include '{GIN}'\n\nNaturalGradient.learnin_rate = 1.0\n")
+    result = command("launch", "--noprogress", "--gin_file=mine.gin", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "mine.gin:3: " in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(finished):
+    folder, _ = finished
+    run = folder / "runs" / "ngdqn_cartpole_v1"
+    before = (run / "run.json").read_bytes()
+    other = bind(*SHORT, "NaturalGradient.damping=2.0")
+    result = command("launch", "--noprogress", f"--gin_file={GIN}", *other, cwd=folder)
+    assert result.returncode == 2
+    assert "NaturalGradient.damping (1.0 there, 2.0 here)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert (run / "run.json").read_bytes() == before
+    fresh = ["--root_dir=fresh", f"--gin_file={GIN}"]
+    (folder / "fresh").mkdir()
+    for path in ("run.json", "run.lock"):
+        (folder / "fresh" / path).write_bytes((run / path).read_bytes())
+    result = command("launch", "--noresume", *fresh, *other, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "fresh.1" / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--policy_dir=nowhere"], "no such policy folder: nowhere"),
+        (["--policy_dir=.", "--episodes=0"], "--episodes must be positive"),
+        (["--policy_dir=."], "holds no SavedModel"),
+    ],
+)
+def test_evaluate_answers_wrong_input_with_one_line(arguments, expected, tmp_path):
+    result = command("evaluate", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_policy_of_another_environment_is_refused(finished):
+    folder, _ = finished
+    policy = folder / "runs" / "ngdqn_cartpole_v1" / "policy"
+    result = command("evaluate", f"--policy_dir={policy}", "--env_id=Acrobot-v1", cwd=folder)
+    assert result.returncode == 2
+    assert "Acrobot-v1 has" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_stopped_run_resumes_with_the_same_command(number, tmp_path, finished):
+    arguments = [f"--gin_file={GIN}", *bind(*SHORT), "--root_dir=run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ngrl.launch", *arguments, *bind("run.num_env_steps=1000000")],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run" / "checkpoints").glob("step_*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number
+        assert "the same command resumes run" in stderr.splitlines()[-1]
+    steps = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step_*"))
+    result = command("launch", *arguments, *bind(f"run.num_env_steps={steps + 400}"), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"resuming at {steps:,} environment steps", result.stderr)
+
+
+@pytest.mark.parametrize("module", ["launch", "evaluate"])
+def test_help_needs_no_tensorflow(module, tmp_path):
+    code = (
+        f"import sys; from ngrl import {module}\n"
+        f"try: {module}.main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "examples" in result.stdout or "--policy_dir" in result.stdout

@@ -1,0 +1,88 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ngrl import agents, networks, training
+from ngrl.training.export import as_actor
+
+import tensorflow as tf  # isort: skip
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+
+_PLAIN_TENSORFLOW = """
+import sys
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+observations = np.load(sys.argv[2])
+count = len(observations)
+step = {"discount": tf.ones(count), "reward": tf.zeros(count), "step_type": tf.ones(count, tf.int32)}
+action = model.signatures["action"]
+names = action.structured_input_signature[1]
+step["observation"] = tf.constant(observations)
+actions = action(**{name: step[name.split("_", 2)[2]] for name in names})["action"].numpy()
+loaded = [name for name in sys.modules if name.split(".")[0] in ("ngrl", "tf_agents", "tensorflow_probability")]
+assert not loaded, loaded
+np.save(sys.argv[3], actions)
+"""
+
+
+def make_agent():
+    observation = tensor_spec.TensorSpec([8], tf.float32)
+    action = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 3)
+    network = networks.QNetwork(observation, 4, (32, 16), seed=7)
+    optimizer = tf.keras.optimizers.Adam()
+    return agents.DqnAgent(ts.time_step_spec(observation), action, network, optimizer)
+
+
+def time_steps(observations):
+    count = len(observations)
+    return ts.TimeStep(np.ones(count, np.int32), np.zeros(count, np.float32), np.ones(count, np.float32), observations)
+
+
+def test_exported_policy_acts_alike_in_a_process_with_tensorflow_alone(tmp_path):
+    agent = make_agent()
+    observations = np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32)
+    live = as_actor(agent.policy)(time_steps(observations))
+    assert len(set(live.tolist())) == 4
+    training.export_policy(agent.policy, tmp_path / "policy", {"env_id": "LunarLander-v3"})
+    np.save(tmp_path / "observations.npy", observations)
+    command = [sys.executable, "-c", _PLAIN_TENSORFLOW]
+    arguments = [str(tmp_path / name) for name in ("policy", "observations.npy", "actions.npy")]
+    result = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "actions.npy"), live)
+
+
+def test_loaded_policy_acts_alike_and_remembers_its_environment(tmp_path):
+    agent = make_agent()
+    observations = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    training.export_policy(agent.policy, tmp_path / "policy", {"env_id": "LunarLander-v3"})
+    actor, description = training.load_policy(tmp_path / "policy")
+    assert description == {"env_id": "LunarLander-v3"}
+    np.testing.assert_array_equal(actor(time_steps(observations)), as_actor(agent.policy)(time_steps(observations)))
+
+
+def test_what_is_no_policy_is_refused(tmp_path):
+    with pytest.raises(training.PolicyError, match="no SavedModel"):
+        training.load_policy(tmp_path)
+    tf.saved_model.save(tf.Module(), str(tmp_path))
+    with pytest.raises(training.PolicyError, match="no TF-Agents policy"):
+        training.load_policy(tmp_path)
+
+
+def test_evaluation_counts_each_environments_share_and_repeats():
+    def random_actor(step):
+        return (np.abs(step.observation[:, 0] * 1e4).astype(np.int64)) % 2
+
+    first = training.evaluate(random_actor, "CartPole-v1", episodes=7, seed=1, num_envs=3)
+    again = training.evaluate(random_actor, "CartPole-v1", episodes=7, seed=1, num_envs=3)
+    other = training.evaluate(random_actor, "CartPole-v1", episodes=7, seed=2, num_envs=3)
+    assert first == again != other
+    assert len(first.returns) == 7
+    assert first.returns == [float(length) for length in first.lengths]
+    summary = first.summary()
+    assert summary["mean"] == pytest.approx(np.mean(first.returns))
+    assert (summary["min"], summary["max"]) == (min(first.returns), max(first.returns))

@@ -1,0 +1,50 @@
+"""Every experiment in `gin/` is parsed, built and run for a few hundred steps."""
+
+from pathlib import Path
+
+import gin
+import pytest
+
+from ngrl.training import configurables, configuration
+
+ROOT = Path(__file__).parents[2] / "gin"
+EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in path.read_text())
+
+
+@pytest.fixture(autouse=True)
+def _empty_gin():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def test_the_published_and_the_own_experiments_are_there():
+    names = {str(path.relative_to(ROOT)) for path in EXPERIMENTS}
+    for env in ("cartpole_v0", "cartpole_v1", "acrobot", "lunar"):
+        assert {
+            f"ngdqn_{env}.gin",
+            f"dqn_{env}.gin",
+            f"paper/ngdqn_{env}.gin",
+            f"paper/dqn_{env}.gin",
+        } <= names
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_experiment_runs(path, tmp_path):
+    short = [
+        "run.num_env_steps = 300",
+        "run.eval_episodes = 1",
+        "OffPolicyLoop.warmup_steps = 200",
+        "OffPolicyLoop.batch_size = 16",
+    ]
+    configuration.parse([str(path)], short)
+    final = configurables.run(tmp_path / "run")
+    assert final["env_steps"] >= 300
+    assert final["train_steps"] >= 80
+    assert final["skipped_updates"] == 0
+    assert (tmp_path / "run" / "policy" / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.gin")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_parses_by_itself(path):
+    configuration.parse([str(path)], [])
