@@ -149,7 +149,7 @@ def summary(name: str, root_dir: Path, result: dict, seconds: float) -> str:
     lines = [
         f"{name}: {result['env_steps']:,} steps, {result['episodes']:,} episodes, {seconds / 60:.1f} minutes",
         f"  best 100-episode mean    {number(result['best_100_episode_mean'])}"
-        f"  (at {result['best_at_env_steps']:,} steps)",
+        + (f"  (at {result['best_at_env_steps']:,} steps)" if result["best_at_env_steps"] else ""),
         f"  final 100-episode mean   {number(result['final_100_episode_mean'])}",
     ]
     evaluation = result.get("evaluation")

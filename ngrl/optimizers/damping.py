@@ -76,7 +76,7 @@ class ScheduledDamping(DampingRule):
     def __init__(self, schedule: Schedule | dict[str, Any]):
         if isinstance(schedule, dict):
             schedule = tf.keras.optimizers.schedules.deserialize(schedule)
-        if not isinstance(schedule, Schedule):
+        if not isinstance(schedule, tf.keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(f"schedule must be a Keras learning-rate schedule, got {schedule!r}")
         self.schedule = schedule
 

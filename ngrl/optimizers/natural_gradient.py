@@ -304,7 +304,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         return tf.where(moves, tf.minimum(alpha, bound), alpha)
 
     def _scheduled_learning_rate(self) -> tf.Tensor:
-        if isinstance(self._learning_rate, damping_rules.Schedule):
+        if isinstance(self._learning_rate, tf.keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)
         return self._learning_rate
 

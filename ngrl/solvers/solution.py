@@ -11,6 +11,7 @@ import math
 import numbers
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -123,7 +124,7 @@ class Solver(abc.ABC):
           A `Solution`. Failing to converge is reported in it, never raised.
 
         Raises:
-          TypeError: `operator` is no LinearOperator, or not of a real floating-point dtype.
+          TypeError: `operator` is no LinearOperator, or of another dtype.
           ValueError: Shapes or dtypes do not fit.
         """
         return self.solve_with_product(operator, rhs, damping)[0]
@@ -168,8 +169,8 @@ def _problem(operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float 
     if not isinstance(operator, tf.linalg.LinearOperator):
         raise TypeError(f"operator must be a tf.linalg.LinearOperator, got {type(operator).__name__}")
     dtype = operator.dtype
-    if not dtype.is_floating:
-        raise TypeError(f"operator must have a real floating-point dtype, got {dtype.name}")
+    if dtype not in (tf.float32, tf.float64):
+        raise TypeError(f"operator must be of dtype float32 or float64, got {dtype.name}")
     rhs = tf.convert_to_tensor(rhs, dtype=dtype)
     if rhs.shape.rank != 1 or operator.shape.rank != 2:
         raise ValueError(
@@ -186,7 +187,7 @@ def _problem(operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float 
         raise ValueError(f"damping must be a scalar, got shape {damping.shape}")
     largest = tf.reduce_max(tf.abs(rhs))
     # Subnormal numbers are flushed to 0 by some kernels and not by others: a rhs made of them is a zero rhs.
-    largest = tf.where(largest < dtype.as_numpy_dtype(_tiny(dtype)), tf.zeros_like(largest), largest)
+    largest = tf.where(largest < np.finfo(dtype.as_numpy_dtype).tiny, tf.zeros_like(largest), largest)
     scaled = tf.math.divide_no_nan(rhs, largest)
     # Its largest entry is 1, so that its squares neither overflow nor vanish.
     norm = tf.norm(scaled)
@@ -222,11 +223,7 @@ def _checked_solution(problem: Problem, value: tf.Tensor, result: tf.Tensor, sta
 
 def eps(dtype: tf.DType) -> float:
     """The unit roundoff of a dtype as NumPy defines it: 2⁻⁵² for float64, 2⁻²³ for float32."""
-    return float(tf.experimental.numpy.finfo(dtype.as_numpy_dtype).eps)
-
-
-def _tiny(dtype: tf.DType) -> float:
-    return float(tf.experimental.numpy.finfo(dtype.as_numpy_dtype).tiny)
+    return float(np.finfo(dtype.as_numpy_dtype).eps)
 
 
 def dot(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

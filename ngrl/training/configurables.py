@@ -10,33 +10,6 @@ from ngrl import agents, environments, losses, networks, optimizers, solvers
 from ngrl.training import experiment, exploration, off_policy
 
 
-@gin.configurable
-def dqn_agent(
-    time_step_spec: Any,
-    action_spec: Any,
-    seed: int,
-    optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
-    network: Callable[..., Any] = networks.QNetwork,
-    agent: Callable[..., agents.DqnAgent] = agents.DqnAgent,
-) -> agents.DqnAgent:
-    """A DQN agent with a network built for the environment's specs.
-
-    Args:
-      time_step_spec: Spec of the environment's time steps.
-      action_spec: Spec of its actions.
-      seed: Seed of the network's initial weights.
-      optimizer: `@NaturalGradient()` or `@Adam()`.
-      network: Called with the observation spec, the number of actions and `seed`.
-      agent: Called with the specs, the network and the optimizer.
-
-    Raises:
-      ValueError: The environment's actions are not discrete.
-    """
-    agents.check_discrete_action(action_spec)
-    q_network = network(time_step_spec.observation, int(action_spec.maximum) + 1, seed=seed)
-    return agent(time_step_spec, action_spec, q_network, optimizer)
-
-
 _CLASSES: dict[str, Callable[..., Any]] = {
     "ConjugateGradient": solvers.ConjugateGradient,
     "Minres": solvers.Minres,
@@ -65,7 +38,35 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "load_environment": environments.load,
 }
 
-for _name, _target in _CLASSES.items():
-    globals()[_name] = gin.external_configurable(_target, name=_name, module="ngrl")
+# What gin calls with the bound arguments; the originals know nothing of gin.
+_CONFIGURABLE = {name: gin.external_configurable(target, name=name, module="ngrl") for name, target in _CLASSES.items()}
+
+
+@gin.configurable
+def dqn_agent(
+    time_step_spec: Any,
+    action_spec: Any,
+    seed: int,
+    optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
+    network: Callable[..., Any] = _CONFIGURABLE["QNetwork"],
+    agent: Callable[..., agents.DqnAgent] = _CONFIGURABLE["DqnAgent"],
+) -> agents.DqnAgent:
+    """A DQN agent with a network built for the environment's specs.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      seed: Seed of the network's initial weights.
+      optimizer: `@NaturalGradient()` or `@Adam()`.
+      network: Called with the observation spec, the number of actions and `seed`.
+      agent: Called with the specs, the network and the optimizer.
+
+    Raises:
+      ValueError: The environment's actions are not discrete.
+    """
+    agents.check_discrete_action(action_spec)
+    q_network = network(time_step_spec.observation, int(action_spec.maximum) + 1, seed=seed)
+    return agent(time_step_spec, action_spec, q_network, optimizer)
+
 
 run = gin.configurable(denylist=["root_dir", "config", "config_text", "progress"])(experiment.run)

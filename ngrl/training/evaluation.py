@@ -139,7 +139,7 @@ def record_video(
     frames = []
     try:
         step = environment.reset()
-        while not step.step_type[0] == ts.StepType.LAST:
+        while step.step_type[0] != ts.StepType.LAST:
             frames.append(environment.render()[0])
             step = environment.step(actor(step))
     finally:

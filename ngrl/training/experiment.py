@@ -69,8 +69,9 @@ def run(
     progress: Progress | None = None,
     on_start: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Train, evaluate the greedy policy, export it. Continues by itself where an earlier call with the same directory
-    stopped.
+    """Train, evaluate the greedy policy, export it.
+
+    Continues by itself where an earlier call with the same directory stopped.
 
     Args:
       root_dir: The run's directory; `RunDirectory` says when it is refused.

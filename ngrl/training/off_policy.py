@@ -176,28 +176,8 @@ class OffPolicyLoop:
     def _train_and_act_graph(
         self, batches: Transition, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor, streak: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
-        """U updates on minibatches [U, B, ...], then actions; means of the updates' losses and stats."""
-        count = self._updates_per_call
-
-        def update(
-            index: tf.Tensor, loss: tf.Tensor, extra: Any, skipped: tf.Tensor, streak: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
-            minibatch = tf.nest.map_structure(lambda leaf: leaf[index], batches)
-            info = self._agent.train(as_transition(minibatch))
-            stats = info.extra.optimizer
-            first = tf.equal(streak[0], 0)
-            cause = tf.where(first, stats.skip_cause, streak[1])
-            streak = stats.skipped * tf.stack([streak[0] + 1, cause])
-            extra = tf.nest.map_structure(lambda total, value: total + value / count, extra, info.extra)
-            return index + 1, loss + info.loss / count, extra, skipped + stats.skipped, streak
-
-        zero = tf.zeros([])
-        _, loss, extra, skipped, streak = tf.while_loop(
-            lambda index, *_: index < count,
-            update,
-            (tf.constant(0), zero, self._agent.zero_extra(), zero, streak),
-            parallel_iterations=1,
-        )
+        """The updates of one call, then the next actions."""
+        loss, extra, skipped, streak = many_updates(self._agent, batches, self._updates_per_call, streak)
         with tf.control_dependencies([loss]):
             actions = self._agent.explore(observation, epsilon, seed)
         return actions, loss, extra, skipped, streak
@@ -250,6 +230,40 @@ class OffPolicyLoop:
 
 def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def many_updates(
+    agent: OffPolicyAgent, batches: Transition, count: int, streak: tf.Tensor
+) -> tuple[tf.Tensor, Any, tf.Tensor, tf.Tensor]:
+    """U updates, one after the other, in one graph.
+
+    Args:
+      agent: The agent.
+      batches: Minibatches [U, B, ...].
+      count: U.
+      streak: [2], how many updates in a row were skipped before, and the cause of the first of them.
+
+    Returns:
+      Means over the updates of the loss and of `LossInfo.extra`, the number of skipped updates, and the new streak.
+    """
+
+    def update(
+        index: tf.Tensor, loss: tf.Tensor, extra: Any, skipped: tf.Tensor, streak: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
+        minibatch = tf.nest.map_structure(lambda leaf: leaf[index], batches)
+        info = agent.train(as_transition(minibatch))
+        stats = info.extra.optimizer
+        cause = tf.where(tf.equal(streak[0], 0), stats.skip_cause, streak[1])
+        streak = stats.skipped * tf.stack([streak[0] + 1, cause])
+        extra = tf.nest.map_structure(lambda total, value: total + value / count, extra, info.extra)
+        return index + 1, loss + info.loss / count, extra, skipped + stats.skipped, streak
+
+    zero = tf.zeros([])
+    start = (tf.constant(0), zero, agent.zero_extra(), zero, streak)
+    _, loss, extra, skipped, streak = tf.while_loop(
+        lambda index, *_: index < count, update, start, parallel_iterations=1
+    )
+    return loss, extra, skipped, streak
 
 
 def as_transition(items: Transition) -> trajectory.Transition:

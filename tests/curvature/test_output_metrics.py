@@ -94,6 +94,14 @@ def test_factor_solve_gives_the_shortest_solution(metric, dense, y, rng):
     np.testing.assert_allclose(metric.factor_solve(tf.constant(y), u), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_rounding_in_a_gradient_by_logits_stays_out_of_the_null_space(rng):
+    y = tf.constant(rng.normal(size=[BATCH, OUTPUTS]))
+    off_range = Categorical().factor_solve(y, np.ones([BATCH, OUTPUTS]))
+    sqrt_p = np.sqrt(softmax(y.numpy()))
+
+    np.testing.assert_allclose(np.sum(off_range * sqrt_p, axis=-1), 0, atol=1e-12)
+
+
 @pytest.mark.parametrize("metric", [Bernoulli(), Categorical()])
 def test_extreme_logits_keep_float32_products_finite(metric):
     y = tf.constant([[60.0, -60.0, 0.0, 59.0], [-300.0, 300.0, 0.0, 0.0]])

@@ -83,6 +83,16 @@ def test_the_dual_solution_is_the_primal_one(seed, power, name, dtype):
     assert float(in_rows.stats.residual) < 1e3 * np.finfo(dtype).eps
 
 
+def test_digits_lost_to_a_small_damping_are_reported():
+    rows = np.random.default_rng(0).normal(size=(ROWS, PARAMETERS))
+    rhs = vector(1, PARAMETERS)
+    in_rows, full = run("cg", rows, vector(0, ROWS), rhs, 1e-3, np.float32)
+    residual = np.linalg.norm(rhs - (rows.T @ rows + 1e-3 * np.eye(PARAMETERS)) @ full.value.numpy())
+    assert Result(int(full.result)) == Result.STAGNATED
+    assert float(full.stats.residual) == pytest.approx(residual / np.linalg.norm(rhs), rel=0.1)
+    assert Result(int(in_rows.result)) == Result.CONVERGED  # the form without the subtraction
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"), [("cg", np.float32), ("cg", np.float64), ("qlp", np.float64), ("cholesky", np.float32)]
 )

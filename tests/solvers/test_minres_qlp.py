@@ -110,6 +110,16 @@ def test_inconsistent_systems_of_many_iterations_keep_the_best_iterate(seed, dty
     )
 
 
+def test_the_value_is_moderate_at_any_iteration_limit():
+    # It reached 1e10 times the solution's norm between the best iterate and the limit of the condition number.
+    eigenvalues = np.random.default_rng(0).uniform(0.1, 10.0, 60)
+    eigenvalues[:15] = 0.0
+    for seed in range(6):
+        matrix, rhs = symmetric(eigenvalues, seed), vector(seed, 60)
+        answer = solve(solvers.MinresQLP(rtol=1e-12, max_iterations=40), matrix, rhs)
+        assert np.linalg.norm(answer.value) < 100 * np.linalg.norm(minimum_length(matrix, rhs))
+
+
 @pytest.mark.parametrize("solver", [MINRES_ONLY, BOTH, QLP_ONLY])
 def test_the_estimates_are_those_of_the_matrix_and_the_solution(solver):
     matrix, rhs = symmetric(np.linspace(-2.0, 9.0, 20)), 1e3 * vector(0, 20)
@@ -129,27 +139,36 @@ def test_the_condition_of_a_singular_matrix_is_that_of_its_other_part():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_norm_of_the_value_stays_within_its_limit(dtype):
     matrix, rhs = np.diag([1.0, 0.5, 1e-3]), np.ones(3)
-    answer = solve(solvers.MinresQLP(max_norm=10.0), matrix, rhs, dtype=dtype)
+    answer = solve(solvers.MinresQLP(max_norm=10.0), matrix, rhs, dtype=dtype, mode="eager")
     assert answer.result == Result.MAX_NORM
     assert np.linalg.norm(answer.value) <= 10.0
     assert relative_residual(matrix, answer.value, rhs) < 0.7
-    free = solve(solvers.MinresQLP(max_norm=2000.0), matrix, rhs, dtype=dtype)
+    free = solve(solvers.MinresQLP(max_norm=2000.0), matrix, rhs, dtype=dtype, mode="eager")
     assert free.result == Result.CONVERGED
+
+
+def test_the_last_iterate_within_the_norm_limit_is_the_answer():
+    matrix, rhs = np.diag([1.0, 0.5, 0.25]), np.ones(3)
+    answer = solve(solvers.MinresQLP(max_norm=3.0), matrix, rhs, mode="eager")
+    before = solve(solvers.MinresQLP(max_iterations=answer.iterations - 1), matrix, rhs, mode="eager")
+    assert answer.result == Result.MAX_NORM
+    assert 1.0 < np.linalg.norm(answer.value) <= 3.0
+    np.testing.assert_allclose(answer.value, before.value, rtol=1e-14)
 
 
 def test_the_norm_limit_is_one_of_the_value_not_of_the_scaled_one():
     matrix, rhs = np.eye(3), 1e6 * np.ones(3)
-    assert solve(solvers.MinresQLP(max_norm=1e5), matrix, rhs).result == Result.MAX_NORM
-    assert solve(solvers.MinresQLP(max_norm=1e7), matrix, rhs).result == Result.CONVERGED
+    for limit, result in ((1e5, Result.MAX_NORM), (1e7, Result.CONVERGED)):
+        assert solve(solvers.MinresQLP(max_norm=limit), matrix, rhs, mode="eager").result == result
 
 
 def test_a_condition_number_beyond_its_limit_is_reported_and_its_direction_left_out():
     matrix, rhs = np.diag([1.0, 0.5, 1e-5]), np.ones(3)
-    answer = solve(solvers.MinresQLP(rtol=1e-12, max_condition=1e3), matrix, rhs)
+    answer = solve(solvers.MinresQLP(rtol=1e-12, max_condition=1e3), matrix, rhs, mode="eager")
     assert answer.result == Result.MAX_CONDITION
     np.testing.assert_allclose(answer.value, [1.0, 2.0, 0.0], atol=1e-3)
     assert float(answer.stats.condition) <= 1e3
-    free = solve(solvers.MinresQLP(rtol=1e-12), matrix, rhs)
+    free = solve(solvers.MinresQLP(rtol=1e-12), matrix, rhs, mode="eager")
     assert free.result == Result.CONVERGED
     np.testing.assert_allclose(free.value, [1.0, 2.0, 1e5], rtol=1e-8)
 

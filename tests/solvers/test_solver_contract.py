@@ -171,7 +171,7 @@ def test_an_operator_whose_squares_leave_float32_is_solved(solver, scale):
 @pytest.mark.parametrize("name", ["cg", "minres", "qlp"])
 def test_the_iteration_limit_is_kept_and_reported(name):
     solver = type(SOLVERS[name])(max_iterations=3)
-    answer = solve(solver, _DEFINITE, _RHS)
+    answer = solve(solver, _DEFINITE, _RHS, mode="eager")
     assert (answer.result, answer.iterations) == (Result.MAX_ITERATIONS, 3)
     assert 0 < answer.residual < 1
     assert relative_residual(_DEFINITE, answer.value, _RHS) == pytest.approx(answer.residual, rel=1e-9)
@@ -181,7 +181,7 @@ def test_the_iteration_limit_is_kept_and_reported(name):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_tolerance_below_the_dtype_is_met_as_far_as_the_dtype_goes(name, dtype):
     solver = type(SOLVERS[name])(rtol=0.0)
-    answer = solve(solver, _DEFINITE, _RHS, dtype=dtype)
+    answer = solve(solver, _DEFINITE, _RHS, dtype=dtype, mode="eager")
     assert answer.result == Result.CONVERGED
     assert answer.residual < 50 * np.finfo(dtype).eps
 
@@ -189,8 +189,8 @@ def test_a_tolerance_below_the_dtype_is_met_as_far_as_the_dtype_goes(name, dtype
 @pytest.mark.parametrize("name", ["cg", "minres", "qlp"])
 def test_a_looser_tolerance_stops_earlier(name):
     solver = type(SOLVERS[name])
-    loose = solve(solver(rtol=0.1), _DEFINITE, _RHS)
-    tight = solve(solver(rtol=1e-9), _DEFINITE, _RHS)
+    loose = solve(solver(rtol=0.1), _DEFINITE, _RHS, mode="eager")
+    tight = solve(solver(rtol=1e-9), _DEFINITE, _RHS, mode="eager")
     assert loose.result == tight.result == Result.CONVERGED
     assert loose.iterations < tight.iterations
     assert 1e-9 < loose.residual <= 0.1

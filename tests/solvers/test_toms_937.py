@@ -1,7 +1,7 @@
 """The synthetic cases of Algorithm 937's test driver, re-created from their description.
 
-Choi & Saunders 2014, ACM TOMS 40(2). The systems are `(A - shift I) x = b` with A = diag(1/n, 2/n, ..., 1) and
-the solution x = (n, n-1, ..., 1). In the singular ones the last two entries of A and x are 0; an inconsistent
+Choi & Saunders 2014, ACM TOMS 40(2). The systems are `(A - shift I) x = b` with A = diag(1/n, 2/n, ..., 1)
+and the solution x = (n, n-1, ..., 1). In the singular ones the last two entries of A and x are 0; an inconsistent
 right-hand side has 1 there. The preconditioner is M = |A - shift I|, with `perturbation` added to every tenth
 entry; here the system is scaled by M^(-1/2) from both sides instead. Each case is run with the driver's
 settings and with the default ones.

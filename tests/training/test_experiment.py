@@ -171,7 +171,7 @@ def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
     # The learning rate overflows the step, and with it the solution.
     agent = functools.partial(natural_agent, learning_rate=math.inf)
     loop = functools.partial(small_loop, max_skipped_updates=20)
-    with pytest.raises(training.NonFiniteError, match="20 updates in a row .* its solution was not finite"):
+    with pytest.raises(training.NonFiniteError, match=r"20 updates in a row .* its solution was not finite"):
         training.run(tmp_path, "CartPole-v1", _without_trust_region(agent), loop, num_env_steps=1000, num_envs=4)
 
 
