@@ -215,13 +215,18 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             self.build(variables)
 
     def _solve_primal(self, operator: tf.linalg.LinearOperator, gradient: tf.Tensor) -> _Direction:
-        solution = self.solver(operator, gradient, self.damping)
-        x = self._accumulate(solution.value, _norm(gradient))
+        solution, product = self.solver.solve_with_product(operator, gradient, self.damping)  # x and F x
+        gradient_norm = _norm(gradient)
+        x = self._accumulate(solution.value, gradient_norm)
+        if self._velocity is not None:
+            product = operator.matvec(x)
+        elif self.scale_by_gradient_norm:
+            product = gradient_norm * product
         return _Direction(
             value=x,
             slope=tf.reduce_sum(gradient * x),
-            curvature=tf.reduce_sum(x * operator.matvec(x)),
-            gradient_norm=_norm(gradient),
+            curvature=tf.reduce_sum(x * product),
+            gradient_norm=gradient_norm,
             result=solution.result,
             iterations=solution.stats.iterations,
             residual=solution.stats.residual,
@@ -230,9 +235,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
     def _solve_dual(self, operator: GaussNewton, coefficients: tf.Tensor) -> _Direction:
         solution = self.solver.solve_rows(operator, coefficients, self.damping)
         # ‖g‖² = cᵀ A Aᵀ c
-        gradient_norm = tf.sqrt(
-            tf.maximum(tf.reduce_sum(coefficients * tf.linalg.matvec(operator.gram(), coefficients)), 0)
-        )
+        squared_norm = tf.reduce_sum(coefficients * tf.linalg.matvec(solution.gram, coefficients))
+        gradient_norm = tf.sqrt(tf.maximum(squared_norm, 0))
         x = self._accumulate(solution.value, gradient_norm)
         if self._velocity is not None:
             row_values = operator.row_matvec(x)  # A v

@@ -14,6 +14,7 @@ class DualSolution(NamedTuple):
     Attributes:
       value: x = Aᵀz [P].
       dual: z [n], the solution of (AAᵀ + λI) z = c.
+      gram: AAᵀ [n, n].
       gram_dual: (AAᵀ) z = A x [n]; for a Gauss-Newton operator the change of the scaled outputs along x.
       result: A `Result` of the inner solver, as an int32 scalar.
       stats: The inner solver's stats; the residual is that of the dual system.
@@ -21,6 +22,7 @@ class DualSolution(NamedTuple):
 
     value: tf.Tensor
     dual: tf.Tensor
+    gram: tf.Tensor
     gram_dual: tf.Tensor
     result: tf.Tensor
     stats: Any
@@ -92,7 +94,7 @@ class Dual(Solver):
         is_finite = tf.reduce_all(tf.math.is_finite(value))
         value = tf.where(is_finite, value, tf.zeros_like(value))
         result = tf.where(is_finite, solution.result, int(Result.BREAKDOWN))
-        return DualSolution(value, solution.value, gram_dual, result, solution.stats)
+        return DualSolution(value, solution.value, gram.to_dense(), gram_dual, result, solution.stats)
 
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """`x = (b - Aᵀ (AAᵀ + λI)⁻¹ A b) / λ`.
