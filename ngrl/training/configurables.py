@@ -9,7 +9,6 @@ import tensorflow as tf
 from ngrl import agents, environments, losses, networks, optimizers, solvers
 from ngrl.training import experiment, exploration, off_policy
 
-
 _CLASSES: dict[str, Callable[..., Any]] = {
     "ConjugateGradient": solvers.ConjugateGradient,
     "Minres": solvers.Minres,

@@ -1,0 +1,43 @@
+"""Learning runs that must reach a score; hours. `make test-learning` prints the table of what they reached."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import scores  # noqa: E402  (a script, not a package)
+
+SEEDS = [0, 1, 2]
+# Best 100-episode mean that every seed must reach within the experiment's own number of steps.
+EVERY_SEED = {
+    "ngdqn_cartpole_v0": 200.0,
+    "ngdqn_cartpole_v1": 499.0,
+    "ngdqn_acrobot": -66.0,
+    "ngdqn_lunar": 265.0,
+}
+# The baselines, so that the comparison is fair: mean over the seeds.
+MEAN = {"dqn_cartpole_v1": 495.0, "dqn_lunar": 230.0}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def results():
+    files = [ROOT / "gin" / f"{name}.gin" for name in (*EVERY_SEED, *MEAN)]
+    reached = scores.score(files, SEEDS, ROOT / "runs" / "scores", jobs=2)
+    print("\n" + scores.table(reached))
+    return reached
+
+
+@pytest.mark.parametrize(("name", "goal"), EVERY_SEED.items())
+def test_natural_gradient_without_target_network_reaches_its_score_with_every_seed(results, name, goal):
+    reached = {seed: final["best_100_episode_mean"] for seed, final in results[name].items()}
+    assert min(reached.values()) >= goal, reached
+
+
+@pytest.mark.parametrize(("name", "goal"), MEAN.items())
+def test_baseline_with_target_network_reaches_its_score(results, name, goal):
+    reached = [final["best_100_episode_mean"] for final in results[name].values()]
+    assert sum(reached) / len(reached) >= goal, reached

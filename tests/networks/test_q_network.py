@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from ngrl import networks
+
+import tensorflow as tf  # isort: skip
+from tf_agents.specs import tensor_spec
+
+MIXED = {
+    "b": tensor_spec.BoundedTensorSpec([], tf.int64, 2, 4),
+    "a": tensor_spec.TensorSpec([2, 2], tf.float32),
+}
+
+
+def test_observations_are_flattened_one_hot_encoded_and_concatenated_by_key():
+    observation = {"b": tf.constant([2, 4], tf.int64), "a": tf.reshape(tf.range(8.0), [2, 2, 2])}
+    expected = [[0, 1, 2, 3, 1, 0, 0], [4, 5, 6, 7, 0, 0, 1]]
+    np.testing.assert_array_equal(networks.encode_observation(observation, MIXED), expected)
+
+
+def test_network_equals_the_product_of_its_matrices():
+    spec = tensor_spec.TensorSpec([3], tf.float32)
+    network = networks.QNetwork(spec, 2, (5, 4), "tanh", seed=3)
+    network.create_variables(spec)
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    w1, b1, w2, b2, w3, b3 = (v.numpy() for v in network.variables)
+    expected = np.tanh(np.tanh(x @ w1 + b1) @ w2 + b2) @ w3 + b3
+    np.testing.assert_allclose(network(x)[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_initial_kernels_have_the_variance_asked_for_and_follow_the_seed():
+    spec = tensor_spec.TensorSpec([200], tf.float32)
+
+    def kernels(seed):
+        network = networks.QNetwork(spec, 100, (300,), initial_scale=2.0, output_scale=0.1, seed=seed)
+        network.create_variables(spec)
+        return [v.numpy() for v in network.variables if len(v.shape) == 2]
+
+    first, last = kernels(0)
+    np.testing.assert_allclose(first.std(), np.sqrt(2 / 200), rtol=0.03)
+    np.testing.assert_allclose(last.std(), 0.1 / np.sqrt(300), rtol=0.03)
+    np.testing.assert_array_equal(first, kernels(0)[0])
+    assert (first != kernels(1)[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_layers": (0,)}, "widths must be positive"),
+        ({"output_scale": 0.0}, "output_scale"),
+        ({"input_tensor_spec": tensor_spec.TensorSpec([], tf.int64)}, "needs bounds"),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    arguments = {"input_tensor_spec": tensor_spec.TensorSpec([3], tf.float32), "num_actions": 2, **options}
+    with pytest.raises(ValueError, match=message):
+        networks.QNetwork(**arguments)
