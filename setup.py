@@ -50,6 +50,7 @@ setup(
         "gin-config>=0.5,<0.6",
         "absl-py>=2.1",
         "tqdm>=4.66",
+        "pillow>=10",
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
