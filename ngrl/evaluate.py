@@ -33,10 +33,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 for a failure, 2 for wrong input."""
     options = build_parser().parse_args(argv)
-    policy_dir = Path(options.policy_dir)
+    policy_dir = Path(options.policy_dir).resolve()
     problem = None
     if not policy_dir.is_dir():
-        problem = f"no such policy folder: {policy_dir}"
+        problem = f"no such policy folder: {options.policy_dir}"
     elif options.episodes < 1:
         problem = f"--episodes must be positive, got {options.episodes}"
     elif options.seed < 0:
@@ -60,19 +60,23 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput")
     from ngrl.training.progress import Terminal
     from ngrl.training.run_directory import write_json
 
-    progress = Terminal(str(policy_dir), output.terminal)
+    progress = Terminal(options.policy_dir, output.terminal)
     try:
         actor, description = export.load_policy(policy_dir)
         env_id = options.env_id or description.get("env_id")
         if env_id is None:
             raise export.PolicyError(f"{policy_dir} does not say which environment it is for: give --env_id")
-        env_kwargs = description.get("env_kwargs") if env_id == description.get("env_id") else None
+        trained_on_it = env_id == description.get("env_id")
+        env_kwargs = description.get("env_kwargs") if trained_on_it else None
+        if options.video:
+            evaluation.check_video(env_id, env_kwargs)
         progress.start_evaluation(options.episodes)
         result = evaluation.evaluate(
             actor,
             env_id,
             options.episodes,
             options.seed,
+            backend=description.get("env_backend", "sync") if trained_on_it else "sync",
             env_kwargs=env_kwargs,
             specs=description.get("specs"),
             progress=progress.evaluated,
@@ -84,15 +88,14 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput")
             path = Path(options.video) / f"{env_id.replace('/', '_')}.gif"
             evaluation.record_video(actor, env_id, path, options.seed, env_kwargs)
             print(f"video: {path}", file=output.stdout)
-    except known.EXPECTED as error:
-        progress.stop()
-        print(f"ngrl.evaluate: {configuration.one_line(error)}", file=output.terminal)
-        return EXIT_USAGE if isinstance(error, known.USAGE) else EXIT_FAILURE
     except Exception as error:
-        traceback.print_exc()
-        log = output.keep()
-        print(f"ngrl.evaluate: {type(error).__name__}: {error}; the traceback is in {log}", file=output.terminal)
-        return EXIT_FAILURE
+        progress.stop()
+        traceback.print_exc()  # into the log
+        line = configuration.one_line(error)
+        if not isinstance(error, (*known.WHILE_BUILDING, *known.FAILURES)):
+            line = f"{type(error).__name__}: {line}; the traceback is in {output.keep()}"
+        print(f"ngrl.evaluate: {line}", file=output.terminal)
+        return EXIT_USAGE if isinstance(error, known.WHILE_BUILDING) else EXIT_FAILURE
     print(json.dumps(content), file=output.stdout)
     return 0
 

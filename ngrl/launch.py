@@ -2,12 +2,13 @@
 
 import argparse
 import os
-import re
+import shlex
+import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,9 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def default_root_dir(gin_file: str, seed: int | None) -> Path:
-    """`runs/<gin file name>`, with the seed where one is asked for."""
-    name = Path(gin_file).stem
-    return Path("runs") / (name if seed is None else f"{name}-seed{seed}")
+    """`runs/<gin file name>`, with the folders below `gin/`, and with the seed where one is asked for."""
+    path = Path(gin_file)
+    name = path.stem
+    parts: tuple[str, ...] = ()
+    if "gin" in path.parts[:-1]:  # gin/paper/x.gin: runs/paper/x
+        below = path.parts[:-1][::-1].index("gin")
+        parts = path.parts[len(path.parts) - 1 - below : -1]
+    return Path("runs", *parts, name if seed is None else f"{name}-seed{seed}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,10 +90,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ngrl.terminal import LibraryOutput
 
     output = LibraryOutput()
+    terminate = signal.signal(signal.SIGTERM, _terminated)
     try:
         return _run(options, output)
+    except (KeyboardInterrupt, _Terminated) as error:
+        print("ngrl.launch: stopped before there was anything to save", file=output.terminal)
+        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
     finally:
+        signal.signal(signal.SIGTERM, terminate)
         output.close()
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived outside the training loop."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
@@ -100,54 +119,55 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
     from ngrl.training import configurables, configuration
     from ngrl.training import errors as known
     from ngrl.training.progress import Quiet, Terminal
-    from ngrl.training.run_directory import move_aside
 
     bindings = list(options.gin_bindings)
     if options.seed is not None:
         bindings.append(f"run.seed = {options.seed}")
     if options.capture_video:
         bindings.append("run.capture_video = True")
-    started = time.monotonic()
+    started: list[Path] = []
+
+    def on_start() -> None:
+        output.move_to(root_dir / "log.txt")
+        started.append(root_dir)
+
     try:
         configuration.parse(options.gin_file, bindings, options.allow_gin_import)
-        if options.noresume:
-            moved = move_aside(root_dir)
-            if moved is not None:
-                print(f"{name}: the earlier run is now {moved}", file=output.terminal)
         result = configurables.run(
             root_dir,
+            noresume=options.noresume,
             config=configuration.bindings(),
             config_text=configuration.operative_config,
             progress=Quiet(output.terminal) if options.noprogress else Terminal(name, output.terminal),
-            on_start=lambda: output.move_to(root_dir / "log.txt"),
+            on_start=on_start,
         )
     except known.Interrupted as error:
-        print(f"{name}: {error}", file=output.terminal)
+        hint = " (without --noresume)" if options.noresume else ""
+        print(f"{name}: {error}{hint}", file=output.terminal)
         return error.exit_code
-    except known.EXPECTED as error:
-        traceback.print_exc()  # into the log
-        print(f"ngrl.launch: {configuration.one_line(error)}", file=output.terminal)
-        return EXIT_USAGE if isinstance(error, known.USAGE) else EXIT_FAILURE
     except Exception as error:
-        traceback.print_exc()
-        log = output.keep()
-        print(
-            f"ngrl.launch: {type(error).__name__}: {configuration.one_line(error)}; the traceback is in {log}",
-            file=output.terminal,
-        )
+        traceback.print_exc()  # into the log
+        line = configuration.one_line(error)
+        if isinstance(error, known.USAGE if started else known.WHILE_BUILDING):
+            print(f"ngrl.launch: {line}", file=output.terminal)
+            return EXIT_USAGE
+        if not isinstance(error, known.FAILURES):
+            line = f"{type(error).__name__}: {line}; the traceback is in {output.keep()}"
+        print(f"ngrl.launch: {line}", file=output.terminal)
         return EXIT_FAILURE
-    print(summary(name, root_dir, result, time.monotonic() - started), file=output.stdout)
+    print(summary(name, root_dir, result), file=output.stdout)
     return 0
 
 
-def summary(name: str, root_dir: Path, result: dict, seconds: float) -> str:
+def summary(name: str, root_dir: Path, result: dict) -> str:
     """What the terminal shows at the end of a run."""
 
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:.1f}"
 
     lines = [
-        f"{name}: {result['env_steps']:,} steps, {result['episodes']:,} episodes, {seconds / 60:.1f} minutes",
+        f"{name}: {result['env_steps']:,} steps, {result['episodes']:,} episodes, "
+        f"{result['wall_s'] / 60:.1f} minutes of training",
         f"  best 100-episode mean    {number(result['best_100_episode_mean'])}"
         + (f"  (at {result['best_at_env_steps']:,} steps)" if result["best_at_env_steps"] else ""),
         f"  final 100-episode mean   {number(result['final_100_episode_mean'])}",
@@ -163,14 +183,18 @@ def summary(name: str, root_dir: Path, result: dict, seconds: float) -> str:
     lines += [
         f"  scores       {root_dir / 'run.json'}, {root_dir / 'episodes.csv'}",
         f"  policy       {root_dir / 'policy'}",
-        f"  TensorBoard  tensorboard --logdir {_quoted(root_dir.parent)}",
+        f"  TensorBoard  {_program('tensorboard')} --logdir {shlex.quote(str(root_dir.parent))}",
     ]
     return "\n".join(lines)
 
 
-def _quoted(path: Path) -> str:
-    text = str(path)
-    return text if re.fullmatch(r"[\w./-]+", text) else f"'{text}'"
+def _program(name: str) -> str:
+    """How to start a program of this environment from the current folder."""
+    path = Path(sys.executable).with_name(name)
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return shlex.quote(str(path)) if path.exists() else name
 
 
 if __name__ == "__main__":

@@ -48,7 +48,11 @@ class LibraryOutput:
         return self._path
 
     def close(self) -> None:
-        """Drop the log if it was never moved to a lasting place."""
+        """Give standard output and error back, and drop the log if it was never moved to a lasting place."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(self.stdout.fileno(), 1)
+        os.dup2(self.terminal.fileno(), 2)
         self._discard()
 
     def _discard(self) -> None:

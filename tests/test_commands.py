@@ -127,6 +127,9 @@ def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(
     (folder / "fresh").mkdir()
     for path in ("run.json", "run.lock"):
         (folder / "fresh" / path).write_bytes((run / path).read_bytes())
+    typo = bind("run.env_id='CartPool-v1'")
+    assert command("launch", "--noresume", *fresh, *typo, cwd=folder).returncode == 2
+    assert not (folder / "fresh.1").exists()
     result = command("launch", "--noresume", *fresh, *other, cwd=folder)
     assert result.returncode == 0, result.stderr
     assert (folder / "fresh.1" / "run.json").read_bytes() == before
@@ -181,6 +184,28 @@ def test_stopped_run_resumes_with_the_same_command(number, tmp_path, finished):
     result = command("launch", *arguments, *bind(f"run.num_env_steps={steps + 400}"), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert re.search(rf"resuming at {steps:,} environment steps", result.stderr)
+
+
+def test_run_can_be_stopped_while_it_evaluates(tmp_path):
+    evaluating = bind(*SHORT, "run.eval_episodes=100000", "run.num_env_steps=500")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ngrl.launch", f"--gin_file={GIN}", *evaluating, "--root_dir=run"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "policy_collect").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command resumes run" in stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("module", ["launch", "evaluate"])

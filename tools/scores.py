@@ -18,11 +18,17 @@ from pathlib import Path
 from typing import Any
 
 
+def experiment(gin_file: Path) -> str:
+    """The experiment's name; that of gin/paper/x.gin is paper-x."""
+    folder = gin_file.resolve().parent.name
+    return gin_file.stem if folder == "gin" else f"{folder}-{gin_file.stem}"
+
+
 def run_one(gin_file: Path, seed: int, runs: Path, threads: int) -> dict[str, Any]:
     """What one run reached: `final` of its run.json."""
-    root = runs / f"{gin_file.stem}-seed{seed}"
+    root = runs / f"{experiment(gin_file)}-seed{seed}"
     record = root / "run.json"
-    if not record.exists() or "final" not in json.loads(record.read_text()):
+    if not record.exists() or json.loads(record.read_text())["status"] != "finished":
         environment = dict(os.environ)
         if threads:
             environment.update(TF_NUM_INTRAOP_THREADS=str(threads), TF_NUM_INTEROP_THREADS=str(threads))
@@ -39,7 +45,7 @@ def score(gin_files: list[Path], seeds: list[int], runs: Path, jobs: int = 1) ->
     threads = 1 if jobs > 1 else 0
     with futures.ThreadPoolExecutor(jobs) as pool:
         pending = {
-            (gin_file.stem, seed): pool.submit(run_one, gin_file, seed, runs, threads)
+            (experiment(gin_file), seed): pool.submit(run_one, gin_file, seed, runs, threads)
             for gin_file in gin_files
             for seed in seeds
         }

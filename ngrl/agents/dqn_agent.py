@@ -5,14 +5,16 @@ from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import data_converter, tf_agent
-from tf_agents.networks import network
+from tf_agents.networks import network, sequential
 from tf_agents.policies import epsilon_greedy_policy, greedy_policy, q_policy
+from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
 from ngrl import losses
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.curvature import DenseStack, GaussNewton, SquaredError
+from ngrl.networks import QNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
 
 TdLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -102,6 +104,9 @@ class DqnAgent(tf_agent.TFAgent):
         with tf.init_scope():
             optimizer.build(q_network.trainable_weights)
 
+        if isinstance(epsilon_greedy, (int, float)):
+            epsilon_greedy = tf.Variable(float(epsilon_greedy), trainable=False, name="epsilon")
+        self._epsilon = epsilon_greedy
         policy = q_policy.QPolicy(time_step_spec, action_spec, q_network=q_network)
         super().__init__(
             time_step_spec,
@@ -132,6 +137,11 @@ class DqnAgent(tf_agent.TFAgent):
         if isinstance(self._optimizer, NaturalGradient):
             return DqnExtra(zero, zero, NaturalGradientStats(*[zero] * len(NaturalGradientStats._fields)))
         return DqnExtra(zero, zero, GradientStats(*[zero] * len(GradientStats._fields)))
+
+    def set_epsilon(self, value: float) -> None:
+        """Set ε of the collect policy, where it is a number or a variable."""
+        if isinstance(self._epsilon, tf.Variable):
+            self._epsilon.assign(value)
 
     def explore(self, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """ε-greedy actions [B] that depend on the arguments and the weights only (stateless, so it resumes exactly).
@@ -184,6 +194,7 @@ class DqnAgent(tf_agent.TFAgent):
             target = losses.q_learning_target(r_t, next_time_steps.discount, q_t, self._gamma)
         # From the last step of an episode to the first of the next nothing was decided: no transition.
         mask = tf.cast(tf.logical_not(time_steps.is_last()), target.dtype)
+        target = tf.where(mask > 0, target, 0)  # so that a masked entry has no gradient either, whatever it holds
         return _Batch(
             observation=time_steps.observation,
             action=tf.cast(policy_steps.action, tf.int32),
@@ -235,7 +246,8 @@ def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:
       ValueError: The spec is not that of one discrete action counted from 0.
     """
     flat = tf.nest.flatten(action_spec)
-    if len(flat) != 1 or len(flat[0].shape) != 0 or not flat[0].dtype.is_integer or flat[0].minimum != 0:
+    discrete = len(flat) == 1 and len(flat[0].shape) == 0 and flat[0].dtype.is_integer
+    if not discrete or not tensor_spec.is_bounded(flat[0]) or flat[0].minimum != 0:
         raise ValueError(f"DqnAgent needs one discrete action counted from 0, the environment has {action_spec}")
     return int(flat[0].maximum) + 1
 
@@ -252,6 +264,10 @@ def _check_options(
         raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
     if fisher_outputs not in ("chosen", "all"):
         raise ValueError(f"fisher_outputs must be 'chosen' or 'all', got {fisher_outputs!r}")
+    if max_gradient_norm is not None and not max_gradient_norm > 0:
+        raise ValueError(f"max_gradient_norm must be positive or None, got {max_gradient_norm}")
+    if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
+        raise ValueError(f"optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
     if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
@@ -270,13 +286,12 @@ def _linearisable(
     q_network: network.Network, observation_spec: Any
 ) -> tuple[Callable[[Any], Any], Callable[[Any], tf.Tensor]]:
     """Split a network into a part without parameters and a part to linearise, a `DenseStack` where it is one."""
-    layers = getattr(q_network, "layers_in_order", None)
-    encode = getattr(q_network, "encode", None)
-    if layers is None or encode is None:
-        # A TF-Agents Sequential network is its layers, applied in order.
-        layers = q_network.layers if type(q_network).__name__ == "Sequential" else None
-        encode = _identity
-    stack = DenseStack.from_layers(layers) if layers else None
+    stack, encode = None, _identity
+    if isinstance(q_network, QNetwork) and type(q_network).call is QNetwork.call:
+        stack, encode = DenseStack.from_layers(q_network.layers_in_order), q_network.encode
+    elif type(q_network) is sequential.Sequential:
+        # Such a network is its layers, applied in order.
+        stack = DenseStack.from_layers(q_network.layers)
     if stack is None:
         return _identity, lambda observation: q_network(observation)[0]
     return encode, stack

@@ -1,5 +1,30 @@
 """Loss functions: pure, one per published equation."""
 
+from ngrl.losses.divergences import (
+    kl_categorical,
+    kl_diagonal_gaussian,
+    symmetric_kl_categorical,
+    symmetric_kl_diagonal_gaussian,
+)
+from ngrl.losses.policy import (
+    categorical_entropy,
+    categorical_log_prob,
+    clipped_surrogate_loss,
+    diagonal_gaussian_entropy,
+    diagonal_gaussian_log_prob,
+    explained_variance,
+    importance_ratio,
+    normalise_advantages,
+    policy_gradient_loss,
+    surrogate_loss,
+)
+from ngrl.losses.returns import (
+    BoundaryMasks,
+    boundary_masks,
+    discounted_returns,
+    generalised_advantage,
+    td_lambda_returns,
+)
 from ngrl.losses.td import (
     double_q_target,
     gather_actions,
@@ -11,11 +36,30 @@ from ngrl.losses.td import (
 )
 
 __all__ = [
+    "BoundaryMasks",
+    "boundary_masks",
+    "categorical_entropy",
+    "categorical_log_prob",
+    "clipped_surrogate_loss",
+    "diagonal_gaussian_entropy",
+    "diagonal_gaussian_log_prob",
+    "discounted_returns",
     "double_q_target",
+    "explained_variance",
     "gather_actions",
+    "generalised_advantage",
     "half_squared_error",
     "huber",
+    "importance_ratio",
+    "kl_categorical",
+    "kl_diagonal_gaussian",
+    "normalise_advantages",
+    "policy_gradient_loss",
     "q_learning_target",
     "squared_error",
+    "surrogate_loss",
+    "symmetric_kl_categorical",
+    "symmetric_kl_diagonal_gaussian",
+    "td_lambda_returns",
     "weighted_mean",
 ]

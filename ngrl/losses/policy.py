@@ -32,7 +32,7 @@ def diagonal_gaussian_log_prob(mean: tf.Tensor, log_std: tf.Tensor, actions: tf.
     """
     actions.shape.assert_has_rank(mean.shape.rank)
     actions.shape.assert_is_compatible_with(mean.shape)
-    log_std.shape[-1:].assert_is_compatible_with(mean.shape[-1:])
+    mean.shape.assert_is_compatible_with(tf.broadcast_static_shape(mean.shape, log_std.shape))
     standardised = (actions - mean) * tf.exp(-log_std)
     return -tf.reduce_sum(0.5 * tf.square(standardised) + log_std + 0.5 * math.log(2 * math.pi), axis=-1)
 
@@ -116,9 +116,10 @@ def normalise_advantages(advantages: tf.Tensor, weights: tf.Tensor | None = None
     """`(Â − mean) / std` with weighted moments over all steps; the shape of `advantages`, 0 at masked steps.
 
     The standard deviation is the population's (divided by Σw). Equal advantages (up to rounding: no action was
-    better than another) become zeros. Non-finite advantages stay non-finite, for the caller's guard to see.
+    better than another) become zeros. Non-finite advantages stay non-finite, for the caller's guard to see. A
+    constant for every gradient.
     """
-    weights, advantages = _mask(weights, advantages)
+    weights, advantages = _mask(weights, tf.stop_gradient(advantages))
     # Relative to the largest, so that squares neither overflow nor vanish and equal numbers are exactly 1.
     scaled = tf.math.divide_no_nan(advantages, tf.reduce_max(tf.abs(advantages)))
     centred = scaled - weighted_mean(scaled, weights)

@@ -86,7 +86,7 @@ def td_lambda_returns(
     discount = gamma * discount_t
     # a_t = γ · discount_t · λ inside an episode, 0 at a boundary and in the last row, where no G_{t+1} is known.
     decay = discount * gae_lambda * _inside(continues_t)
-    # b_t = r_t + γ · discount_t · v_t − a_t v_t, and the bootstrap of a terminated step does not count, even non-finite.
+    # b_t = r_t + (γ · discount_t − a_t) v_t; a terminated step's v_t does not count, not even a non-finite one.
     base = r_t + tf.math.multiply_no_nan(v_t, discount - decay)
     return tf.stop_gradient(_accumulate_backwards(base, decay))
 
@@ -145,9 +145,8 @@ def _accumulate_backwards(base: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
     def double(span: tf.Tensor, base: tf.Tensor, decay: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         inside = (rows + span < num_steps)[:, tf.newaxis]
         ahead = tf.minimum(rows + span, num_steps - 1)
-        next_base = tf.where(inside, tf.gather(base, ahead), zeros)
-        next_decay = tf.where(inside, tf.gather(decay, ahead), zeros)
-        # b_t ← b_t + a_t b_{t+k},  a_t ← a_t a_{t+k},  k ← 2k
-        return 2 * span, base + tf.math.multiply_no_nan(next_base, decay), decay * next_decay
+        ahead_base = tf.where(inside, tf.gather(base, ahead), zeros)
+        # b_t ← b_t + a_t b_{t+k},  a_t ← a_t a_{t+k},  k ← 2k; beyond the last row b is 0, so that a does not matter
+        return 2 * span, base + tf.math.multiply_no_nan(ahead_base, decay), decay * tf.gather(decay, ahead)
 
     return tf.while_loop(lambda span, *_: span < num_steps, double, (tf.constant(1), base, decay))[1]

@@ -7,11 +7,21 @@ import tensorflow as tf
 from tf_agents.networks import network
 from tf_agents.specs import tensor_spec
 
+_MOST_DISCRETE_VALUES = 1024
+
 
 def _check_observation_spec(spec: Any) -> None:
     for leaf in tf.nest.flatten(spec):
-        if not leaf.dtype.is_floating and not tensor_spec.is_bounded(leaf):
+        if leaf.dtype.is_floating:
+            continue
+        if not tensor_spec.is_bounded(leaf):
             raise ValueError(f"a discrete observation needs bounds, got {leaf}")
+        values = int(leaf.maximum.max()) - int(leaf.minimum.min()) + 1
+        if values > _MOST_DISCRETE_VALUES:
+            raise ValueError(
+                f"an integer observation of {values} values is too wide for one-hot encoding "
+                f"(at most {_MOST_DISCRETE_VALUES}): convert it to floats in the environment"
+            )
 
 
 def encode_observation(observation: Any, spec: Any) -> tf.Tensor:

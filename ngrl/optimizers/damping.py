@@ -99,12 +99,13 @@ class LevenbergMarquardt(DampingRule):
     """λ grows where the quadratic model of the loss is poor and shrinks where it is good.
 
     With the reduction ratio ρ = (actual change of the loss) / (change the model predicted): ρ < `low` multiplies λ
-    by `increase`, ρ > `high` by `decrease`, never below `minimum`. The defaults are those of Pascanu & Bengio
+    by `increase`, ρ > `high` by `decrease`, within `minimum` and `maximum`. The defaults are those of Pascanu & Bengio
     (2013), which Knight & Lerner's "adapt damping" uses.
 
     Args:
       initial: λ at the start.
       minimum: Floor of λ.
+      maximum: Ceiling of λ.
       increase: Factor above 1.
       decrease: Factor below 1.
       low: Ratio below which λ grows.
@@ -120,19 +121,21 @@ class LevenbergMarquardt(DampingRule):
         self,
         initial: float = 6.0,
         minimum: float = 1e-3,
+        maximum: float = 1e8,
         increase: float = 1.5,
         decrease: float = 2.0 / 3.0,
         low: float = 0.25,
         high: float = 0.75,
     ):
-        if not initial > 0 or not minimum > 0:
-            raise ValueError(f"initial and minimum must be positive, got {initial} and {minimum}")
+        if not 0 < minimum <= maximum or not initial > 0:
+            raise ValueError(f"initial, minimum and maximum must be positive, got {initial}, {minimum}, {maximum}")
         if not increase > 1 or not 0 < decrease < 1:
             raise ValueError(f"increase must exceed 1 and decrease lie in (0, 1), got {increase} and {decrease}")
         if not low < high:
             raise ValueError(f"low must be below high, got {low} and {high}")
         self._initial = float(initial)
         self.minimum = float(minimum)
+        self.maximum = float(maximum)
         self.increase = float(increase)
         self.decrease = float(decrease)
         self.low = float(low)
@@ -148,13 +151,15 @@ class LevenbergMarquardt(DampingRule):
         good = reduction_ratio > self.high
         poor = tf.logical_not(reduction_ratio >= self.low)
         smaller = tf.maximum(value * self.decrease, tf.minimum(value, self.minimum))
-        return tf.where(poor, value * self.increase, tf.where(good, smaller, value))
+        larger = tf.minimum(value * self.increase, tf.maximum(value, self.maximum))
+        return tf.where(poor, larger, tf.where(good, smaller, value))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {
             "initial": self._initial,
             "minimum": self.minimum,
+            "maximum": self.maximum,
             "increase": self.increase,
             "decrease": self.decrease,
             "low": self.low,

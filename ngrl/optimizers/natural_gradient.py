@@ -9,6 +9,7 @@ import enum
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from ngrl import solvers
@@ -94,6 +95,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         scale_by_gradient_norm: bool = False,
         name: str = "NaturalGradient",
     ):
+        if isinstance(learning_rate, (int, float)) and not learning_rate >= 0:
+            raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
         if max_kl is not None and not max_kl > 0:
             raise ValueError(f"max_kl must be positive or None, got {max_kl}")
         if not 0 <= momentum < 1:
@@ -102,18 +105,24 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if isinstance(solver, dict):
             solver = tf.keras.utils.deserialize_keras_object(solver)
         self.solver: Any = solvers.Dual() if solver is None else solver
+        if not isinstance(self.solver, solvers.Solver):
+            raise ValueError(f"solver must be an ngrl solver, got {solver!r}")
         self.damping_rule = damping_rules.get(damping)
         self.max_kl = None if max_kl is None else float(max_kl)
         self.momentum = float(momentum)
         self.scale_by_gradient_norm = bool(scale_by_gradient_norm)
         self._learning_rate = self._build_learning_rate(learning_rate)
+        self._built_for: list[Any] | None = None
 
     def build(self, var_list: list[tf.Variable]) -> None:
         """Create λ and, with momentum, the velocity [P]."""
         super().build(var_list)
-        if getattr(self, "_built", False):
+        keys = [self._var_key(variable) for variable in var_list]
+        if self._built_for is not None:
+            if keys != self._built_for:
+                raise ValueError(f"{self.name} was built for other variables: make an optimizer for each network")
             return
-        self._built = True
+        self._built_for = keys
         dtype = var_list[0].dtype.base_dtype
         self._damping = self.add_variable([], dtype=dtype, name="damping")
         self._damping.assign(tf.constant(self.damping_rule.initial, dtype))
@@ -280,6 +289,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         damping = self.damping
         ratio = self._adapt_damping(direction, step_size, loss, loss_fn, apply)
         self.iterations.assign_add(tf.cast(apply, self.iterations.dtype))
+        if isinstance(self._learning_rate, tf.keras.optimizers.schedules.LearningRateSchedule):
+            self._current_learning_rate.assign(self._scheduled_learning_rate())  # what `learning_rate` reports
         applied = tf.cast(apply, direction.value.dtype)
 
         def scalar(value: tf.Tensor) -> tf.Tensor:
@@ -325,10 +336,13 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             return tf.constant(float("nan"), direction.value.dtype)
         assert loss_fn is not None
         predicted = -step_size * direction.slope + 0.5 * tf.square(step_size) * direction.curvature
-        actual = tf.cast(loss_fn() - loss, predicted.dtype)
-        ratio = actual / predicted
+        after = tf.cast(loss_fn(), predicted.dtype)
+        ratio = (after - tf.cast(loss, predicted.dtype)) / predicted
+        # A change that is lost in the loss's rounding says nothing of the model; a loss no longer finite does.
+        rounding = np.finfo(predicted.dtype.as_numpy_dtype).eps * tf.abs(tf.cast(loss, predicted.dtype))
+        measurable = (tf.abs(predicted) > 8 * rounding) | tf.logical_not(tf.math.is_finite(after))
         updated = self.damping_rule.update(tf.convert_to_tensor(self._damping), ratio)
-        self._damping.assign(tf.where(apply, updated, self._damping))
+        self._damping.assign(tf.where(apply & measurable, updated, self._damping))
         return ratio
 
     def get_config(self) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class CheckpointStore:
         self._checkpoint = tf.train.Checkpoint(agent=trackable)
         self._keep = keep
         self._warn = warn
+        self._saved_step = -1
 
     def save(self, step: int, state: LoopState) -> Path:
         """Write a checkpoint and remove the oldest beyond `keep`.
@@ -60,6 +61,8 @@ class CheckpointStore:
           CheckpointError: It could not be written, e.g. because the disk is full. Earlier checkpoints are untouched.
         """
         final = self._folder / f"step_{step:010d}"
+        if step == self._saved_step:
+            return final  # nothing has happened since
         temporary = self._folder / f"writing_{step:010d}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ class CheckpointStore:
             np.savez(temporary / "arrays.npz", **state.arrays)
             (temporary / "state.json").write_text(json.dumps(state.values), encoding="utf-8")
             _write_manifest(temporary, step)
-            if final.exists():
+            if final.exists():  # a damaged one, or restore_latest would have said that this step is saved
                 shutil.rmtree(final)
             os.rename(temporary, final)
             _sync(self._folder)
@@ -78,6 +81,7 @@ class CheckpointStore:
             shutil.rmtree(temporary, ignore_errors=True)
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"can't write checkpoint {final} ({size} bytes written): {reason}") from error
+        self._saved_step = step
         for old in self._list()[: -self._keep]:
             shutil.rmtree(old)
         return final
@@ -95,7 +99,9 @@ class CheckpointStore:
             if problem:
                 self._warn(f"checkpoint {folder} is damaged ({problem}); falling back to the one before")
                 continue
-            return self._load(folder)
+            state = self._load(folder)
+            self._saved_step = int(folder.name.removeprefix("step_"))
+            return state
         if folders:
             raise CheckpointError(f"no whole checkpoint in {self._folder}: start anew with --noresume")
         return None

@@ -6,7 +6,7 @@ from typing import Any
 import gin
 import tensorflow as tf
 
-from ngrl import agents, environments, losses, networks, optimizers, solvers
+from ngrl import agents, losses, networks, optimizers, solvers
 from ngrl.training import experiment, exploration, off_policy
 
 _CLASSES: dict[str, Callable[..., Any]] = {
@@ -34,7 +34,6 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "half_squared_error": losses.half_squared_error,
     "squared_error": losses.squared_error,
     "huber": losses.huber,
-    "load_environment": environments.load,
 }
 
 # What gin calls with the bound arguments; the originals know nothing of gin.
@@ -68,4 +67,6 @@ def dqn_agent(
     return agent(time_step_spec, action_spec, q_network, optimizer)
 
 
-run = gin.configurable(denylist=["root_dir", "config", "config_text", "progress"])(experiment.run)
+run = gin.configurable(denylist=["root_dir", "noresume", "config", "config_text", "progress", "on_start"])(
+    experiment.run
+)

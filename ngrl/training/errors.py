@@ -8,9 +8,11 @@ from ngrl.training.off_policy import NonFiniteError
 from ngrl.training.run_directory import RunDirectoryError
 from ngrl.training.stopping import Interrupted
 
-#: The input is wrong: a name, a value, a directory, an environment that doesn't fit the agent.
-USAGE = (ConfigurationError, RunDirectoryError, PolicyError, ValueError, TypeError, ImportError)
-#: Answered with one line: wrong input, or a run that failed in a way ngrl knows.
-EXPECTED = (*USAGE, CheckpointError, NonFiniteError, EnvironmentFault)
+#: The input is wrong: a name, a value, a directory.
+USAGE = (ConfigurationError, RunDirectoryError, PolicyError)
+#: What a constructor raises for a wrong value, as long as nothing runs yet; later it is a fault of the program.
+WHILE_BUILDING = (*USAGE, ValueError, TypeError, ImportError)
+#: A run failed in a way that its message explains.
+FAILURES = (CheckpointError, NonFiniteError, EnvironmentFault)
 
-__all__ = ["EXPECTED", "USAGE", "Interrupted"]
+__all__ = ["FAILURES", "USAGE", "WHILE_BUILDING", "Interrupted"]

@@ -1,5 +1,6 @@
 """Playing whole episodes with a policy, and what is reported of them."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     num_envs: int = 10,
+    backend: str = "sync",
     env_kwargs: dict[str, Any] | None = None,
     specs: dict[str, Any] | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -58,6 +60,7 @@ def evaluate(
       episodes: How many episodes.
       seed: Seed of the environments, moved away from training's by `EVALUATION_SEED_OFFSET`.
       num_envs: How many run side by side.
+      backend: Backend of `ngrl.environments.load`.
       env_kwargs: Arguments of the environment.
       specs: What the policy was built for, as `describe_specs` tells it; None leaves the check out.
       progress: Called with the number of episodes finished.
@@ -70,7 +73,7 @@ def evaluate(
     num_envs = min(num_envs, episodes)
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     environment = environments.load(
-        env_id, num_envs=num_envs, seed=seed + EVALUATION_SEED_OFFSET, env_kwargs=env_kwargs
+        env_id, num_envs=num_envs, seed=seed + EVALUATION_SEED_OFFSET, backend=backend, env_kwargs=env_kwargs
     )
     returns: list[list[float]] = [[] for _ in range(num_envs)]
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
@@ -117,6 +120,25 @@ def _check_specs(env_id: str, environment: environments.GymnasiumEnvironment, ex
             raise ValueError(f"the policy was built for {part}s {expected[part]}, {env_id} has {present[part]}")
 
 
+def _load_for_video(env_id: str, seed: int, env_kwargs: dict[str, Any] | None) -> environments.GymnasiumEnvironment:
+    kwargs = {**(env_kwargs or {}), "render_mode": "rgb_array"}
+    return environments.load(env_id, seed=seed + EVALUATION_SEED_OFFSET, env_kwargs=kwargs)
+
+
+def check_video(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
+    """Draw one frame, to know before a long run whether its video can be made.
+
+    Raises:
+      ValueError: The environment can't draw itself.
+    """
+    try:
+        with contextlib.closing(_load_for_video(env_id, 0, env_kwargs)) as environment:
+            environment.reset()
+            environment.render()
+    except Exception as error:  # whatever the environment raises
+        raise ValueError(f"no video: {env_id} can't be drawn: {str(error).splitlines()[0]}") from error
+
+
 def record_video(
     actor: Actor, env_id: str, path: Path, seed: int = 0, env_kwargs: dict[str, Any] | None = None
 ) -> Path:
@@ -134,18 +156,13 @@ def record_video(
     """
     from PIL import Image
 
-    kwargs = {**(env_kwargs or {}), "render_mode": "rgb_array"}
-    environment = environments.load(env_id, seed=seed + EVALUATION_SEED_OFFSET, env_kwargs=kwargs)
-    frames = []
-    try:
-        step = environment.reset()
+    images = []
+    with contextlib.closing(_load_for_video(env_id, seed, env_kwargs)) as environment:
+        step, number = environment.reset(), 0
         while step.step_type[0] != ts.StepType.LAST:
-            frames.append(environment.render()[0])
-            step = environment.step(actor(step))
-    finally:
-        environment.close()
-    # Every second frame is smooth enough to judge a policy by, at half the size.
-    images = [Image.fromarray(frame).quantize(64) for frame in frames[::2]]
+            if number % 2 == 0:  # smooth enough to judge a policy by, at half the size
+                images.append(Image.fromarray(environment.render()[0]).quantize(64))
+            step, number = environment.step(actor(step)), number + 1
     path.parent.mkdir(parents=True, exist_ok=True)
     images[0].save(path, save_all=True, append_images=images[1:], duration=40, loop=0)
     return path

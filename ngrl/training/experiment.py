@@ -14,12 +14,12 @@ from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
     environments,
 )
-from ngrl.training.checkpoints import CheckpointStore, LoopState
-from ngrl.training.evaluation import describe_specs, evaluate, record_video
+from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
+from ngrl.training.evaluation import check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
 from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
 from ngrl.training.progress import Progress, Quiet
-from ngrl.training.run_directory import RunDirectory, write_json
+from ngrl.training.run_directory import RunDirectory, move_aside, write_json
 from ngrl.training.stopping import Interrupted, StopRequest
 
 
@@ -32,6 +32,9 @@ class Loop(Protocol):
 
     def step(self) -> list[tuple[float, int]]:
         """Step every environment and train as is due; return and length of each episode that ended."""
+
+    def before_export(self) -> None:
+        """Bring the agent's policies to the state of the loop (ε)."""
 
     def scalars(self) -> dict[str, float]:
         """Tags and values for TensorBoard."""
@@ -58,12 +61,14 @@ def run(
     env_backend: str = "gymnasium",
     env_kwargs: dict[str, Any] | None = None,
     truncation_is_terminal: bool = False,
+    check_finite: bool = True,
     seed: int = 0,
     log_every: int = 1_000,
     checkpoint_every: int = 20_000,
     keep_checkpoints: int = 2,
     eval_episodes: int = 100,
     capture_video: bool = False,
+    noresume: bool = False,
     config: Mapping[str, str] | None = None,
     config_text: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
@@ -84,13 +89,16 @@ def run(
       env_backend: Backend of `ngrl.environments.load`.
       env_kwargs: Arguments of the environment.
       truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
+      check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
       seed: Seed of everything random.
       log_every: Environment steps between points in TensorBoard.
       checkpoint_every: Environment steps between checkpoints.
       keep_checkpoints: How many checkpoints to keep.
       eval_episodes: Episodes of the final greedy evaluation; 0 leaves it out.
       capture_video: Save the first evaluation episode as `video.gif`.
-      config: What identifies the experiment, name to value; a directory with another one is refused.
+      noresume: Start anew; an earlier run in the directory is moved aside, not deleted.
+      config: What identifies the experiment, name to value; a directory with another one is refused. By default the
+        environment, the seed and the optimizer's settings.
       config_text: Gives the operative configuration once everything has been built.
       progress: Where to report.
       on_start: Called once everything has been built and the directory is this run's.
@@ -106,7 +114,7 @@ def run(
       EnvironmentFault: The environment failed.
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
     """
-    _check_lengths(num_env_steps, num_episodes, log_every, checkpoint_every)
+    _check_numbers(num_env_steps, num_episodes, log_every, checkpoint_every, keep_checkpoints, eval_episodes)
     tf.keras.utils.set_random_seed(seed)
     environment = environments.load(
         env_id,
@@ -114,31 +122,61 @@ def run(
         seed=seed,
         backend=env_backend,
         truncation_is_terminal=truncation_is_terminal,
+        check_finite=check_finite,
         env_kwargs=env_kwargs,
     )
     with contextlib.closing(environment):
         specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
         built = agent(*specs, seed=seed)
         built_loop = loop(built, environment, seed=seed)
+        if capture_video:
+            check_video(env_id, env_kwargs)
+        identity = config
+        if identity is None:
+            values = [
+                env_id,
+                seed,
+                num_envs,
+                env_backend,
+                env_kwargs,
+                truncation_is_terminal,
+                built.optimizer.get_config(),
+            ]
+            names = ["env_id", "seed", "num_envs", "env_backend", "env_kwargs", "truncation_is_terminal", "optimizer"]
+            identity = {f"run.{name}": repr(value) for name, value in zip(names, values, strict=True)}
         # Only now, when the experiment is known to be possible, is anything written.
-        identity = config if config is not None else {"run.env_id": env_id, "run.seed": str(seed)}
-        with contextlib.closing(RunDirectory(Path(root_dir), identity)) as directory:
+        moved = move_aside(Path(root_dir)) if noresume else None
+        with contextlib.closing(RunDirectory(Path(root_dir), identity)) as directory, StopRequest() as stop:
             on_start()
-            training = Training(directory, built, built_loop, progress or Quiet(), keep_checkpoints)
+            reporter = progress or Quiet()
+            if moved is not None:
+                reporter.note(f"the earlier run is now {moved}")
+            training = Training(directory, built, built_loop, reporter, keep_checkpoints, stop)
             (directory.path / "operative_config.gin").write_text(config_text(), encoding="utf-8")
+            directory.write(seed=seed)
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
             description = {
                 "env_id": env_id,
                 "env_kwargs": env_kwargs or {},
+                "env_backend": env_backend,
                 "seed": seed,
                 "specs": describe_specs(environment),
             }
-            final = training.finish(description, eval_episodes, capture_video)
+            final = training.finish(description, eval_episodes)
             directory.write(status="finished", final=final)
+            if capture_video:
+                record_video(as_actor(built.policy), env_id, directory.path / "video.gif", seed, env_kwargs)
             return Result(final)
 
 
-def _check_lengths(num_env_steps: int | None, num_episodes: int | None, log_every: int, checkpoint_every: int) -> None:
+def _check_numbers(
+    num_env_steps: int | None,
+    num_episodes: int | None,
+    log_every: int,
+    checkpoint_every: int,
+    keep_checkpoints: int,
+    eval_episodes: int,
+) -> None:
     if num_env_steps is None and num_episodes is None:
         raise ValueError("a run needs num_env_steps or num_episodes")
     for name, value in (
@@ -146,9 +184,12 @@ def _check_lengths(num_env_steps: int | None, num_episodes: int | None, log_ever
         ("num_episodes", num_episodes),
         ("log_every", log_every),
         ("checkpoint_every", checkpoint_every),
+        ("keep_checkpoints", keep_checkpoints),
     ):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be positive, got {value}")
+    if eval_episodes < 0:
+        raise ValueError(f"eval_episodes must not be negative, got {eval_episodes}")
 
 
 class Training:
@@ -160,6 +201,7 @@ class Training:
       loop: The training loop.
       progress: Where to report.
       keep_checkpoints: How many checkpoints to keep.
+      stop: Tells when a signal asks to stop.
     """
 
     def __init__(
@@ -169,13 +211,16 @@ class Training:
         loop: Loop,
         progress: Progress,
         keep_checkpoints: int,
+        stop: StopRequest,
     ):
+        self._stop = stop
         self._directory = directory
         self._agent = agent
         self._loop = loop
         self._progress = progress
         self._store = CheckpointStore(directory.path / "checkpoints", agent, keep_checkpoints, progress.warn)
         self._wall_before = 0.0
+        self._logged_at = -1
         csv_size = self._resume()
         self._started = time.monotonic()
         self._episode_log = EpisodeLog(directory.path / "episodes.csv", csv_size)
@@ -192,6 +237,10 @@ class Training:
         """Restore the newest checkpoint; the size of `episodes.csv` then, 0 at a fresh start."""
         state = self._store.restore_latest()
         if state is None:
+            if self._directory.checkpointed:
+                raise CheckpointError(
+                    f"{self._directory.path} had checkpoints, but none is left: restore them, or use --noresume"
+                )
             return 0
         run_values = state.values.pop("run")
         self._loop.restore(state)
@@ -206,23 +255,25 @@ class Training:
         next_log = (statistics.env_steps // log_every + 1) * log_every
         next_checkpoint = (statistics.env_steps // checkpoint_every + 1) * checkpoint_every
         try:
-            with StopRequest() as stop:
-                while not _reached(statistics, num_env_steps, num_episodes) and not stop.requested:
-                    self._record(loop.step())
-                    if statistics.env_steps >= next_log:
-                        self._log()
-                        next_log += log_every
-                    if statistics.env_steps >= next_checkpoint:
-                        self._save()
-                        next_checkpoint += checkpoint_every
-                self._log()
-                self._save()
-                if stop.requested:
-                    raise Interrupted(stop.signal, self._directory.path)
+            while not _reached(statistics, num_env_steps, num_episodes) and not self._stop.requested:
+                self._record(loop.step())
+                if statistics.env_steps >= next_log:
+                    self._log()
+                    next_log += log_every
+                if statistics.env_steps >= next_checkpoint:
+                    self._save()
+                    next_checkpoint += checkpoint_every
+            self._log()
+            self._save()
+            self._check_stop()
         finally:
             self._progress.stop()
             self._episode_log.close()
             self._summaries.close()
+
+    def _check_stop(self) -> None:
+        if self._stop.requested:
+            raise Interrupted(self._stop.signal, self._directory.path)
 
     def _record(self, finished: list[tuple[float, int]]) -> None:
         statistics = self._loop.statistics
@@ -233,6 +284,9 @@ class Training:
             )
 
     def _log(self) -> None:
+        if self._loop.statistics.env_steps == self._logged_at:
+            return
+        self._logged_at = self._loop.statistics.env_steps
         scalars = episode_scalars(self._loop.statistics)
         scalars.update(self._loop.scalars())
         scalars.update(self._rate.measure(self._loop))
@@ -246,10 +300,13 @@ class Training:
             "csv_size": self._episode_log.sync(),
         }
         self._store.save(self._loop.statistics.env_steps, state)
+        if not self._directory.checkpointed:
+            self._directory.write(checkpointed=True)
 
-    def finish(self, description: dict[str, Any], eval_episodes: int, capture_video: bool) -> dict[str, Any]:
+    def finish(self, description: dict[str, Any], eval_episodes: int) -> dict[str, Any]:
         """Export the policies and evaluate the greedy one; what the run reached."""
         path = self._directory.path
+        self._loop.before_export()
         export_policy(self._agent.policy, path / "policy", description)
         export_policy(self._agent.collect_policy, path / "policy_collect", description)
         statistics = self._loop.statistics
@@ -263,12 +320,16 @@ class Training:
             "final_100_episode_mean": _json_number(statistics.average_return),
             "wall_s": round(self._wall, 1),
         }
-        actor = as_actor(self._agent.policy)
-        env_id, env_kwargs, seed = (description[name] for name in ("env_id", "env_kwargs", "seed"))
         if eval_episodes:
             self._progress.start_evaluation(eval_episodes)
             result = evaluate(
-                actor, env_id, eval_episodes, seed, env_kwargs=env_kwargs, progress=self._progress.evaluated
+                as_actor(self._agent.policy),
+                description["env_id"],
+                eval_episodes,
+                description["seed"],
+                backend=description["env_backend"],
+                env_kwargs=description["env_kwargs"],
+                progress=self._evaluated,
             )
             self._progress.stop()
             final["evaluation"] = result.summary()
@@ -282,9 +343,11 @@ class Training:
                 self._loop.statistics.env_steps,
             )
             summaries.close()
-        if capture_video:
-            record_video(actor, env_id, path / "video.gif", seed, env_kwargs)
         return final
+
+    def _evaluated(self, episodes: int) -> None:
+        self._check_stop()
+        self._progress.evaluated(episodes)
 
 
 class _Rate:

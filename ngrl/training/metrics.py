@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from ngrl.training.checkpoints import CheckpointError
 
 WINDOW = 100
 
@@ -81,6 +84,11 @@ class EpisodeStatistics:
         """Mean length of the latest (up to) 100 episodes; NaN before the first has ended."""
         return float(np.mean([n for _, n in self._window])) if self._window else math.nan
 
+    def forget_episodes_in_progress(self) -> None:
+        """Start every environment's sums at 0, for new episodes."""
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+
     def state(self) -> dict[str, Any]:
         """Everything, as JSON values."""
         return {
@@ -110,11 +118,16 @@ class EpisodeLog:
     Args:
       path: The file.
       resume_at: Size in bytes to cut the file to; 0 starts it anew.
+
+    Raises:
+      CheckpointError: The file is shorter than `resume_at`.
     """
 
     _HEADER = ("episode", "env_steps", "train_steps", "return", "length", "wall_s")
 
     def __init__(self, path: Path, resume_at: int = 0):
+        if resume_at and (not path.is_file() or path.stat().st_size < resume_at):
+            raise CheckpointError(f"{path} is shorter than the checkpoint says: restore it, or use --noresume")
         self._file = path.open("r+" if resume_at else "w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
         if resume_at:
@@ -129,9 +142,17 @@ class EpisodeLog:
         self._writer.writerow(row)
 
     def sync(self) -> int:
-        """Flush to the file and return its size in bytes."""
-        self._file.flush()
-        return self._file.tell()
+        """Flush to the disk and return the file's size in bytes.
+
+        Raises:
+          CheckpointError: The file can't be written, e.g. because the disk is full.
+        """
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+        except OSError as error:
+            raise CheckpointError(f"can't write {self._file.name}: {error.strerror}") from error
 
     def close(self) -> None:
         """Flush and close."""
@@ -146,7 +167,7 @@ class Summaries:
     """
 
     def __init__(self, folder: Path):
-        self._writer = tf.summary.create_file_writer(str(folder))
+        self._writer = tf.summary.create_file_writer(str(folder), flush_millis=10_000)
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
         """Write every finite scalar under its tag; numbers that were not measured (NaN) leave no point."""
@@ -154,11 +175,6 @@ class Summaries:
             for tag, value in scalars.items():
                 if math.isfinite(value):
                     tf.summary.scalar(tag, value)
-
-    def text(self, tag: str, markdown: str, step: int = 0) -> None:
-        """Write a text."""
-        with self._writer.as_default(step=step):
-            tf.summary.text(tag, markdown)
 
     def close(self) -> None:
         """Flush and close."""

@@ -23,6 +23,9 @@ class OffPolicyAgent(Protocol):
     def zero_extra(self) -> Any:
         """An all-zero `LossInfo.extra`."""
 
+    def set_epsilon(self, value: float) -> None:
+        """Set ε of the collect policy."""
+
     def explore(self, observation: Any, epsilon: Any, seed: Any) -> Any:
         """Actions [N] for observations [N, ...]."""
 
@@ -69,7 +72,12 @@ class OffPolicyLoop:
         max_skipped_updates: int = 100,
         jit_compile: bool = True,
     ):
-        for name, value in (("batch_size", batch_size), ("updates_per_call", updates_per_call)):
+        positive = {
+            "batch_size": batch_size,
+            "updates_per_call": updates_per_call,
+            "max_skipped_updates": max_skipped_updates,
+        }
+        for name, value in positive.items():
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
         if updates_per_step < 0 or warmup_steps < 0:
@@ -182,6 +190,10 @@ class OffPolicyLoop:
             actions = self._agent.explore(observation, epsilon, seed)
         return actions, loss, extra, skipped, streak
 
+    def before_export(self) -> None:
+        """Give the agent's collect policy the present ε."""
+        self._agent.set_epsilon(self.epsilon)
+
     def scalars(self) -> dict[str, float]:
         """Tags and values of the latest updates, for TensorBoard."""
         values = {"ngrl/skipped_updates": float(self.skipped_updates), "ngrl/epsilon": self.epsilon}
@@ -226,6 +238,10 @@ class OffPolicyLoop:
         current = self._environment.current_time_step()
         self._observation, self._step_type = current.observation, current.step_type
         self._actions = arrays.get("actions")
+        if not self._environment.can_restore:
+            # New episodes have begun: what the broken ones had collected must not count for them.
+            self.statistics.forget_episodes_in_progress()
+            self._actions = None
 
 
 def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

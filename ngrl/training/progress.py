@@ -96,7 +96,8 @@ class Terminal(Quiet):
     def _open(self, label: str, total: int | None, initial: int, unit: str) -> None:
         self._bar = tqdm(
             total=total,
-            initial=initial,
+            # tqdm drops a total that is exceeded, and environments stepped together overshoot it.
+            initial=initial if total is None else min(initial, total),
             desc=label,
             unit=f" {unit}",
             file=self._stream,
@@ -109,9 +110,8 @@ class Terminal(Quiet):
         """Move the bar and show the figures."""
         figures = describe(env_steps, episodes, scalars)
         if self._bar is not None and self._is_terminal:
-            done = episodes if self._by_episodes else min(env_steps, int(self._bar.total))
             self._bar.set_postfix_str(figures, refresh=False)
-            self._bar.n = done
+            self._bar.n = min(episodes if self._by_episodes else env_steps, int(self._bar.total))
             self._bar.refresh()
         elif time.monotonic() - self._last_line >= self._interval:
             self._last_line = time.monotonic()

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -98,6 +99,11 @@ class RunDirectory:
             shown = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
             raise RunDirectoryError(f"{self.path} belongs to another experiment: {shown}; choose another --root_dir")
 
+    @property
+    def checkpointed(self) -> bool:
+        """Whether this run has ever written a checkpoint."""
+        return self._run_json.exists() and bool(self.read().get("checkpointed"))
+
     def read(self) -> dict[str, Any]:
         """The content of `run.json`.
 
@@ -127,17 +133,21 @@ def move_aside(path: Path) -> Path | None:
       The new name, or None where there was nothing to move.
 
     Raises:
-      RunDirectoryError: A running process uses it.
+      RunDirectoryError: A running process uses it, or it is no run directory.
     """
+    path = path.resolve()
     if not path.exists():
         return None
     lock_path = path / "run.lock"
-    if lock_path.exists():
-        with lock_path.open("r", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunDirectoryError(f"{path} is in use by process {lock.read().strip()}") from None
+    if not lock_path.exists():
+        if path.is_dir() and not any(path.iterdir()):
+            return None
+        raise RunDirectoryError(f"{path} is no run of ngrl's: choose another --root_dir")
+    with lock_path.open("r", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunDirectoryError(f"{path} is in use by process {lock.read().strip()}") from None
     number = 1
     while (target := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
@@ -158,7 +168,7 @@ def _provenance() -> dict[str, Any]:
         versions[package] = metadata.version(package)
     return {
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "git_revision": _git_revision(),
         "versions": versions,
     }

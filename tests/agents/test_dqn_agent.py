@@ -206,12 +206,38 @@ def test_tf_agents_networks_take_the_same_step_as_ours(kind):
     np.testing.assert_allclose(weights(ours), weights(theirs), rtol=1e-3, atol=1e-5)
 
 
+def test_subclass_with_its_own_call_trains_the_function_it_acts_with():
+    class Scaled(networks.QNetwork):
+        def call(self, *args, **kwargs):
+            values, state = super().call(*args, **kwargs)
+            return 3.0 * values + 1.0, state
+
+    agent = make(network=Scaled(OBSERVATION, 2, (5,), seed=1))
+    batch = experience()
+    q = agent.q_network(batch.observation[:, 0])[0].numpy()[np.arange(8), batch.action[:, 0].numpy()]
+    q_next = agent.q_network(batch.observation[:, 1])[0].numpy().max(axis=1)
+    expected = 0.5 * np.mean((q - batch.reward[:, 0].numpy() - 0.9 * q_next) ** 2)
+    np.testing.assert_allclose(agent.train(batch).loss, expected, rtol=1e-5)
+
+
+def test_collect_policy_follows_the_epsilon_it_is_given():
+    agent = make()
+    observation = tf.random.stateless_normal([2000, 3], [0, 0])
+    steps = ts.restart(observation, batch_size=2000)
+    greedy = agent.policy.action(steps).action.numpy()
+    for epsilon in (0.0, 0.5):
+        agent.set_epsilon(epsilon)
+        random = np.mean(agent.collect_policy.action(steps).action.numpy() != greedy)
+        assert abs(random - epsilon / 2) < 0.05
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"double_q": True}, "target network"),
         ({"fisher_outputs": "some"}, "fisher_outputs"),
         ({"max_gradient_norm": 10.0}, "max_kl"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),
     ],
 )
 def test_contradicting_options_are_refused(options, message):

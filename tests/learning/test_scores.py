@@ -24,9 +24,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def results():
+def results(tmp_path_factory):
     files = [ROOT / "gin" / f"{name}.gin" for name in (*EVERY_SEED, *MEAN)]
-    reached = scores.score(files, SEEDS, ROOT / "runs" / "scores", jobs=2)
+    reached = scores.score(files, SEEDS, tmp_path_factory.mktemp("scores"), jobs=2)
     print("\n" + scores.table(reached))
     return reached
 

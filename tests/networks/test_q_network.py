@@ -49,6 +49,7 @@ def test_initial_kernels_have_the_variance_asked_for_and_follow_the_seed():
         ({"hidden_layers": (0,)}, "widths must be positive"),
         ({"output_scale": 0.0}, "output_scale"),
         ({"input_tensor_spec": tensor_spec.TensorSpec([], tf.int64)}, "needs bounds"),
+        ({"input_tensor_spec": tensor_spec.BoundedTensorSpec([3], tf.int32, -(2**31), 2**31 - 1)}, "too wide"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):

@@ -129,6 +129,7 @@ def test_learning_rate_schedule_counts_steps():
     schedule = tf.keras.optimizers.schedules.ExponentialDecay(1.0, 1, 0.5)
     optimizer = optimizers.NaturalGradient(schedule, solvers.Cholesky(), 1e6)
     norms = [float(step(problem, optimizer).step_norm) for _ in range(3)]
+    np.testing.assert_allclose(optimizer.learning_rate, 0.125)
     np.testing.assert_allclose(norms, [norms[0], norms[0] / 2, norms[0] / 4], rtol=1e-4)
 
 
@@ -160,6 +161,20 @@ def test_levenberg_marquardt_follows_the_ratio():
         for v, r in [(6.0, 0.1), (6.0, 0.5), (6.0, 0.9), (1.2, 0.9), (6.0, float("nan")), (6.0, -3.0)]
     ]
     np.testing.assert_allclose(updated, [9.0, 6.0, 4.0, 1.0, 9.0, 9.0])
+
+
+def test_damping_stays_where_the_change_of_the_loss_is_lost_in_rounding():
+    """Otherwise a decayed learning rate would read noise as a poor model and drive λ to infinity."""
+    problem = LinearProblem()
+    optimizer = optimizers.NaturalGradient(1e-17, solvers.Cholesky(), optimizers.LevenbergMarquardt(initial=6.0))
+    for _ in range(20):
+        step(problem, optimizer, problem.loss)
+    assert float(optimizer.damping) == 6.0
+
+
+def test_damping_keeps_below_its_maximum():
+    rule = optimizers.LevenbergMarquardt(initial=6.0, maximum=7.0)
+    assert float(rule.update(tf.constant(6.0), tf.constant(-1.0))) == 7.0
 
 
 def test_levenberg_marquardt_without_a_loss_function_is_refused():
@@ -319,11 +334,21 @@ def test_options_that_bend_the_joint_solve_are_refused(option):
         ({"momentum": 1.0}, "momentum"),
         ({"damping": -1.0}, "damping"),
         ({"damping": "0.1"}, "damping"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"solver": "dual"}, "solver"),
     ],
 )
 def test_wrong_arguments_are_named(option, message):
     with pytest.raises(ValueError, match=message):
         optimizers.NaturalGradient(**option)
+
+
+def test_optimizer_of_one_network_is_refused_for_another():
+    first, second = LinearProblem(), LinearProblem()
+    optimizer = optimizers.NaturalGradient(momentum=0.5)
+    step(first, optimizer)
+    with pytest.raises(ValueError, match="built for other variables"):
+        step(second, optimizer)
 
 
 def test_operator_of_other_variables_is_refused():

@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -164,7 +165,30 @@ def test_impossible_experiments_write_nothing(tmp_path):
         run(tmp_path / "b", 100, env_id="CartPool-v1")
     with pytest.raises(ValueError, match="num_env_steps"):
         run(tmp_path / "c", None)
+    with pytest.raises(ValueError, match="eval_episodes"):
+        run(tmp_path / "d", 100, eval_episodes=-1)
+    with pytest.raises(ValueError, match="keep_checkpoints"):
+        run(tmp_path / "e", 100, keep_checkpoints=0)
+    with pytest.raises(ValueError, match="can't be drawn"):
+        run(tmp_path / "f", 100, env_id="ngrl/Chain-v0", capture_video=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_that_vanished_are_an_error_and_not_a_fresh_start(tmp_path):
+    run(tmp_path, 300, eval_episodes=0)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "episodes.csv").read_bytes()
+    with pytest.raises(training.CheckpointError, match="none is left"):
+        run(tmp_path, 600, eval_episodes=0)
+    assert (tmp_path / "episodes.csv").read_bytes() == before
+
+
+def test_directory_of_other_settings_is_refused_without_any_config(tmp_path):
+    run(tmp_path, 200, eval_episodes=0)
+    with pytest.raises(training.RunDirectoryError, match="another experiment"):
+        run(tmp_path, 400, functools.partial(natural_agent, learning_rate=0.5), eval_episodes=0)
+    with pytest.raises(training.RunDirectoryError, match="truncation_is_terminal"):
+        run(tmp_path, 400, truncation_is_terminal=True, eval_episodes=0)
 
 
 def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):

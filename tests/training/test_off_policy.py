@@ -60,8 +60,34 @@ def test_reset_steps_are_no_transitions():
     assert (stored.discount == 0).all()
 
 
+def test_episodes_that_an_environment_cannot_restore_do_not_count():
+    """Envpool can't replay: after a restore its members play new episodes, whose returns must start at 0."""
+    pytest.importorskip("envpool")
+
+    def loop():
+        environment = environments.load("CartPole-v1", num_envs=4, seed=0, backend="envpool")
+        specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
+        network = networks.QNetwork(specs[0].observation, 2, (), seed=0)
+        agent = agents.DqnAgent(*specs, network, tf.keras.optimizers.Adam())
+        return training.OffPolicyLoop(agent, environment, warmup_steps=10_000, jit_compile=False)
+
+    first, second = loop(), loop()
+    for _ in range(6):
+        first.step()
+    second.restore(first.state())
+    finished = []
+    while not finished:
+        finished = second.step()
+    assert all(episode_return == length for episode_return, length in finished)
+    assert second.statistics.state()["lengths"] != first.statistics.state()["lengths"]
+    longest = max(length for _, length in finished)
+    assert longest <= second.statistics.env_steps - first.statistics.env_steps
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="batch_size"):
         make(batch_size=0)
+    with pytest.raises(ValueError, match="max_skipped_updates"):
+        make(max_skipped_updates=0)
     with pytest.raises(ValueError, match="replay_capacity"):
         make(batch_size=32, replay_capacity=16)

@@ -1,5 +1,6 @@
 """Schedules, statistics, checkpoints, the run's directory."""
 
+import io
 import json
 import math
 
@@ -17,6 +18,7 @@ from ngrl.training import (
     RunDirectoryError,
 )
 from ngrl.training.metrics import Episode, EpisodeLog
+from ngrl.training.progress import Terminal
 from ngrl.training.run_directory import move_aside
 
 import tensorflow as tf  # isort: skip
@@ -101,8 +103,8 @@ def corrupt(path):
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
-@pytest.mark.parametrize("name", ["arrays.npz", "variables.data-00000-of-00001", "state.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+@pytest.mark.parametrize("name", ["arrays.npz", "variables.data-00000-of-00001", "state.json", "manifest.json"])
 def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, name):
     module, warnings = Module(1), []
     store = CheckpointStore(tmp_path, module, keep=2, warn=warnings.append)
@@ -114,10 +116,8 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, name)
         corrupt(target)
     elif damage == "truncate":
         target.write_bytes(target.read_bytes()[:-1])
-    elif damage == "remove":
-        target.unlink()
     else:
-        (newest / "manifest.json").write_text("{")
+        target.unlink()
     restored = store.restore_latest()
     assert restored.values == {"number": 4}
     np.testing.assert_array_equal(restored.arrays["array"], np.arange(4))
@@ -193,5 +193,80 @@ def test_length_and_reporting_may_change_between_a_run_and_its_continuation(tmp_
 def test_moving_aside_keeps_every_earlier_run(tmp_path):
     for expected in ("run.1", "run.2"):
         (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "run.lock").touch()
         assert move_aside(tmp_path / "run").name == expected
     assert move_aside(tmp_path / "run") is None
+
+
+def test_what_is_no_run_is_not_moved_aside(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    assert move_aside(tmp_path / "thesis") is None
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(RunDirectoryError, match="no run of ngrl's"):
+        move_aside(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.txt").exists()
+
+
+def test_saving_a_step_again_never_leaves_a_moment_without_checkpoint(tmp_path, monkeypatch):
+    module = Module(1)
+    CheckpointStore(tmp_path, module, keep=1).save(1, state(1))
+    store = CheckpointStore(tmp_path, module, keep=1)
+    store.restore_latest()
+
+    def killed(*args, **kwargs):
+        raise AssertionError("must not touch the checkpoint")
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    assert store.save(1, state(1)).name == "step_0000000001"
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_episode_log_that_lost_rows_is_an_error(tmp_path, size):
+    path = tmp_path / "episodes.csv"
+    if size:
+        path.write_bytes(b"x" * size)
+    with pytest.raises(CheckpointError, match="shorter than the checkpoint says"):
+        EpisodeLog(path, 100)
+
+
+class TerminalStream(io.StringIO):
+    def isatty(self):
+        return True
+
+
+SCALARS = {"Metrics/AverageReturn": 12.5, "ngrl/epsilon": 0.25, "ngrl/damping": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("limits", "start", "update"),
+    [
+        ((1000, None), (0, 0), (1003, 9)),
+        ((1000, None), (1003, 9), (1003, 9)),
+        ((None, 20), (0, 0), (500, 23)),
+        ((None, 20), (500, 23), (500, 23)),
+        ((1000, 20), (0, 0), (500, 23)),
+    ],
+)
+def test_progress_bar_bears_going_beyond_its_end(limits, start, update):
+    stream = TerminalStream()
+    terminal = Terminal("name", stream)
+    terminal.start(*limits, *start)
+    terminal.update(*update, SCALARS)
+    terminal.stop()
+    shown = stream.getvalue()
+    assert "100%" in shown or (limits[0] and limits[1])
+    for part in ("mean100 12.5", "best100 –", "ε 0.250", "λ 1", f"{update[1]} episodes"):
+        assert part in shown
+
+
+def test_progress_without_a_terminal_is_plain_lines():
+    stream = io.StringIO()
+    terminal = Terminal("name", stream, interval=0.0)
+    terminal.start(1000, None, 0, 0)
+    terminal.update(500, 3, SCALARS)
+    terminal.note("a note")
+    terminal.warn("beware")
+    terminal.stop()
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("name: 500 steps, ")
+    assert lines[1:] == ["name: a note", "name: warning: beware"]
