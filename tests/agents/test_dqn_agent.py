@@ -208,8 +208,8 @@ def test_tf_agents_networks_take_the_same_step_as_ours(kind):
 
 def test_subclass_with_its_own_call_trains_the_function_it_acts_with():
     class Scaled(networks.QNetwork):
-        def call(self, *args, **kwargs):
-            values, state = super().call(*args, **kwargs)
+        def call(self, observation, step_type=None, network_state=(), training=False):
+            values, state = super().call(observation, step_type, network_state, training)
             return 3.0 * values + 1.0, state
 
     agent = make(network=Scaled(OBSERVATION, 2, (5,), seed=1))
