@@ -30,6 +30,9 @@ from ngrl.training.gin_reader import (
 
 __all__ = ["ConfigurationError", "bindings", "describe", "one_line", "operative_config", "parse"]
 
+# Where classes come from whose parameters carry no type annotations.
+_UNANNOTATED = ("keras.", "tf_keras.")
+
 # Where each binding in gin's configuration was made; gin 0.5 doesn't keep it.
 _locations: dict[Key, str] = {}
 
@@ -137,6 +140,11 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     info = gin_config._REGISTRY[selector]
     parameter = settable_parameters(info)[0].get(name)
     annotation = annotations.parameter_annotations(constructor(info)).get(name, Any)
+    if annotation is Any and name != "name" and info.wrapped.__module__.startswith(_UNANNOTATED):
+        # Numbers, schedules, ...: no optimizer or schedule of Keras takes a text.
+        if not isinstance(value, str):
+            return
+        annotation = float
     if annotations.fits(value, annotation) or (parameter and repr(parameter.default) == repr(value)):
         return
     origin = f" (through {binding.value})" if _is_macro(binding.value) else ""

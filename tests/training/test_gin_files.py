@@ -59,3 +59,9 @@ def test_experiment_runs(path, tmp_path):
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.gin")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_parses_by_itself(path):
     configuration.parse([str(path)], [])
+
+
+@pytest.mark.parametrize("binding", ["Adam.learning_rate = '0.1'", "ExponentialDecay.decay_rate = '0.1'"])
+def test_texts_for_keras_numbers_are_refused_though_keras_annotates_nothing(binding):
+    with pytest.raises(configuration.ConfigurationError, match='must be float, got "0.1", a str; write 0.1'):
+        configuration.parse([], [binding])
