@@ -103,7 +103,7 @@ class Terminal(Quiet):
             file=self._stream,
             disable=not self._is_terminal,
             dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}% |{bar:12}| {n:,}/{total:,}{unit} [{elapsed}<{remaining}] {postfix}",
+            bar_format="{desc} {percentage:3.0f}% |{bar:12}| {n:,}/{total:,}{unit} [{elapsed}<{remaining}]{postfix}",
         )
 
     def update(self, env_steps: int, episodes: int, scalars: Mapping[str, float]) -> None:

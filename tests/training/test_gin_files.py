@@ -63,5 +63,5 @@ def test_every_file_parses_by_itself(path):
 
 @pytest.mark.parametrize("binding", ["Adam.learning_rate = '0.1'", "ExponentialDecay.decay_rate = '0.1'"])
 def test_texts_for_keras_numbers_are_refused_though_keras_annotates_nothing(binding):
-    with pytest.raises(configuration.ConfigurationError, match='must be float, got "0.1", a str; write 0.1'):
+    with pytest.raises(configuration.ConfigurationError, match=r'must be float, got "0.1", a str; write 0.1'):
         configuration.parse([], [binding])
