@@ -143,7 +143,8 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
         )
     except known.Interrupted as error:
         hint = " (without --noresume)" if options.noresume else ""
-        print(f"{name}: {error}{hint}", file=output.terminal)
+        line = str(error).splitlines()[0]  # gin appends where the error passed through
+        print(f"{name}: {line}{hint}", file=output.terminal)
         return error.exit_code
     except Exception as error:
         traceback.print_exc()  # into the log
