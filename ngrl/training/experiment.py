@@ -133,17 +133,8 @@ def run(
             check_video(env_id, env_kwargs)
         identity = config
         if identity is None:
-            values = [
-                env_id,
-                seed,
-                num_envs,
-                env_backend,
-                env_kwargs,
-                truncation_is_terminal,
-                built.optimizer.get_config(),
-            ]
-            names = ["env_id", "seed", "num_envs", "env_backend", "env_kwargs", "truncation_is_terminal", "optimizer"]
-            identity = {f"run.{name}": repr(value) for name, value in zip(names, values, strict=True)}
+            settings = (env_id, num_envs, env_backend, env_kwargs, truncation_is_terminal, seed)
+            identity = _default_identity(settings, built)
         # Only now, when the experiment is known to be possible, is anything written.
         moved = move_aside(Path(root_dir)) if noresume else None
         with contextlib.closing(RunDirectory(Path(root_dir), identity)) as directory, StopRequest() as stop:
@@ -167,6 +158,13 @@ def run(
             if capture_video:
                 record_video(as_actor(built.policy), env_id, directory.path / "video.gif", seed, env_kwargs)
             return Result(final)
+
+
+def _default_identity(settings: tuple[Any, ...], agent: Any) -> dict[str, str]:
+    """What identifies an experiment that comes without a configuration."""
+    names = ("env_id", "num_envs", "env_backend", "env_kwargs", "truncation_is_terminal", "seed", "optimizer")
+    values = (*settings, agent.optimizer.get_config())
+    return {f"run.{name}": repr(value) for name, value in zip(names, values, strict=True)}
 
 
 def _check_numbers(
