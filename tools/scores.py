@@ -56,6 +56,11 @@ def score(gin_files: list[Path], seeds: list[int], runs: Path, jobs: int = 1) ->
     return results
 
 
+def shown(value: float | None) -> str:
+    """A score with one decimal; a dash where a run was too short for one."""
+    return "–" if value is None else f"{value:.1f}"
+
+
 def table(results: dict[str, dict[int, dict[str, Any]]]) -> str:
     """The results as a Markdown table with a line of means for each experiment."""
     lines = [
@@ -66,10 +71,12 @@ def table(results: dict[str, dict[int, dict[str, Any]]]) -> str:
     for name, by_seed in results.items():
         for seed, final in by_seed.items():
             lines.append(
-                f"| {name} | {seed} | {final['best_100_episode_mean']:.1f} | {final['best_at_env_steps']:,} "
-                f"| {final['final_100_episode_mean']:.1f} | {final['evaluation']['mean']:.1f} "
+                f"| {name} | {seed} | {shown(final['best_100_episode_mean'])} | {final['best_at_env_steps']:,} "
+                f"| {shown(final['final_100_episode_mean'])} | {final['evaluation']['mean']:.1f} "
                 f"| {final['wall_s'] / 60:.1f} |"
             )
+        if any(final["best_100_episode_mean"] is None for final in by_seed.values()):
+            continue
         best, last, greedy, minutes = (
             statistics.mean(values)
             for values in zip(

@@ -1,0 +1,37 @@
+"""The scripts in `tools/` that the README names, in short."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def tool(name, *arguments, cwd):
+    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
+
+
+def test_scores_prints_a_table_and_plot_runs_draws_the_curves(tmp_path):
+    experiment = tmp_path / "short.gin"
+    experiment.write_text(
+        f"include '{ROOT / 'gin' / 'ngdqn_cartpole_v1.gin'}'\nrun.num_env_steps = 9000\nrun.eval_episodes = 2\n"
+    )
+    result = tool("scores.py", experiment, "--seeds", 0, "--runs", tmp_path / "runs", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    name, scores = next(iter(json.loads(result.stdout.splitlines()[-1]).items()))
+    assert f"| {name} | 0 | {scores['0']:.1f} |" in result.stdout
+    picture = tmp_path / "curves.png"
+    result = tool("plot_runs.py", tmp_path / "runs" / f"{name}-seed0", "--out", picture, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert picture.read_bytes()[1:4] == b"PNG"
+
+
+def test_bench_prints_ratios_as_json(tmp_path):
+    result = tool("bench.py", "--only", "product", "--rounds", 2, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    for threads in ("1 thread", "default threads"):
+        for network in ("4-64-2", "8-256-128-4"):
+            assert report["product"][threads][network]["product_over_gradient"]["median"] > 0
