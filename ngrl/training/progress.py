@@ -4,13 +4,13 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
 
-class Progress(Protocol):
-    """Receives what a run reports."""
+class Progress:
+    """Receives what a run reports; a subclass answers what it cares for and lets the rest pass."""
 
     def start(self, num_env_steps: int | None, num_episodes: int | None, env_steps: int, episodes: int) -> None:
         """Training begins, at these counts, towards these limits."""
@@ -34,7 +34,7 @@ class Progress(Protocol):
         """Something to be concerned about, in a line."""
 
 
-class Quiet:
+class Quiet(Progress):
     """Reports nothing but warnings.
 
     Args:
@@ -43,24 +43,6 @@ class Quiet:
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = stream if stream is not None else sys.stderr
-
-    def start(self, num_env_steps: int | None, num_episodes: int | None, env_steps: int, episodes: int) -> None:
-        """Report nothing."""
-
-    def update(self, env_steps: int, episodes: int, scalars: Mapping[str, float]) -> None:
-        """Report nothing."""
-
-    def start_evaluation(self, episodes: int) -> None:
-        """Report nothing."""
-
-    def evaluated(self, episodes: int) -> None:
-        """Report nothing."""
-
-    def stop(self) -> None:
-        """Report nothing."""
-
-    def note(self, line: str) -> None:
-        """Report nothing."""
 
     def warn(self, line: str) -> None:
         """Print the line."""

@@ -59,6 +59,7 @@ def test_experiment_runs(path, tmp_path):
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.gin")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_parses_by_itself(path):
     configuration.parse([str(path)], [])
+    assert configuration.bindings()
 
 
 @pytest.mark.parametrize("binding", ["Adam.learning_rate = '0.1'", "ExponentialDecay.decay_rate = '0.1'"])
