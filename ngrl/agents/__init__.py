@@ -1,7 +1,30 @@
 """TF-Agents agents: loss, curvature operator and optimizer."""
 
 from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
+from ngrl.agents.advantage import GeneralisedAdvantage, RewardNormaliser
+from ngrl.agents.critic import Critic, CriticStats
 from ngrl.agents.dqn_agent import DqnAgent, DqnExtra, check_discrete_action
+from ngrl.agents.npg_agent import NpgAgent, TrpoAgent
+from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyExtra
+from ngrl.agents.ppo_agent import PpoAgent
+from ngrl.agents.reinforce_agent import ReinforceAgent
 from ngrl.agents.target_update import HardUpdate, SoftUpdate, TargetUpdate
 
-__all__ = ["DqnAgent", "DqnExtra", "HardUpdate", "SoftUpdate", "TargetUpdate", "check_discrete_action"]
+__all__ = [
+    "Critic",
+    "CriticStats",
+    "DqnAgent",
+    "DqnExtra",
+    "GeneralisedAdvantage",
+    "HardUpdate",
+    "NpgAgent",
+    "OnPolicyAgent",
+    "PolicyExtra",
+    "PpoAgent",
+    "ReinforceAgent",
+    "RewardNormaliser",
+    "SoftUpdate",
+    "TargetUpdate",
+    "TrpoAgent",
+    "check_discrete_action",
+]

@@ -5,16 +5,16 @@ from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import data_converter, tf_agent
-from tf_agents.networks import network, sequential
+from tf_agents.networks import network
 from tf_agents.policies import epsilon_greedy_policy, greedy_policy, q_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
 from ngrl import losses
+from ngrl.agents.linearisable import linearisable
 from ngrl.agents.target_update import TargetUpdate
-from ngrl.curvature import DenseStack, GaussNewton, SquaredError
-from ngrl.networks import QNetwork
+from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
 
 TdLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -100,7 +100,7 @@ class DqnAgent(tf_agent.TFAgent):
         if target_update is not None:
             self._target_network = q_network.copy(name="TargetQNetwork")
             self._target_network.create_variables(time_step_spec.observation)
-        self._encode, self._forward = _linearisable(q_network, time_step_spec.observation)
+        self._encode, self._forward = linearisable(q_network)
         with tf.init_scope():
             optimizer.build(q_network.trainable_weights)
 
@@ -280,22 +280,3 @@ def _check_output(q_network: network.Network, observation_spec: Any, num_actions
         raise ValueError(
             f"the Q-network's output has shape {tuple(output_spec.shape)}, the environment {num_actions} actions"
         )
-
-
-def _linearisable(
-    q_network: network.Network, observation_spec: Any
-) -> tuple[Callable[[Any], Any], Callable[[Any], tf.Tensor]]:
-    """Split a network into a part without parameters and a part to linearise, a `DenseStack` where it is one."""
-    stack, encode = None, _identity
-    if isinstance(q_network, QNetwork) and type(q_network).call is QNetwork.call:
-        stack, encode = DenseStack.from_layers(q_network.layers_in_order), q_network.encode
-    elif type(q_network) is sequential.Sequential:
-        # Such a network is its layers, applied in order.
-        stack = DenseStack.from_layers(q_network.layers)
-    if stack is None:
-        return _identity, lambda observation: q_network(observation)[0]
-    return encode, stack
-
-
-def _identity(observation: Any) -> Any:
-    return observation

@@ -1,23 +1,14 @@
-"""Networks that are a chain of Dense layers, and their Jacobians without a tape.
-
-For such a chain the Gram matrix of the Jacobian's rows follows from the inputs of the layers and the
-back-propagated output derivatives alone (the structure behind Ren & Goldfarb 2019, arXiv:1906.02353):
-
-    a_l [B, d_l]   the input of layer l;  z_l = a_l W_l + b_l;  a_{l+1} = φ_l(z_l)
-    G_l [n, m_l]   the derivative of each row (n = B·R of them) with respect to z_l
-
-    (A Aᵀ)_(i,r),(j,s) = Σ_l (a_l,i · a_l,j + 1) (G_l,ir · G_l,js)
-"""
+"""Networks that are a chain of Dense layers, whose Jacobians `stack_jacobian` has without a tape."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from ngrl.curvature.flatten import flatten, unflatten
+from ngrl.curvature.stack_jacobian import LinearLayer, StackJacobian, append_free
 
 Activation = Callable[[tf.Tensor], tf.Tensor]
 
@@ -72,20 +63,29 @@ class _Block:
 class DenseStack:
     """A network y = forward(x) that is a chain of Dense layers with elementwise activations.
 
-    Calling it with inputs [B, D] (or [B, ...] if the chain starts with Flatten) gives outputs [B, K].
+    Calling it with inputs [B, d] (or [B, ...] if the chain starts with Flatten) gives outputs [B, K].
     `GaussNewton` recognises it and works layer by layer, without tapes.
+
+    With free outputs f [D], parameters that no input acts on (as the log standard deviations of a diagonal
+    Gaussian policy often are), the outputs are [B, K + D]: the chain's, then f, the same for every example.
     """
 
-    def __init__(self, layers: Sequence[tf.keras.layers.Layer]) -> None:
+    def __init__(self, layers: Sequence[tf.keras.layers.Layer], free_outputs: tf.Variable | None = None) -> None:
         """Take a chain of built layers: Dense, Flatten, InputLayer and elementwise activation layers.
 
+        Args:
+          layers: the chain, in the order in which it is applied.
+          free_outputs: None, or a variable f [D] of the layers' dtype.
+
         Raises:
-          ValueError: a layer is of another kind, isn't built, occurs twice, or has another dtype.
+          ValueError: a layer is of another kind, isn't built, occurs twice, or has another dtype; or
+            `free_outputs` isn't a variable of shape [D] and that dtype, or belongs to a layer.
         """
         self._flattens = False
         self._input_activations: tuple[Activation, ...] = ()
         self._blocks: tuple[_Block, ...] = ()
         self._compute_dtypes: set[str] = set()
+        self._free_outputs: tf.Variable | None = None
         for layer in layers:
             self._append(layer)
         if not self._blocks:
@@ -96,6 +96,9 @@ class DenseStack:
             raise ValueError("a dense stack computes in the dtype of its weights")
         if len(self._compute_dtypes) > 1:
             raise ValueError(f"a dense stack has one dtype, got {', '.join(sorted(self._compute_dtypes))}")
+        if free_outputs is not None:
+            _check_free_outputs(free_outputs, self.variables)
+            self._free_outputs = free_outputs
 
     def _append(self, layer: tf.keras.layers.Layer) -> None:
         keras = tf.keras.layers
@@ -103,7 +106,7 @@ class DenseStack:
             return
         self._compute_dtypes.add(layer.compute_dtype)
         if isinstance(layer, keras.Flatten):
-            # Behind a Dense layer with inputs [B, D] flattening changes nothing.
+            # Behind a Dense layer with inputs [B, d] flattening changes nothing.
             self._flattens = self._flattens or not self._blocks
             return
         if isinstance(layer, keras.Dense) and type(layer).call is keras.Dense.call:
@@ -133,32 +136,41 @@ class DenseStack:
             self._blocks = (*self._blocks[:-1], _Block(last.layer, (*last.activations, activation)))
 
     @classmethod
-    def from_layers(cls, layers: Sequence[tf.keras.layers.Layer]) -> DenseStack | None:
-        """The stack made of `layers`, or None if they don't form one."""
+    def from_layers(
+        cls, layers: Sequence[tf.keras.layers.Layer], free_outputs: tf.Variable | None = None
+    ) -> DenseStack | None:
+        """The stack made of `layers` and `free_outputs`, or None if the layers don't form one.
+
+        Raises:
+          ValueError: the layers form a stack, but `free_outputs` doesn't fit it.
+        """
         try:
-            return cls(layers)
+            stack = cls(layers)
         except ValueError:
             return None
+        return stack if free_outputs is None else cls(layers, free_outputs)
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """Kernels and biases, layer by layer."""
+        """Kernels and biases, layer by layer, then the free outputs if there are any."""
         found = []
         for block in self._blocks:
             found.append(block.layer.kernel)
             if block.layer.use_bias:
                 found.append(block.layer.bias)
+        if self._free_outputs is not None:
+            found.append(self._free_outputs)
         return found
 
     def accepts(self, inputs: tf.Tensor) -> bool:
-        """Whether `inputs` reach the first Dense layer as a matrix [B, D]."""
+        """Whether `inputs` reach the first Dense layer as a matrix [B, d]."""
         return inputs.shape.rank is not None and (self._flattens or inputs.shape.rank == 2)
 
     def _prepare(self, inputs: tf.Tensor) -> tf.Tensor:
         """The first layer's input a_0 [B, d_0]."""
         inputs = tf.convert_to_tensor(inputs)
         if not self.accepts(inputs):
-            raise ValueError(f"a dense stack needs inputs of shape [B, D], got {inputs.shape}")
+            raise ValueError(f"a dense stack needs inputs of shape [B, d], got {inputs.shape}")
         kernel = self._blocks[0].layer.kernel
         if self._flattens and inputs.shape.rank != 2:
             inputs = tf.reshape(inputs, [-1, kernel.shape[0]])
@@ -168,14 +180,14 @@ class DenseStack:
         return inputs
 
     def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Outputs [B, K] of the network for `inputs` [B, D]."""
+        """Outputs [B, K], or [B, K + D] with free outputs, of the network for `inputs` [B, d]."""
         return self.linearize(inputs, self.variables).outputs
 
     def linearize(self, inputs: tf.Tensor, variables: Sequence[tf.Variable]) -> StackJacobian:
         """The outputs and the Jacobian at the variables' present values.
 
         Args:
-          inputs: [B, D].
+          inputs: [B, d].
           variables: the stack's variables in the order of the flat parameter vector.
         """
         slots = {variable.ref(): slot for slot, variable in enumerate(variables)}
@@ -189,163 +201,23 @@ class DenseStack:
                 z = z + layer.bias
             value, slope = _activate(block.activations, z)
             bias_slot = slots[layer.bias.ref()] if layer.use_bias else None
-            layers.append(_LinearLayer(kernel, a, slope, slots[layer.kernel.ref()], bias_slot))
+            layers.append(LinearLayer(kernel, a, slope, slots[layer.kernel.ref()], bias_slot))
             a = value
-        return StackJacobian(tuple(layers), tuple(variables), a)
+        if self._free_outputs is None:
+            return StackJacobian(tuple(layers), tuple(variables), a)
+        outputs = append_free(a, tf.convert_to_tensor(self._free_outputs))
+        return StackJacobian(tuple(layers), tuple(variables), outputs, slots[self._free_outputs.ref()])
 
 
-@dataclasses.dataclass(frozen=True)
-class _LinearLayer:
-    """A layer at θ: kernel W [d, m], inputs a [B, d], slope φ'(z) [B, m] (None: 1), places in the vector."""
-
-    kernel: tf.Tensor
-    inputs: tf.Tensor
-    slope: tf.Tensor | None
-    kernel_slot: int
-    bias_slot: int | None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StackJacobian:
-    """The Jacobian J of a dense stack's outputs [B, K], kept as its layers' inputs and slopes."""
-
-    layers: tuple[_LinearLayer, ...]
-    variables: tuple[tf.Variable, ...]
-    outputs: tf.Tensor
-
-    def jvp(self, vector: tf.Tensor) -> tf.Tensor:
-        """J v for v [P]: [B, K]."""
-        return self._push(unflatten(vector, self.variables))
-
-    def _push(self, parts: list[tf.Tensor]) -> tf.Tensor:
-        tangent = None
-        for layer in self.layers:
-            # ȧ_{l+1} = φ'(z_l) (a_l Ẇ_l + ḃ_l + ȧ_l W_l)
-            dz = _affine(layer, parts)
-            if tangent is not None:
-                dz += tf.matmul(tangent, layer.kernel)
-            tangent = dz if layer.slope is None else layer.slope * dz
-        return tangent
-
-    def vjp(self, cotangent: tf.Tensor) -> tf.Tensor:
-        """Jᵀ u for u [B, K]: [P]."""
-        return self._collect(self.backpropagate(cotangent, 1))
-
-    def product(self, vector: tf.Tensor, metric: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """Jᵀ M(y, J v) for v [P]: [P]."""
-        return self.vjp(metric(self.outputs, self.jvp(vector)))
-
-    def backpropagate(self, rows: tf.Tensor, rows_per_example: int) -> list[tf.Tensor]:
-        """Rows [B·R, K] of output derivatives, carried back to every layer's z: G_l [B·R, m_l]."""
-        found = []
-        g = rows
-        for index in reversed(range(len(self.layers))):
-            layer = self.layers[index]
-            if layer.slope is not None:
-                g = _scale_examples(g, layer.slope, rows_per_example)
-            found.append(g)
-            if index:
-                g = tf.matmul(g, layer.kernel, transpose_b=True)
-        return found[::-1]
-
-    def rows(self, factor: tf.Tensor) -> StackRows:
-        """The rows A_i = factor_i J_i for a factor [B, R, K]."""
-        rows_per_example = factor.shape[1]
-        gradients = self.backpropagate(tf.reshape(factor, [-1, factor.shape[2]]), rows_per_example)
-        return StackRows(self, tuple(gradients), rows_per_example)
-
-    def _collect(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Σ_l,i (∂z_l,i/∂θ)ᵀ g_l,i for g_l [B, m_l]: dW_l = a_lᵀ g_l and db_l = Σ_i g_l,i, as one [P]."""
-        parts: list[tf.Tensor | None] = [None] * len(self.variables)
-        for layer, g in zip(self.layers, gradients, strict=True):
-            parts[layer.kernel_slot] = tf.matmul(layer.inputs, g, transpose_a=True)
-            if layer.bias_slot is not None:
-                parts[layer.bias_slot] = tf.reduce_sum(g, axis=0)
-        return flatten(parts)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class StackRows:
-    """The rows A [n, P] of a dense stack's scaled Jacobian, kept as G_l [n, m_l] with n = B·R."""
-
-    jacobian: StackJacobian
-    gradients: tuple[tf.Tensor, ...]
-    rows_per_example: int
-
-    def _layers(self) -> Iterator[tuple[_LinearLayer, tf.Tensor]]:
-        return zip(self.jacobian.layers, self.gradients, strict=True)
-
-    def gram(self) -> tf.Tensor:
-        """A Aᵀ [n, n] = Σ_l (a_l a_lᵀ + 1) ∘ (G_l G_lᵀ)."""
-        r = self.rows_per_example
-        total = None
-        for layer, g in self._layers():
-            inputs = tf.matmul(layer.inputs, layer.inputs, transpose_b=True)
-            if layer.bias_slot is not None:
-                inputs += 1
-            rows = tf.matmul(g, g, transpose_b=True)
-            if r > 1:
-                batch = inputs.shape[0] or tf.shape(inputs)[0]
-                rows = tf.reshape(rows, [batch, r, batch, r]) * inputs[:, tf.newaxis, :, tf.newaxis]
-                term = tf.reshape(rows, [batch * r, batch * r])
-            else:
-                term = inputs * rows
-            total = term if total is None else total + term
-        return total
-
-    def matvec(self, vector: tf.Tensor) -> tf.Tensor:
-        """A v for v [P]: [n], where (A v)_ir = Σ_l G_l,ir · (a_l,i Ẇ_l + ḃ_l)."""
-        parts = unflatten(vector, self.jacobian.variables)
-        terms = [
-            tf.reduce_sum(_scale_examples(g, _affine(layer, parts), self.rows_per_example), axis=-1)
-            for layer, g in self._layers()
-        ]
-        return tf.add_n(terms)
-
-    def rmatvec(self, coefficients: tf.Tensor) -> tf.Tensor:
-        """Aᵀ c for c [n]: [P], where dW_l = Σ_i a_l,i (Σ_r c_ir G_l,ir)ᵀ."""
-        r = self.rows_per_example
-        weighted = [coefficients[:, tf.newaxis] * g for g in self.gradients]
-        if r > 1:
-            weighted = [tf.reduce_sum(tf.reshape(g, [-1, r, g.shape[-1]]), axis=1) for g in weighted]
-        return self.jacobian._collect(weighted)
-
-    def matrix(self) -> tf.Tensor:
-        """A itself, [n, P]."""
-        r = self.rows_per_example
-        parts: list[tf.Tensor | None] = [None] * len(self.jacobian.variables)
-        for layer, g in self._layers():
-            inputs = tf.repeat(layer.inputs, r, axis=0) if r > 1 else layer.inputs
-            outer = inputs[:, :, tf.newaxis] * g[:, tf.newaxis, :]
-            parts[layer.kernel_slot] = tf.reshape(outer, [-1, layer.kernel.shape.num_elements()])
-            if layer.bias_slot is not None:
-                parts[layer.bias_slot] = g
-        return tf.concat(parts, axis=1)
-
-    def diagonal(self) -> tf.Tensor:
-        """The diagonal of AᵀA, [P]: Σ_ir a_l,i² (G_l,ir²)ᵀ."""
-        r = self.rows_per_example
-        parts: list[tf.Tensor | None] = [None] * len(self.jacobian.variables)
-        for layer, g in self._layers():
-            squares = tf.square(g)
-            if r > 1:
-                squares = tf.reduce_sum(tf.reshape(squares, [-1, r, g.shape[-1]]), axis=1)
-            parts[layer.kernel_slot] = tf.matmul(tf.square(layer.inputs), squares, transpose_a=True)
-            if layer.bias_slot is not None:
-                parts[layer.bias_slot] = tf.reduce_sum(squares, axis=0)
-        return flatten(parts)
-
-
-def _affine(layer: _LinearLayer, parts: Sequence[tf.Tensor]) -> tf.Tensor:
-    """a_l Ẇ_l + ḃ_l, [B, m_l]."""
-    product = tf.matmul(layer.inputs, parts[layer.kernel_slot])
-    return product if layer.bias_slot is None else product + parts[layer.bias_slot]
-
-
-def _scale_examples(rows: tf.Tensor, scale: tf.Tensor, rows_per_example: int) -> tf.Tensor:
-    """Rows [B·R, m] times scale [B, m], the same for an example's R rows."""
-    if rows_per_example == 1:
-        return rows * scale
-    size = rows.shape[-1]
-    product = tf.reshape(rows, [-1, rows_per_example, size]) * scale[:, tf.newaxis, :]
-    return tf.reshape(product, [-1, size])
+def _check_free_outputs(free_outputs: tf.Variable, others: Sequence[tf.Variable]) -> None:
+    """Raise a ValueError unless `free_outputs` is a [D] variable beside `others`, the layers' own ones."""
+    dtype = others[0].dtype
+    if not isinstance(free_outputs, tf.Variable):
+        raise ValueError(f"free_outputs must be a tf.Variable, got {type(free_outputs).__name__}")
+    if free_outputs.shape.rank != 1 or free_outputs.shape[0] is None or free_outputs.dtype != dtype:
+        raise ValueError(
+            f"free_outputs must be of shape [D] and dtype {dtype.name}, got {free_outputs.shape} and "
+            f"{free_outputs.dtype.name}"
+        )
+    if any(free_outputs is variable for variable in others):
+        raise ValueError(f"free_outputs can't be {free_outputs.name!r}, a variable of the stack's layers")

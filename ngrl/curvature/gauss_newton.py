@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ngrl.curvature.dense_stack import DenseStack, StackJacobian, StackRows
+from ngrl.curvature.dense_stack import DenseStack
 from ngrl.curvature.flatten import num_parameters
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
 from ngrl.curvature.metrics import OutputMetric, SquaredError
+from ngrl.curvature.stack_jacobian import StackJacobian, StackRows
 
 Forward = Callable[[Any], tf.Tensor]
 
@@ -29,7 +30,7 @@ class GaussNewton(tf.linalg.LinearOperator):
     A_i = sqrt(w_i/Σw) L_iᵀ J_i, the examples' rows one after another.
 
     A network that is a chain of Dense layers (see `DenseStack`; recognised in a `tf.keras.Sequential`) whose
-    kernels and biases are exactly `variables` is handled layer by layer. Any other network goes through
+    kernels, biases and free outputs are exactly `variables` is handled layer by layer. Any other network goes through
     `tf.autodiff.ForwardAccumulator` and `tf.GradientTape`. What can't be had there:
 
     - `gram`, `row_matrix`, `diag_part` and `to_dense` run `forward` on one example at a time, vectorised. An

@@ -1,6 +1,19 @@
-"""Network builders."""
+"""Builders of Q, actor and value networks."""
 
 from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
-from ngrl.networks.q_network import QNetwork, encode_observation
+from ngrl.networks.actor_network import ActorNetwork, is_discrete_action
+from ngrl.networks.dense_network import DenseNetwork
+from ngrl.networks.encoding import ObservationNormaliser, RunningMoments, encode_observation
+from ngrl.networks.q_network import QNetwork
+from ngrl.networks.value_network import ValueNetwork
 
-__all__ = ["QNetwork", "encode_observation"]
+__all__ = [
+    "ActorNetwork",
+    "DenseNetwork",
+    "ObservationNormaliser",
+    "QNetwork",
+    "RunningMoments",
+    "ValueNetwork",
+    "encode_observation",
+    "is_discrete_action",
+]

@@ -1,10 +1,13 @@
-"""The natural-gradient optimizer, damping rules and the guard against non-finite steps."""
+"""The natural-gradient optimizer, damping rules, the line search and the guard against non-finite steps."""
 
 from ngrl.optimizers.damping import DampingRule, FixedDamping, LevenbergMarquardt, ScheduledDamping
 from ngrl.optimizers.guard import GradientStats, apply_finite_gradients
-from ngrl.optimizers.natural_gradient import NaturalGradient, NaturalGradientStats, SkipCause
+from ngrl.optimizers.line_search import BacktrackingLineSearch
+from ngrl.optimizers.natural_gradient import NaturalGradient
+from ngrl.optimizers.step import NaturalGradientStats, SkipCause
 
 __all__ = [
+    "BacktrackingLineSearch",
     "DampingRule",
     "FixedDamping",
     "GradientStats",

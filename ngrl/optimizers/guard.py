@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from ngrl.optimizers.natural_gradient import SkipCause
+from ngrl.optimizers.step import SkipCause
 
 
 class GradientStats(NamedTuple):

@@ -2,12 +2,12 @@
 
 Symbols: θ [P] all variables as one flat vector, g = ∇L(θ) [P], F [P, P] the curvature operator (`ngrl.curvature`),
 λ the damping, α the learning rate, x the solution of (F + λI) x = g. The step is θ ← θ − s·x with s = α, or less
-where a trust region asks for it.
+where a trust region or a line search asks for it.
 """
 
-import enum
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,48 +15,9 @@ import tensorflow as tf
 from ngrl import solvers
 from ngrl.curvature import GaussNewton, flatten, unflatten
 from ngrl.optimizers import damping as damping_rules
-
-LossFn = Callable[[], tf.Tensor]
-
-
-class SkipCause(enum.IntEnum):
-    """What was not finite when a step was skipped; the first of these that holds."""
-
-    NONE = 0
-    LOSS = 1
-    GRADIENT = 2
-    CURVATURE_PRODUCT = 3
-    SOLUTION = 4
-
-
-class NaturalGradientStats(NamedTuple):
-    """What one step did: float32 scalars."""
-
-    gradient_norm: tf.Tensor  # ‖g‖
-    step_norm: tf.Tensor  # ‖Δθ‖ as applied; 0 for a skipped step
-    kl: tf.Tensor  # ½ Δθᵀ F Δθ, the predicted divergence of the step, without damping
-    damping: tf.Tensor  # λ of this step
-    reduction_ratio: tf.Tensor  # actual / predicted change of the loss; NaN where it was not measured
-    solver_iterations: tf.Tensor
-    solver_residual: tf.Tensor  # ‖g − (F + λI) x‖ / ‖g‖
-    skipped: tf.Tensor  # 1 where nothing was assigned
-    skip_cause: tf.Tensor  # a SkipCause
-
-
-class _Direction(NamedTuple):
-    """A solution of (F + λI) x = g and what is known of it."""
-
-    value: tf.Tensor  # x [P]
-    slope: tf.Tensor  # gᵀx
-    curvature: tf.Tensor  # xᵀFx
-    gradient_norm: tf.Tensor  # ‖g‖
-    result: tf.Tensor  # solvers.Result
-    iterations: tf.Tensor
-    residual: tf.Tensor
-
-
-def _norm(vector: tf.Tensor) -> tf.Tensor:
-    return tf.sqrt(tf.reduce_sum(tf.square(vector)))
+from ngrl.optimizers import line_search as line_searches
+from ngrl.optimizers import step
+from ngrl.optimizers.step import Direction, NaturalGradientStats, Outcome, Proposal, ScalarFn, SkipCause
 
 
 @tf.keras.utils.register_keras_serializable(package="ngrl")
@@ -72,33 +33,48 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
     A step whose loss, gradient, curvature product or solution is not finite is skipped: every weight and slot stays
     as it was, and the stats say why.
 
+    With `learning_rate=None` every step reaches the border of the trust region (the natural policy gradient of van
+    Heeswijk 2022, Algorithm 1; Kakade 2002); with a `line_search` besides, this is the step of TRPO (Schulman et al.
+    2015, appendix C). A search that accepts no length leaves weights, velocity and the count of steps as they were.
+
     Args:
-      learning_rate: α, a number or a Keras schedule over the steps taken.
+      learning_rate: α, a number or a Keras schedule over the steps taken. None stands for infinity: `max_kl` alone
+        sets the length then, and a direction without curvature gives a step of 0.
       solver: An `ngrl.solvers` object; `Dual()` by default.
       damping: λ, a number or a rule: `LevenbergMarquardt(...)`, `ScheduledDamping(...)`.
       max_kl: Radius of the trust region in function space: the step is shortened until ½ Δθᵀ F Δθ ≤ `max_kl`.
       momentum: μ in v ← μ v + x, with v in the place of x.
       scale_by_gradient_norm: Multiply x by ‖g‖, as Algorithm 1 of Knight & Lerner (2018) prints it.
+      line_search: Shortens the step further until the measured loss has improved and the measured divergence is at
+        most `max_kl`.
       name: Name of the optimizer.
 
     Raises:
-      ValueError: A number is out of its range or of the wrong kind.
+      ValueError: A number is out of its range or of the wrong kind, or `max_kl` is missing where `learning_rate` or
+        `line_search` needs it.
     """
 
     def __init__(
         self,
-        learning_rate: float | damping_rules.Schedule = 1.0,
+        learning_rate: float | damping_rules.Schedule | None = 1.0,
         solver: solvers.Solver | dict[str, Any] | None = None,
         damping: float | damping_rules.DampingRule | dict[str, Any] = 1.0,
         max_kl: float | None = None,
         momentum: float = 0.0,
         scale_by_gradient_norm: bool = False,
+        line_search: line_searches.BacktrackingLineSearch | dict[str, Any] | None = None,
         name: str = "NaturalGradient",
     ):
-        if isinstance(learning_rate, (int, float)) and not learning_rate >= 0:
-            raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
+        learning_rate = math.inf if learning_rate is None else learning_rate
+        if isinstance(learning_rate, (int, float)):
+            if not learning_rate >= 0:
+                raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
+            if learning_rate == math.inf and max_kl is None:
+                raise ValueError("learning_rate=None needs max_kl, which then sets the length of every step")
         if max_kl is not None and not max_kl > 0:
             raise ValueError(f"max_kl must be positive or None, got {max_kl}")
+        if line_search is not None and max_kl is None:
+            raise ValueError("line_search needs max_kl, the bound of the divergence that it measures")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
         super().__init__(name=name, jit_compile=False)
@@ -108,6 +84,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if not isinstance(self.solver, solvers.Solver):
             raise ValueError(f"solver must be an ngrl solver, got {solver!r}")
         self.damping_rule = damping_rules.get(damping)
+        self.line_search = line_searches.get(line_search)
         self.max_kl = None if max_kl is None else float(max_kl)
         self.momentum = float(momentum)
         self.scale_by_gradient_norm = bool(scale_by_gradient_norm)
@@ -145,7 +122,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]],
         operator: tf.linalg.LinearOperator,
         loss: tf.Tensor | None = None,
-        loss_fn: LossFn | None = None,
+        loss_fn: ScalarFn | None = None,
+        divergence_fn: ScalarFn | None = None,
     ) -> NaturalGradientStats:
         """Solve (F + λI) x = g and take the step.
 
@@ -153,31 +131,35 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
           grads_and_vars: Pairs of gradient and variable, in the order in which `operator` flattens the variables.
           operator: F, a self-adjoint positive semi-definite operator of shape [P, P].
           loss: The loss the gradient belongs to; a value that is not finite skips the step.
-          loss_fn: Evaluates the same loss at the variables' present values. Needed by Levenberg-Marquardt damping.
+          loss_fn: Evaluates the same loss at the variables' present values. Needed by Levenberg-Marquardt damping and
+            by a line search.
+          divergence_fn: Evaluates the mean KL(π_old ‖ π) in nats at the variables' present values, π_old held constant
+            by the caller. Needed, and called, by a line search alone.
 
         Returns:
           What the step did.
 
         Raises:
-          ValueError: A gradient is None, the operator has another size or other variables, or the damping rule needs
-            `loss_fn`.
+          ValueError: A gradient is None, the operator has another size or other variables, or the damping rule or the
+            line search needs a function that is not given.
         """
         pairs = list(grads_and_vars)
         variables = [variable for _, variable in pairs]
         missing = [variable.name for gradient, variable in pairs if gradient is None]
         if missing:
             raise ValueError(f"no gradient for {', '.join(missing)}")
-        self._prepare(variables, operator, loss_fn)
+        self._prepare(variables, operator, loss_fn, divergence_fn)
         gradient = flatten([tf.convert_to_tensor(gradient) for gradient, _ in pairs])
         direction = self._solve_primal(operator, gradient)
-        return self._finish(variables, direction, loss, loss_fn)
+        return self._finish(variables, direction, loss, loss_fn, divergence_fn)
 
     def apply_output_gradient(
         self,
         output_gradient: tf.Tensor,
         operator: GaussNewton,
         loss: tf.Tensor | None = None,
-        loss_fn: LossFn | None = None,
+        loss_fn: ScalarFn | None = None,
+        divergence_fn: ScalarFn | None = None,
     ) -> NaturalGradientStats:
         """Take the step for a loss that depends on the variables through the operator's outputs alone.
 
@@ -188,7 +170,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
           output_gradient: ∂L/∂y [B, K] of the mean loss L with respect to `operator.outputs`.
           operator: The Gauss-Newton operator; its metric must be able to represent the gradient.
           loss: The loss; a value that is not finite skips the step.
-          loss_fn: Evaluates the same loss at the variables' present values.
+          loss_fn: As in `apply_natural_gradient`.
+          divergence_fn: As in `apply_natural_gradient`.
 
         Returns:
           What the step did.
@@ -197,12 +180,12 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
           ValueError: As `apply_natural_gradient`.
         """
         variables = list(operator.parameters["variables"])
-        self._prepare(variables, operator, loss_fn)
+        self._prepare(variables, operator, loss_fn, divergence_fn)
         if isinstance(self.solver, solvers.Dual):
             direction = self._solve_dual(operator, operator.row_coefficients(output_gradient))
         else:
             direction = self._solve_primal(operator, operator.vjp(output_gradient))
-        return self._finish(variables, direction, loss, loss_fn)
+        return self._finish(variables, direction, loss, loss_fn, divergence_fn)
 
     @property
     def damping(self) -> tf.Tensor:
@@ -210,7 +193,11 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         return self.damping_rule.current(tf.convert_to_tensor(self._damping), self.iterations)
 
     def _prepare(
-        self, variables: list[tf.Variable], operator: tf.linalg.LinearOperator, loss_fn: LossFn | None
+        self,
+        variables: list[tf.Variable],
+        operator: tf.linalg.LinearOperator,
+        loss_fn: ScalarFn | None,
+        divergence_fn: ScalarFn | None,
     ) -> None:
         size = sum(variable.shape.num_elements() for variable in variables)
         if operator.shape[-1] != size:
@@ -220,18 +207,23 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             raise ValueError("the operator belongs to other variables, or to the same in another order")
         if self.damping_rule.needs_reduction_ratio and loss_fn is None:
             raise ValueError(f"{type(self.damping_rule).__name__} needs loss_fn, to measure what the step achieved")
+        if self.line_search is not None:
+            functions = {"loss_fn": loss_fn, "divergence_fn": divergence_fn}
+            absent = [name for name, function in functions.items() if function is None]
+            if absent:
+                raise ValueError(f"the line search needs {' and '.join(absent)}, to measure what a length achieves")
         with tf.init_scope():
             self.build(variables)
 
-    def _solve_primal(self, operator: tf.linalg.LinearOperator, gradient: tf.Tensor) -> _Direction:
+    def _solve_primal(self, operator: tf.linalg.LinearOperator, gradient: tf.Tensor) -> Direction:
         solution, product = self.solver.solve_with_product(operator, gradient, self.damping)  # x and F x
-        gradient_norm = _norm(gradient)
+        gradient_norm = step.norm(gradient)
         x = self._accumulate(solution.value, gradient_norm)
         if self._velocity is not None:
             product = operator.matvec(x)
         elif self.scale_by_gradient_norm:
             product = gradient_norm * product
-        return _Direction(
+        return Direction(
             value=x,
             slope=tf.reduce_sum(gradient * x),
             curvature=tf.reduce_sum(x * product),
@@ -241,7 +233,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             residual=solution.stats.residual,
         )
 
-    def _solve_dual(self, operator: GaussNewton, coefficients: tf.Tensor) -> _Direction:
+    def _solve_dual(self, operator: GaussNewton, coefficients: tf.Tensor) -> Direction:
         solution = self.solver.solve_rows(operator, coefficients, self.damping)
         # ‖g‖² = cᵀ A Aᵀ c
         squared_norm = tf.reduce_sum(coefficients * tf.linalg.matvec(solution.gram, coefficients))
@@ -253,7 +245,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             row_values = gradient_norm * solution.gram_dual
         else:
             row_values = solution.gram_dual  # A x = A Aᵀ z
-        return _Direction(
+        return Direction(
             value=x,
             slope=tf.reduce_sum(coefficients * row_values),  # gᵀx = cᵀ A x
             curvature=tf.reduce_sum(tf.square(row_values)),  # xᵀFx = ‖A x‖²
@@ -271,102 +263,108 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
     def _finish(
         self,
         variables: list[tf.Variable],
-        direction: _Direction,
+        direction: Direction,
         loss: tf.Tensor | None,
-        loss_fn: LossFn | None,
+        loss_fn: ScalarFn | None,
+        divergence_fn: ScalarFn | None,
     ) -> NaturalGradientStats:
-        step_size = self._step_size(direction)
-        delta = step_size * direction.value
-        step_norm = _norm(delta)
         if loss is None:
             loss = loss_fn() if loss_fn is not None else tf.zeros([], direction.value.dtype)
-        cause = _skip_cause(loss, direction, step_norm)
-        apply = tf.equal(cause, SkipCause.NONE)
-        for variable, change in zip(variables, unflatten(delta, variables), strict=True):
-            variable.assign(tf.where(apply, variable - change, variable))
-        if self._velocity is not None:
-            self._velocity.assign(tf.where(apply, direction.value, self._velocity))
+        alpha = tf.cast(self._scheduled_learning_rate(), direction.value.dtype)
+        proposal = step.propose(direction, alpha, self.max_kl, loss)
         damping = self.damping
-        ratio = self._adapt_damping(direction, step_size, loss, loss_fn, apply)
-        self.iterations.assign_add(tf.cast(apply, self.iterations.dtype))
+        if self.line_search is None:
+            outcome = self._take(variables, proposal, loss_fn)
+        else:
+            outcome = self._search(variables, proposal, loss_fn, divergence_fn)
+        if self._velocity is not None:
+            self._velocity.assign(tf.where(outcome.taken, direction.value, self._velocity))
+        if self.damping_rule.needs_reduction_ratio:
+            self._adapt_damping(outcome, loss)
+        self.iterations.assign_add(tf.cast(outcome.taken, self.iterations.dtype))
         if isinstance(self._learning_rate, tf.keras.optimizers.schedules.LearningRateSchedule):
             self._current_learning_rate.assign(self._scheduled_learning_rate())  # what `learning_rate` reports
-        applied = tf.cast(apply, direction.value.dtype)
+        return step.stats(proposal, outcome, damping)
 
-        def scalar(value: tf.Tensor) -> tf.Tensor:
-            return tf.cast(value, tf.float32)
-
-        return NaturalGradientStats(
-            gradient_norm=scalar(direction.gradient_norm),
-            step_norm=scalar(tf.math.multiply_no_nan(step_norm, applied)),
-            kl=scalar(tf.math.multiply_no_nan(0.5 * tf.square(step_size) * direction.curvature, applied)),
-            damping=scalar(damping),
-            reduction_ratio=scalar(ratio),
-            solver_iterations=scalar(direction.iterations),
-            solver_residual=scalar(direction.residual),
-            skipped=scalar(1 - applied),
-            skip_cause=scalar(cause),
+    def _take(self, variables: list[tf.Variable], proposal: Proposal, loss_fn: ScalarFn | None) -> Outcome:
+        """Take the full step; ρ = (L(θ + Δ) − L(θ)) / (gᵀΔ + ½ ΔᵀFΔ) where the damping rule needs it."""
+        dtype = proposal.delta.dtype
+        usable = tf.equal(proposal.cause, SkipCause.NONE)
+        for variable, change in zip(variables, unflatten(proposal.delta, variables), strict=True):
+            variable.assign(tf.where(usable, variable + change, variable))
+        predicted = proposal.linear_change + proposal.kl
+        ratio = after = tf.constant(float("nan"), dtype)
+        if self.damping_rule.needs_reduction_ratio:
+            assert loss_fn is not None
+            after = tf.cast(loss_fn(), dtype)
+            ratio = (after - tf.cast(proposal.loss, dtype)) / predicted
+        return Outcome(
+            taken=usable,
+            scale=tf.cast(usable, dtype),
+            judged=usable,
+            ratio=ratio,
+            predicted=predicted,
+            loss=after,
+            backtracks=tf.constant(0),
+            measured_kl=tf.constant(float("nan"), dtype),
         )
 
-    def _step_size(self, direction: _Direction) -> tf.Tensor:
-        """`s = min(α, sqrt(2·max_kl / xᵀFx))`: ½ s² xᵀFx ≤ max_kl."""
-        alpha = tf.cast(self._scheduled_learning_rate(), direction.value.dtype)
-        if self.max_kl is None:
-            return alpha
-        # A direction without curvature moves no output: it needs no bound.
-        moves = direction.curvature > 0
-        bound = tf.sqrt(2 * self.max_kl / tf.where(moves, direction.curvature, tf.ones_like(alpha)))
-        return tf.where(moves, tf.minimum(alpha, bound), alpha)
+    def _search(
+        self,
+        variables: list[tf.Variable],
+        proposal: Proposal,
+        loss_fn: ScalarFn | None,
+        divergence_fn: ScalarFn | None,
+    ) -> Outcome:
+        """Take what the line search accepts of the step; ρ = (L(θ + Δθ) − L(θ)) / gᵀΔθ."""
+        assert self.line_search is not None
+        assert self.max_kl is not None
+        assert loss_fn is not None
+        assert divergence_fn is not None
+        usable = tf.equal(proposal.cause, SkipCause.NONE)
+        # A step of 0 is where it wants to be: a step like any other, with nothing to search for.
+        searched = usable & tf.reduce_any(tf.not_equal(proposal.delta, 0))
+        found = self.line_search.search(variables, proposal, loss_fn, divergence_fn, self.max_kl, searched)
+        predicted = proposal.linear_change * tf.where(found.accepted, found.scale, tf.ones_like(found.scale))
+        ratio = (found.loss - tf.cast(proposal.loss, tf.float64)) / tf.cast(predicted, tf.float64)
+        unknown = tf.constant(float("nan"), tf.float64)
+        return Outcome(
+            taken=usable & tf.equal(found.accepted, searched),
+            scale=found.scale,
+            judged=searched,
+            ratio=tf.where(found.accepted, ratio, unknown),
+            predicted=predicted,
+            loss=found.loss,
+            backtracks=found.backtracks,
+            measured_kl=tf.where(found.accepted, found.kl, tf.where(searched, tf.zeros_like(unknown), unknown)),
+        )
 
     def _scheduled_learning_rate(self) -> tf.Tensor:
         if isinstance(self._learning_rate, tf.keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)
         return self._learning_rate
 
-    def _adapt_damping(
-        self,
-        direction: _Direction,
-        step_size: tf.Tensor,
-        loss: tf.Tensor,
-        loss_fn: LossFn | None,
-        apply: tf.Tensor,
-    ) -> tf.Tensor:
-        """ρ = (L(θ + Δθ) − L(θ)) / (−s gᵀx + ½ s² xᵀFx), and λ after it."""
-        if not self.damping_rule.needs_reduction_ratio:
-            return tf.constant(float("nan"), direction.value.dtype)
-        assert loss_fn is not None
-        predicted = -step_size * direction.slope + 0.5 * tf.square(step_size) * direction.curvature
-        after = tf.cast(loss_fn(), predicted.dtype)
-        ratio = (after - tf.cast(loss, predicted.dtype)) / predicted
+    def _adapt_damping(self, outcome: Outcome, loss: tf.Tensor) -> None:
         # A change that is lost in the loss's rounding says nothing of the model; a loss no longer finite does.
-        rounding = np.finfo(predicted.dtype.as_numpy_dtype).eps * tf.abs(tf.cast(loss, predicted.dtype))
-        measurable = (tf.abs(predicted) > 8 * rounding) | tf.logical_not(tf.math.is_finite(after))
-        updated = self.damping_rule.update(tf.convert_to_tensor(self._damping), ratio)
-        self._damping.assign(tf.where(apply & measurable, updated, self._damping))
-        return ratio
+        dtype = outcome.predicted.dtype
+        rounding = np.finfo(dtype.as_numpy_dtype).eps * tf.abs(tf.cast(loss, dtype))
+        measurable = (tf.abs(outcome.predicted) > 8 * rounding) | tf.logical_not(tf.math.is_finite(outcome.loss))
+        updated = self.damping_rule.update(tf.convert_to_tensor(self._damping), tf.cast(outcome.ratio, dtype))
+        self._damping.assign(tf.where(outcome.judged & measurable, updated, self._damping))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialised."""
         serialise = tf.keras.utils.serialize_keras_object
+        learning_rate = self._serialize_hyperparameter(self._learning_rate)
+        if not isinstance(learning_rate, dict) and np.isinf(learning_rate):
+            learning_rate = None
         return {
             "name": self.name,
-            "learning_rate": self._serialize_hyperparameter(self._learning_rate),
+            "learning_rate": learning_rate,
             "solver": serialise(self.solver),
             "damping": serialise(self.damping_rule),
             "max_kl": self.max_kl,
             "momentum": self.momentum,
             "scale_by_gradient_norm": self.scale_by_gradient_norm,
+            "line_search": serialise(self.line_search),
         }
-
-
-def _skip_cause(loss: tf.Tensor, direction: _Direction, step_norm: tf.Tensor) -> tf.Tensor:
-    """The first thing that is not finite, as a `SkipCause` (int32 scalar)."""
-    # A breakdown that left an iterate better than 0 is a usable, merely inexact direction.
-    unusable = tf.logical_and(
-        tf.equal(direction.result, solvers.Result.BREAKDOWN), tf.logical_not(direction.residual < 1)
-    )
-    finite_step = tf.math.is_finite(step_norm) & tf.math.is_finite(direction.curvature)
-    cause = tf.where(finite_step, SkipCause.NONE.value, SkipCause.SOLUTION.value)
-    cause = tf.where(unusable, SkipCause.CURVATURE_PRODUCT.value, cause)
-    cause = tf.where(tf.math.is_finite(direction.gradient_norm), cause, SkipCause.GRADIENT.value)
-    return tf.where(tf.math.is_finite(loss), cause, SkipCause.LOSS.value)

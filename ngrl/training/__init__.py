@@ -6,8 +6,10 @@ from ngrl.training.evaluation import EvaluationResult, evaluate
 from ngrl.training.experiment import Result, run
 from ngrl.training.exploration import ExponentialEpsilon, LinearEpsilon
 from ngrl.training.export import PolicyError, export_policy, load_policy
+from ngrl.training.loop import NonFiniteError
 from ngrl.training.metrics import Episode, EpisodeStatistics
-from ngrl.training.off_policy import NonFiniteError, OffPolicyLoop
+from ngrl.training.off_policy import OffPolicyLoop
+from ngrl.training.on_policy import OnPolicyLoop
 from ngrl.training.run_directory import RunDirectory, RunDirectoryError
 from ngrl.training.stopping import Interrupted
 
@@ -23,6 +25,7 @@ __all__ = [
     "LoopState",
     "NonFiniteError",
     "OffPolicyLoop",
+    "OnPolicyLoop",
     "PolicyError",
     "Result",
     "RunDirectory",

@@ -7,7 +7,7 @@ import gin
 import tensorflow as tf
 
 from ngrl import agents, losses, networks, optimizers, solvers
-from ngrl.training import experiment, exploration, off_policy
+from ngrl.training import experiment, exploration, off_policy, on_policy
 
 _CLASSES: dict[str, Callable[..., Any]] = {
     "ConjugateGradient": solvers.ConjugateGradient,
@@ -16,6 +16,7 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "Cholesky": solvers.Cholesky,
     "Dual": solvers.Dual,
     "NaturalGradient": optimizers.NaturalGradient,
+    "BacktrackingLineSearch": optimizers.BacktrackingLineSearch,
     "LevenbergMarquardt": optimizers.LevenbergMarquardt,
     "ScheduledDamping": optimizers.ScheduledDamping,
     "Adam": tf.keras.optimizers.Adam,
@@ -25,12 +26,23 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "PolynomialDecay": tf.keras.optimizers.schedules.PolynomialDecay,
     "PiecewiseConstantDecay": tf.keras.optimizers.schedules.PiecewiseConstantDecay,
     "DqnAgent": agents.DqnAgent,
+    "ReinforceAgent": agents.ReinforceAgent,
+    "NpgAgent": agents.NpgAgent,
+    "TrpoAgent": agents.TrpoAgent,
+    "PpoAgent": agents.PpoAgent,
+    "Critic": agents.Critic,
+    "GeneralisedAdvantage": agents.GeneralisedAdvantage,
+    "RewardNormaliser": agents.RewardNormaliser,
     "HardUpdate": agents.HardUpdate,
     "SoftUpdate": agents.SoftUpdate,
     "QNetwork": networks.QNetwork,
+    "ActorNetwork": networks.ActorNetwork,
+    "ValueNetwork": networks.ValueNetwork,
+    "ObservationNormaliser": networks.ObservationNormaliser,
     "ExponentialEpsilon": exploration.ExponentialEpsilon,
     "LinearEpsilon": exploration.LinearEpsilon,
     "OffPolicyLoop": off_policy.OffPolicyLoop,
+    "OnPolicyLoop": on_policy.OnPolicyLoop,
     "half_squared_error": losses.half_squared_error,
     "squared_error": losses.squared_error,
     "huber": losses.huber,
@@ -65,6 +77,45 @@ def dqn_agent(
     agents.check_discrete_action(action_spec)
     q_network = network(time_step_spec.observation, int(action_spec.maximum) + 1, seed=seed)
     return agent(time_step_spec, action_spec, q_network, optimizer)
+
+
+@gin.configurable
+def policy_agent(
+    time_step_spec: Any,
+    action_spec: Any,
+    seed: int,
+    agent: Callable[..., agents.OnPolicyAgent] = gin.REQUIRED,
+    optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
+    critic_optimizer: tf.keras.optimizers.Optimizer | None = gin.REQUIRED,
+    actor: Callable[..., networks.ActorNetwork] = _CONFIGURABLE["ActorNetwork"],
+    value: Callable[..., networks.ValueNetwork] = _CONFIGURABLE["ValueNetwork"],
+    critic: Callable[..., agents.Critic] = _CONFIGURABLE["Critic"],
+    advantage: Callable[..., agents.GeneralisedAdvantage] = _CONFIGURABLE["GeneralisedAdvantage"],
+    normaliser: Callable[..., networks.ObservationNormaliser] | None = None,
+) -> agents.OnPolicyAgent:
+    """An on-policy agent with an actor and a critic built for the environment's specs.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      seed: Seed of the networks' initial weights and of the minibatches' order.
+      agent: `@ReinforceAgent`, `@NpgAgent`, `@TrpoAgent` or `@PpoAgent`.
+      optimizer: The policy's, `@NaturalGradient()` or `@actor/Adam()`.
+      critic_optimizer: The critic's; None leaves the critic out.
+      actor: Called with the observation and action specs, the normaliser and `seed`.
+      value: Called with the observation spec, the normaliser and `seed`.
+      critic: Called with the value network and its optimizer.
+      advantage: Called without arguments.
+      normaliser: `@ObservationNormaliser` to normalise observations, None to leave them as they are.
+
+    Raises:
+      ValueError: The environment's actions or observations are of a kind that a policy doesn't take.
+    """
+    observation_spec = time_step_spec.observation
+    shared = {"normaliser": None if normaliser is None else normaliser(observation_spec), "seed": seed}
+    actor_network = actor(observation_spec, action_spec, **shared)
+    fitted = None if critic_optimizer is None else critic(value(observation_spec, **shared), critic_optimizer)
+    return agent(time_step_spec, action_spec, actor_network, optimizer, fitted, advantage(), seed=seed)
 
 
 run = gin.configurable(denylist=["root_dir", "noresume", "config", "config_text", "progress", "on_start"])(

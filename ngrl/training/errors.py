@@ -4,7 +4,7 @@ from ngrl.environments import EnvironmentFault
 from ngrl.training.checkpoints import CheckpointError
 from ngrl.training.configuration import ConfigurationError
 from ngrl.training.export import PolicyError
-from ngrl.training.off_policy import NonFiniteError
+from ngrl.training.loop import NonFiniteError
 from ngrl.training.run_directory import RunDirectoryError
 from ngrl.training.stopping import Interrupted
 

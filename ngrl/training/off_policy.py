@@ -7,11 +7,10 @@ import tensorflow as tf
 from tf_agents.trajectories import policy_step, time_step, trajectory
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
-from ngrl.optimizers import SkipCause
 from ngrl.replay import Transition, UniformReplayBuffer
 from ngrl.training.checkpoints import LoopState
 from ngrl.training.exploration import EpsilonSchedule, ExponentialEpsilon
-from ngrl.training.metrics import EpisodeStatistics
+from ngrl.training.loop import TrainingLoop, part
 
 
 class OffPolicyAgent(Protocol):
@@ -30,11 +29,7 @@ class OffPolicyAgent(Protocol):
         """Actions [N] for observations [N, ...]."""
 
 
-class NonFiniteError(RuntimeError):
-    """Too many updates in a row met a number that is not finite."""
-
-
-class OffPolicyLoop:
+class OffPolicyLoop(TrainingLoop):
     """Steps N environments together and trains on replayed minibatches.
 
     One compiled call performs `updates_per_call` updates and chooses the next actions, because a TensorFlow call costs
@@ -72,34 +67,21 @@ class OffPolicyLoop:
         max_skipped_updates: int = 100,
         jit_compile: bool = True,
     ):
-        positive = {
-            "batch_size": batch_size,
-            "updates_per_call": updates_per_call,
-            "max_skipped_updates": max_skipped_updates,
-        }
-        for name, value in positive.items():
+        for name, value in (("batch_size", batch_size), ("updates_per_call", updates_per_call)):
             if value < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
         if updates_per_step < 0 or warmup_steps < 0:
             raise ValueError("updates_per_step and warmup_steps must not be negative")
         if replay_capacity < batch_size:
             raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
+        super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
-        self._environment = environment
-        self._seed = seed
         self._batch_size = batch_size
         self._warmup_steps = warmup_steps
         self._updates_per_step = updates_per_step
         self._updates_per_call = updates_per_call
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
-        self._max_skipped = max_skipped_updates
-        self.statistics = EpisodeStatistics(environment.batch_size)
-        self.train_steps = 0
-        self._calls = 0
-        self._streak = np.zeros(2, np.float32)  # skipped updates in a row, and the cause of the first of them
-        self.skipped_updates = 0
         self._last_info: tuple[Any, Any] | None = None
-        self._observation, _, _, self._step_type = environment.reset_arrays()
         self._replay = UniformReplayBuffer(
             self._transition_example(), max(replay_capacity, environment.batch_size), seed
         )
@@ -130,18 +112,14 @@ class OffPolicyLoop:
         """
         if self._actions is None:
             self._actions = self._choose_actions()
-        moved = self._step_type != time_step.StepType.LAST
-        observation, rewards, discounts, step_type = self._environment.step_arrays(self._actions)
-        items = Transition(self._observation, self._actions, rewards, discounts, observation)
-        if not moved.all():
-            items = tf.nest.map_structure(lambda leaf: leaf[moved], items)
-        if moved.any():
+        step = self._advance(self._actions)
+        items = Transition(step.from_observation, self._actions, step.reward, step.discount, step.observation)
+        if not step.moved.all():
+            items = tf.nest.map_structure(lambda leaf: leaf[step.moved], items)
+        if step.moved.any():
             self._replay.add_batch(items)
-        ended = moved & (step_type == time_step.StepType.LAST)
-        self._observation, self._step_type = observation, step_type
-        finished = self.statistics.add(rewards, moved, ended)
         self._actions = self._train() if self._updates_due() else None
-        return finished
+        return step.finished
 
     def _updates_due(self) -> bool:
         env_steps = self.statistics.env_steps
@@ -149,11 +127,6 @@ class OffPolicyLoop:
             return False
         due = self._updates_per_step * (env_steps - self._warmup_steps) - self.train_steps
         return due >= self._updates_per_call
-
-    def _draw(self) -> np.ndarray:
-        """A seed [2] for the next random actions."""
-        self._calls += 1
-        return np.array([self._seed, self._calls], np.int32)
 
     def _choose_actions(self) -> np.ndarray:
         return self._act(self._observation, np.float32(self.epsilon), self._draw()).numpy()
@@ -171,15 +144,6 @@ class OffPolicyLoop:
             self.skipped_updates += int(skipped)
             self._check_streak()
         return actions.numpy()
-
-    def _check_streak(self) -> None:
-        in_a_row, cause = int(self._streak[0]), SkipCause(int(self._streak[1]))
-        if in_a_row >= self._max_skipped:
-            what = cause.name.lower().replace("_", " ")
-            raise NonFiniteError(
-                f"{in_a_row} updates in a row were skipped; the first because its {what} was not finite "
-                f"(train step {self.train_steps - in_a_row + 1})"
-            )
 
     def _train_and_act_graph(
         self, batches: Transition, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor, streak: tf.Tensor
@@ -209,43 +173,18 @@ class OffPolicyLoop:
 
     def state(self) -> LoopState:
         """Everything beside the agent's variables that the loop's future depends on."""
-        arrays, replay = self._replay.state()
-        arrays = {f"replay/{name}": array for name, array in arrays.items()}
-        environment = self._environment.get_state()
-        arrays.update({f"environment/{name}": array for name, array in environment.items()})
+        values, arrays = super().state()
+        replay_arrays, values["replay"] = self._replay.state()
+        arrays.update({f"replay/{name}": array for name, array in replay_arrays.items()})
         if self._actions is not None:
             arrays["actions"] = self._actions
-        values = {
-            "statistics": self.statistics.state(),
-            "train_steps": self.train_steps,
-            "calls": self._calls,
-            "streak": self._streak.tolist(),
-            "skipped_updates": self.skipped_updates,
-            "replay": replay,
-        }
         return LoopState(values, arrays)
 
     def restore(self, state: LoopState) -> None:
         """Set what `state` returned."""
-        values, arrays = state
-        self.statistics.restore(values["statistics"])
-        self.train_steps = values["train_steps"]
-        self._calls = values["calls"]
-        self._streak = np.array(values["streak"], np.float32)
-        self.skipped_updates = values["skipped_updates"]
-        self._replay.restore(_part(arrays, "replay/"), values["replay"])
-        self._environment.set_state(_part(arrays, "environment/"))
-        current = self._environment.current_time_step()
-        self._observation, self._step_type = current.observation, current.step_type
-        self._actions = arrays.get("actions")
-        if not self._environment.can_restore:
-            # New episodes have begun: what the broken ones had collected must not count for them.
-            self.statistics.forget_episodes_in_progress()
-            self._actions = None
-
-
-def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        super().restore(state)
+        self._replay.restore(part(state.arrays, "replay/"), state.values["replay"])
+        self._actions = state.arrays.get("actions") if self._environment.can_restore else None
 
 
 def many_updates(

@@ -1,0 +1,129 @@
+"""The critic of the on-policy agents: a value network and how it is fitted."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from ngrl import losses
+from ngrl.agents.linearisable import linearisable
+from ngrl.agents.minibatches import for_each_minibatch, shuffled_minibatches
+from ngrl.curvature import GaussNewton, SquaredError
+from ngrl.networks import ValueNetwork
+from ngrl.optimizers import NaturalGradient, SkipCause, apply_finite_gradients
+
+
+class CriticStats(NamedTuple):
+    """What a fit did: float32 scalars."""
+
+    loss: tf.Tensor  # mean over the minibatches of ½ (G − v)², each before its own step
+    gradient_norm: tf.Tensor  # mean over the minibatches
+    skipped: tf.Tensor  # minibatches that were skipped because something was not finite
+
+
+class Critic(tf.Module):
+    """Fits v(s) to returns, by minibatches of a shuffled batch in one graph.
+
+    It is fitted after the policy's update and is never part of the policy's Fisher.
+
+    Args:
+      network: The value network.
+      optimizer: `NaturalGradient`, which takes Gauss-Newton steps on each minibatch, or any other Keras optimizer.
+      epochs: How often each fit goes through the batch.
+      batch_size: States in a minibatch.
+      max_gradient_norm: Clip the norm of a plain optimizer's gradients, all variables together.
+      name: Name of the module.
+
+    Raises:
+      ValueError: An argument is out of its range, or clipping is asked of a natural gradient.
+    """
+
+    def __init__(
+        self,
+        network: ValueNetwork,
+        optimizer: tf.keras.optimizers.Optimizer,
+        epochs: int = 10,
+        batch_size: int = 128,
+        max_gradient_norm: float | None = None,
+        name: str = "Critic",
+    ):
+        super().__init__(name=name)
+        for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"Critic: {argument} must be positive, got {value}")
+        if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
+            raise ValueError(f"Critic: optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
+        if max_gradient_norm is not None and not max_gradient_norm > 0:
+            raise ValueError(f"Critic: max_gradient_norm must be positive or None, got {max_gradient_norm}")
+        if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
+            raise ValueError("Critic: max_gradient_norm would bend the natural gradient: use max_kl instead")
+        network.create_variables()
+        self.network = network
+        self.optimizer = optimizer
+        self._epochs = epochs
+        self._batch_size = batch_size
+        self._max_gradient_norm = max_gradient_norm
+        self._encode, self._forward = linearisable(network)
+        with tf.init_scope():
+            optimizer.build(network.trainable_weights)
+
+    def values(self, observation: Any) -> tf.Tensor:
+        """State values v [N] of observations [N, ...]."""
+        return tf.squeeze(self._forward(self._encode(observation)), axis=-1)
+
+    def fit(self, observation: Any, returns: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor) -> CriticStats:
+        """Go through the batch `epochs` times.
+
+        Args:
+          observation: Observations [N, ...].
+          returns: What v is to become [N].
+          weights: [N]; 0 masks a state.
+          seed: Two integers [2], from which the minibatches' order follows.
+        """
+        inputs = self._encode(observation)
+        minibatches = shuffled_minibatches(returns.shape[0], self._batch_size, self._epochs, seed)
+
+        def update(rows: tf.Tensor) -> CriticStats:
+            return self._step(
+                tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), inputs),
+                tf.gather(returns, rows),
+                tf.gather(weights, rows),
+            )
+
+        zero = tf.zeros([])
+        total = for_each_minibatch(minibatches, update, CriticStats(zero, zero, zero))
+        count = minibatches.shape[0]
+        return CriticStats(total.loss / count, total.gradient_norm / count, total.skipped)
+
+    def _step(self, inputs: Any, returns: tf.Tensor, weights: tf.Tensor) -> CriticStats:
+        # A masked return may hold anything.
+        returns = tf.where(weights > 0, returns, tf.zeros_like(returns))
+
+        def loss_of(outputs: tf.Tensor) -> tf.Tensor:
+            return losses.weighted_mean(losses.half_squared_error(returns, outputs[:, 0]), weights)
+
+        variables = self.network.trainable_weights
+        if isinstance(self.optimizer, NaturalGradient):
+            operator = GaussNewton(self._forward, variables, inputs, SquaredError(), weights=weights)
+            with tf.GradientTape() as tape:
+                tape.watch(operator.outputs)
+                loss = loss_of(operator.outputs)
+            stats = self.optimizer.apply_output_gradient(
+                tape.gradient(loss, operator.outputs),
+                operator,
+                loss=loss,
+                loss_fn=lambda: loss_of(self._forward(inputs)),
+            )
+        else:
+            with tf.GradientTape() as tape:
+                loss = loss_of(self._forward(inputs))
+            gradients = tape.gradient(loss, variables)
+            stats = apply_finite_gradients(
+                self.optimizer, zip(gradients, variables, strict=True), loss, self._max_gradient_norm
+            )
+        # What was skipped over counts in `skipped`, not as NaN in the means.
+        finite = tf.equal(stats.skip_cause, float(SkipCause.NONE))
+        return CriticStats(
+            loss=tf.where(finite, loss, 0.0),
+            gradient_norm=tf.where(finite, stats.gradient_norm, 0.0),
+            skipped=stats.skipped,
+        )

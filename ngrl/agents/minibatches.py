@@ -1,0 +1,43 @@
+"""Shuffled minibatches inside compiled code."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def shuffled_minibatches(num_rows: int, batch_size: int, epochs: int, seed: tf.Tensor) -> tf.Tensor:
+    """Row numbers [M, b] of the minibatches of several epochs, each epoch in an order of its own.
+
+    b = min(`batch_size`, N) and M = `epochs` · ⌊N / b⌋; the N mod b rows left over at the end of an epoch are others
+    in every epoch.
+
+    Args:
+      num_rows: N, known when the graph is made.
+      batch_size: Rows in a minibatch.
+      epochs: How often to go through the rows.
+      seed: Two integers [2]; the order depends on them alone.
+    """
+    size = min(batch_size, num_rows)
+    per_epoch = num_rows // size
+    orders = tf.argsort(tf.random.stateless_uniform([epochs, num_rows], seed), axis=1)
+    return tf.reshape(orders[:, : per_epoch * size], [epochs * per_epoch, size])
+
+
+def for_each_minibatch(minibatches: tf.Tensor, update: Callable[[tf.Tensor], Any], zero: Any) -> Any:
+    """Call `update` with the row numbers [b] of one minibatch after another, in one graph.
+
+    Args:
+      minibatches: [M, b] from `shuffled_minibatches`.
+      update: Row numbers to a nest of scalars.
+      zero: A nest of zeros like it.
+
+    Returns:
+      The sums of what `update` returned.
+    """
+    count = minibatches.shape[0]
+
+    def body(index: tf.Tensor, total: Any) -> tuple[tf.Tensor, Any]:
+        return index + 1, tf.nest.map_structure(tf.add, total, update(minibatches[index]))
+
+    return tf.while_loop(lambda index, total: index < count, body, (tf.constant(0), zero), parallel_iterations=1)[1]

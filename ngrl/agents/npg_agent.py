@@ -1,0 +1,162 @@
+"""Natural policy gradients: NPG (Kakade 2002) and TRPO (Schulman et al. 2015)."""
+
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
+
+from ngrl.agents.advantage import GeneralisedAdvantage
+from ngrl.agents.critic import Critic
+from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
+from ngrl.curvature import GaussNewton
+from ngrl.networks import ActorNetwork
+from ngrl.optimizers import NaturalGradient, NaturalGradientStats
+
+
+class NpgAgent(OnPolicyAgent):
+    """`θ ← θ + s F⁻¹ Ê[∇ log π(a|s) Â]`, F the Hessian of the mean KL(π_old ‖ π) at θ_old.
+
+    The optimizer says how long the step is: a fixed `learning_rate` (Kakade 2002), `max_kl` as well, or `max_kl` with
+    `learning_rate=None` for the KL-sized step s = √(2δ / gᵀF⁻¹g) (van Heeswijk 2022, Algorithm 1).
+
+    Args:
+      time_step_spec: As in `OnPolicyAgent`.
+      action_spec: As in `OnPolicyAgent`.
+      actor_network: The policy.
+      optimizer: A `NaturalGradient`.
+      critic: As in `OnPolicyAgent`.
+      advantage: As in `OnPolicyAgent`.
+      fisher_fraction: Share of the batch's states over which the Fisher is taken, evenly spaced; the gradient is
+        that of all states (Schulman et al. 2015, appendix C.1, take a tenth).
+      entropy_weight: As in `OnPolicyAgent`.
+      seed: As in `OnPolicyAgent`.
+      train_step_counter: As in `OnPolicyAgent`.
+      name: Name of the agent.
+
+    Raises:
+      ValueError: As `OnPolicyAgent`; or the optimizer is no natural gradient, or the fraction not in (0, 1].
+    """
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        actor_network: ActorNetwork,
+        optimizer: NaturalGradient,
+        critic: Critic | None = None,
+        advantage: GeneralisedAdvantage | None = None,
+        fisher_fraction: float = 1.0,
+        entropy_weight: float = 0.0,
+        seed: int = 0,
+        train_step_counter: tf.Variable | None = None,
+        name: str = "NpgAgent",
+    ):
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            actor_network,
+            optimizer,
+            critic,
+            advantage,
+            entropy_weight,
+            seed,
+            train_step_counter,
+            name,
+        )
+        if not isinstance(self._optimizer, NaturalGradient):
+            raise ValueError(f"{name} needs NaturalGradient as its optimizer, got {type(self._optimizer).__name__}")
+        if not 0 < fisher_fraction <= 1:
+            raise ValueError(f"fisher_fraction must lie in (0, 1], got {fisher_fraction}")
+        self._every = round(1 / fisher_fraction)
+
+    def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:
+        variables = self._actor.trainable_weights
+        every = self._every
+
+        def operator_at(inputs: Any, weights: tf.Tensor) -> GaussNewton:
+            return GaussNewton(self._forward, variables, inputs, self._head.metric, weights=weights)
+
+        searches = {}
+        if self._optimizer.line_search is not None:
+            searches["divergence_fn"] = lambda: self._mean_kl(batch, self._parameters(batch.inputs))
+
+        def loss_fn() -> tf.Tensor:
+            return self._surrogate_loss(batch, self._parameters(batch.inputs))
+
+        if every == 1:
+            operator = operator_at(batch.inputs, batch.weights)
+            with tf.GradientTape() as tape:
+                tape.watch(operator.outputs)
+                loss = self._surrogate_loss(batch, operator.outputs)
+            output_gradient = tape.gradient(loss, operator.outputs)
+            stats = self._optimizer.apply_output_gradient(
+                output_gradient, operator, loss=loss, loss_fn=loss_fn, **searches
+            )
+            return loss, stats
+        with tf.GradientTape() as tape:
+            loss = self._surrogate_loss(batch, self._forward(batch.inputs))
+        gradients = tape.gradient(loss, variables)
+        some = tf.nest.map_structure(lambda leaf: leaf[::every], batch.inputs)
+        stats = self._optimizer.apply_natural_gradient(
+            list(zip(gradients, variables, strict=True)),
+            operator_at(some, batch.weights[::every]),
+            loss=loss,
+            loss_fn=loss_fn,
+            **searches,
+        )
+        return loss, stats
+
+
+class TrpoAgent(NpgAgent):
+    """NPG whose step must prove itself: a line search on the KL and on the surrogate's improvement.
+
+    Vitay (2020), section 4.5.3; Schulman et al. (2015), appendix C. Where no length along the direction passes,
+    the parameters stay exactly as they were.
+
+    Args:
+      time_step_spec: As in `OnPolicyAgent`.
+      action_spec: As in `OnPolicyAgent`.
+      actor_network: The policy.
+      optimizer: A `NaturalGradient` with a `line_search`.
+      critic: As in `OnPolicyAgent`.
+      advantage: As in `OnPolicyAgent`.
+      fisher_fraction: As in `NpgAgent`.
+      entropy_weight: As in `OnPolicyAgent`.
+      seed: As in `OnPolicyAgent`.
+      train_step_counter: As in `OnPolicyAgent`.
+      name: Name of the agent.
+
+    Raises:
+      ValueError: As `NpgAgent`; or the optimizer has no line search.
+    """
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        actor_network: ActorNetwork,
+        optimizer: NaturalGradient,
+        critic: Critic | None = None,
+        advantage: GeneralisedAdvantage | None = None,
+        fisher_fraction: float = 1.0,
+        entropy_weight: float = 0.0,
+        seed: int = 0,
+        train_step_counter: tf.Variable | None = None,
+        name: str = "TrpoAgent",
+    ):
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            actor_network,
+            optimizer,
+            critic,
+            advantage,
+            fisher_fraction,
+            entropy_weight,
+            seed,
+            train_step_counter,
+            name,
+        )
+        if self._optimizer.line_search is None:
+            raise ValueError("TrpoAgent needs an optimizer with a line search: line_search=BacktrackingLineSearch()")

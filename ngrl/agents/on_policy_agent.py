@@ -1,0 +1,284 @@
+"""What the on-policy agents share: from a batch of trajectories to advantages, one policy update, one critic fit."""
+
+import abc
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import actor_policy, greedy_policy
+from tf_agents.trajectories import policy_step, trajectory
+from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
+
+from ngrl import losses
+from ngrl.agents.advantage import GeneralisedAdvantage
+from ngrl.agents.critic import Critic
+from ngrl.agents.heads import head_for
+from ngrl.agents.linearisable import linearisable
+from ngrl.agents.policies import DRAWN, CollectPolicy
+from ngrl.networks import ActorNetwork
+from ngrl.optimizers import GradientStats, NaturalGradientStats
+
+
+class PolicyExtra(NamedTuple):
+    """`LossInfo.extra` of the on-policy agents: float32 scalars, over the whole batch."""
+
+    surrogate_before: tf.Tensor  # Ê[ρ Â] at the old policy, where ρ = 1
+    surrogate_after: tf.Tensor  # the same after the update
+    kl: tf.Tensor  # measured mean KL(π_old ‖ π_new)
+    entropy: tf.Tensor  # mean entropy of the old policy, in nats
+    explained_variance: tf.Tensor  # of the returns, by the critic before its fit
+    critic_loss: tf.Tensor
+    critic_gradient_norm: tf.Tensor
+    critic_skipped: tf.Tensor  # minibatches of the critic's that were skipped
+    optimizer: NaturalGradientStats | GradientStats
+
+
+class PolicyBatch(NamedTuple):
+    """N = B·(T − 1) transitions, those of each trajectory one after another."""
+
+    observation: Any  # [N, ...]
+    inputs: Any  # the encoded observations, what the policy's forward function takes
+    action: tf.Tensor  # [N] or [N, D], as drawn
+    advantage: tf.Tensor  # [N], 0 at masked steps
+    returns: tf.Tensor  # what the critic is to learn [N]
+    value: tf.Tensor  # the critic's v [N]
+    weights: tf.Tensor  # [N], 0 at episode boundaries, which are no transitions
+    old_parameters: tf.Tensor  # of the distribution that acted [N, K]
+    old_log_prob: tf.Tensor  # log π_old(a|s) [N]
+
+
+class OnPolicyAgent(tf_agent.TFAgent):
+    """Base of REINFORCE, NPG, TRPO and PPO, for one discrete action or a vector of continuous ones.
+
+    `train` takes what `collect_policy` collected since the latest update, as a TF-Agents `Trajectory` [B, T, ...]
+    with T ≥ 2: of each trajectory the last row gives only the observation from which the one before is bootstrapped.
+    The policy that acted is taken to be the present one.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      actor_network: The policy.
+      optimizer: Keras optimizer of the policy.
+      critic: Estimates state values; None for returns without a baseline, which end with the batch.
+      advantage: Estimates advantages; `GeneralisedAdvantage()` by default.
+      entropy_weight: Weight of the entropy bonus in the policy's loss.
+      seed: Seed of the order of minibatches.
+      train_step_counter: Counts train steps; a counter of this agent's own by default.
+      name: Name of the agent.
+
+    Raises:
+      ValueError: The specs don't fit the network, or an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        actor_network: ActorNetwork,
+        optimizer: tf.keras.optimizers.Optimizer,
+        critic: Critic | None = None,
+        advantage: GeneralisedAdvantage | None = None,
+        entropy_weight: float = 0.0,
+        seed: int = 0,
+        train_step_counter: tf.Variable | None = None,
+        name: str = "OnPolicyAgent",
+    ):
+        tf.Module.__init__(self, name=name)
+        if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
+            raise ValueError(f"{name}: optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
+        if not entropy_weight >= 0:
+            raise ValueError(f"{name}: entropy_weight must not be negative, got {entropy_weight}")
+        self._head = head_for(action_spec)
+        actor_network.create_variables(time_step_spec.observation)
+        self._actor = actor_network
+        self._optimizer = optimizer
+        self._critic = critic
+        self._advantage = GeneralisedAdvantage() if advantage is None else advantage
+        self._entropy_weight = entropy_weight
+        self._seed = seed
+        self._encode, self._forward = linearisable(actor_network)
+        with tf.init_scope():
+            optimizer.build(actor_network.trainable_weights)
+        policy = actor_policy.ActorPolicy(time_step_spec, action_spec, actor_network)
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            policy=greedy_policy.GreedyPolicy(policy),
+            collect_policy=CollectPolicy(time_step_spec, action_spec, actor_network),
+            train_sequence_length=None,
+            train_step_counter=tf.Variable(0, dtype=tf.int64, name="train_step")
+            if train_step_counter is None
+            else train_step_counter,
+        )
+
+    @property
+    def actor_network(self) -> ActorNetwork:
+        """The policy's network."""
+        return self._actor
+
+    @property
+    def critic(self) -> Critic | None:
+        """The critic, if there is one."""
+        return self._critic
+
+    @property
+    def optimizer(self) -> tf.keras.optimizers.Optimizer:
+        """The policy's optimizer."""
+        return self._optimizer
+
+    def act(self, observation: Any, seed: tf.Tensor) -> policy_step.PolicyStep:
+        """Sampled actions that depend on the arguments and the weights only (stateless, so it resumes exactly).
+
+        Args:
+          observation: Observations [N, ...].
+          seed: Two integers [2].
+
+        Returns:
+          Actions [N, ...] within the environment's bounds, and in `info` what `collect_policy` would say.
+        """
+        drawn = self._head.sample(self._parameters(self._encode(observation)), seed)
+        spec = tf.nest.flatten(self.action_spec)[0]
+        if self._actor.is_discrete:
+            return policy_step.PolicyStep(tf.cast(drawn, spec.dtype), (), ())
+        action = tf.clip_by_value(drawn, spec.minimum, spec.maximum)
+        return policy_step.PolicyStep(action, (), {DRAWN: drawn})
+
+    def _initialize(self) -> None:
+        pass
+
+    @abc.abstractmethod
+    def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats | GradientStats]:
+        """Update the policy once; its loss before the update, and what the optimizer did."""
+
+    def _parameters(self, inputs: Any) -> tf.Tensor:
+        """The distribution's parameters [N, K] for encoded observations."""
+        return self._actor.bound(self._forward(inputs))
+
+    def _surrogate_loss(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
+        """`−Ê[ρ Â] − c Ê[H]`, a scalar."""
+        log_prob = self._head.log_prob(parameters, batch.action)
+        loss = losses.surrogate_loss(log_prob, batch.old_log_prob, batch.advantage, batch.weights)
+        return loss - self._entropy_bonus(batch, parameters)
+
+    def _entropy_bonus(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
+        if self._entropy_weight == 0:
+            return tf.zeros([], parameters.dtype)
+        return self._entropy_weight * losses.weighted_mean(self._head.entropy(parameters), batch.weights)
+
+    def _mean_kl(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
+        """Mean KL(π_old ‖ π) over the batch, a scalar."""
+        return losses.weighted_mean(self._head.kl(batch.old_parameters, parameters), batch.weights)
+
+    def _train(self, experience: trajectory.Trajectory, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
+        batch = self._batch(experience, weights)
+        loss, stats = self._update_policy(batch)
+        self._actor.project()
+        extra = self._measure(batch, stats)
+        if self._critic is not None:
+            fit = self._critic.fit(batch.observation, batch.returns, batch.weights, self._draw(1))
+            extra = extra._replace(
+                critic_loss=fit.loss, critic_gradient_norm=fit.gradient_norm, critic_skipped=fit.skipped
+            )
+        # Only now: the policy that acted, that was trained, and that was measured saw the same inputs.
+        if self._actor.normaliser is not None:
+            self._actor.normaliser.update(batch.observation, batch.weights)
+        self.train_step_counter.assign_add(1)
+        return tf_agent.LossInfo(loss, extra)
+
+    def _loss(
+        self, experience: trajectory.Trajectory, weights: tf.Tensor | None = None, training: bool = False
+    ) -> tf_agent.LossInfo:
+        del training
+        batch = self._batch(experience, weights, is_new=False)
+        return tf_agent.LossInfo(self._surrogate_loss(batch, batch.old_parameters), extra=())
+
+    def _draw(self, purpose: int) -> tf.Tensor:
+        """A seed [2] for this train step and purpose."""
+        step = tf.cast(self.train_step_counter, tf.int32)
+        return tf.stack([tf.constant(self._seed, tf.int32), 16 * step + purpose])
+
+    def _measure(self, batch: PolicyBatch, stats: NaturalGradientStats | GradientStats) -> PolicyExtra:
+        parameters = self._parameters(batch.inputs)
+        log_prob = self._head.log_prob(parameters, batch.action)
+        zero = tf.zeros([])
+        return PolicyExtra(
+            surrogate_before=losses.weighted_mean(batch.advantage, batch.weights),
+            surrogate_after=-losses.surrogate_loss(log_prob, batch.old_log_prob, batch.advantage, batch.weights),
+            kl=self._mean_kl(batch, parameters),
+            entropy=losses.weighted_mean(self._head.entropy(batch.old_parameters), batch.weights),
+            explained_variance=losses.explained_variance(batch.returns, batch.value, batch.weights),
+            critic_loss=zero,
+            critic_gradient_norm=zero,
+            critic_skipped=zero,
+            optimizer=stats,
+        )
+
+    def _batch(self, experience: trajectory.Trajectory, weights: tf.Tensor | None, is_new: bool = True) -> PolicyBatch:
+        num_trajectories, num_rows = _sizes(experience)
+        steps = tf.nest.map_structure(lambda leaf: leaf[:, :-1], experience)
+        masks = losses.boundary_masks(
+            _time_major(tf.equal(steps.step_type, ts.StepType.LAST)),
+            _time_major(tf.equal(steps.next_step_type, ts.StepType.LAST)),
+        )
+        r_t, discount_t = _time_major(steps.reward), _time_major(steps.discount)
+        if is_new:
+            self._advantage.observe(r_t, masks)
+        values = None
+        if self._critic is not None:
+            flat = self._critic.values(_flat(experience.observation))
+            values = _time_major(tf.reshape(flat, [num_trajectories, num_rows]))
+        advantage, returns = self._advantage(r_t, discount_t, masks, values)
+        value = tf.zeros_like(returns) if values is None else values[:-1]
+        step_weights = _rows(masks.weights)
+        if weights is not None:
+            per_step = tf.reshape(tf.cast(weights, tf.float32), [-1, 1])  # of a scalar or of [B]
+            step_weights *= tf.reshape(tf.broadcast_to(per_step, [num_trajectories, num_rows - 1]), [-1])
+        observation = _flat(steps.observation)
+        inputs = self._encode(observation)
+        drawn = steps.action if self._actor.is_discrete else steps.policy_info[DRAWN]
+        action = tf.reshape(drawn, [-1, *drawn.shape[2:]])
+        parameters = tf.stop_gradient(self._parameters(inputs))
+        return PolicyBatch(
+            observation=observation,
+            inputs=inputs,
+            action=action,
+            advantage=self._advantage.normalised(_rows(advantage), step_weights),
+            returns=_rows(returns),
+            value=_rows(value),
+            weights=step_weights,
+            old_parameters=parameters,
+            old_log_prob=tf.stop_gradient(self._head.log_prob(parameters, action)),
+        )
+
+
+def _sizes(experience: trajectory.Trajectory) -> tuple[int, int]:
+    """B and T.
+
+    Raises:
+      ValueError: They are not known, or there is no transition in the trajectories.
+    """
+    shape = experience.step_type.shape
+    if shape.rank != 2 or not shape.is_fully_defined():
+        raise ValueError(f"trajectories must be [B, T, ...] with B and T known, got step types of shape {shape}")
+    if shape[0] < 1 or shape[1] < 2:
+        raise ValueError(
+            f"{shape[0]} trajectories of {shape[1]} rows hold no transition: at least 2 rows are needed, "
+            "the last for its observation"
+        )
+    return shape[0], shape[1]
+
+
+def _time_major(values: tf.Tensor) -> tf.Tensor:
+    """[B, T] as [T, B]."""
+    return tf.transpose(values)
+
+
+def _rows(values: tf.Tensor) -> tf.Tensor:
+    """[T, B] as [B·T], trajectory after trajectory."""
+    return tf.reshape(tf.transpose(values), [-1])
+
+
+def _flat(nest: Any) -> Any:
+    """[B, T, ...] as [B·T, ...]."""
+    return tf.nest.map_structure(lambda leaf: tf.reshape(leaf, [-1, *leaf.shape[2:]]), nest)

@@ -1,0 +1,56 @@
+"""Policies that act with an actor network, as TF-Agents drivers use them."""
+
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.policies import actor_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import policy_step
+from tf_agents.trajectories import time_step as ts
+
+from ngrl.networks import ActorNetwork
+
+#: Where the collect policy of continuous actions keeps what it drew, before clipping to the environment's bounds.
+DRAWN = "drawn_action"
+
+
+def info_spec(actor_network: ActorNetwork, action_spec: Any) -> Any:
+    """Spec of what a collect policy says beside its action: the action as drawn, where it is continuous."""
+    if actor_network.is_discrete:
+        return ()
+    spec = tf.nest.flatten(action_spec)[0]
+    return {DRAWN: tensor_spec.TensorSpec(spec.shape, spec.dtype, name=DRAWN)}
+
+
+class CollectPolicy(actor_policy.ActorPolicy):
+    """Samples actions.
+
+    A continuous action is clipped to the environment's bounds; the info keeps it as it was drawn, since that is what
+    the policy's log-probabilities belong to.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      actor_network: The policy.
+    """
+
+    def __init__(self, time_step_spec: ts.TimeStep, action_spec: Any, actor_network: ActorNetwork):
+        self._is_discrete = actor_network.is_discrete
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            actor_network,
+            info_spec=info_spec(actor_network, action_spec),
+            clip=True,
+            name="CollectPolicy",
+        )
+
+    def _action(self, time_step: ts.TimeStep, policy_state: Any, seed: Any = None) -> policy_step.PolicyStep:
+        step = super()._distribution(time_step, policy_state)
+        action = step.action.sample(seed=seed)
+        return policy_step.PolicyStep(action, step.state, () if self._is_discrete else {DRAWN: action})
+
+    def _distribution(self, time_step: ts.TimeStep, policy_state: Any) -> policy_step.PolicyStep:
+        step = super()._distribution(time_step, policy_state)
+        info = () if self._is_discrete else {DRAWN: step.action.mean()}
+        return step._replace(info=info)

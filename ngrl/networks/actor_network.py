@@ -1,0 +1,159 @@
+"""Policies: distributions over actions."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tf_agents.specs import tensor_spec
+
+from ngrl.networks.dense_network import DenseNetwork
+from ngrl.networks.encoding import ObservationNormaliser
+
+
+def is_discrete_action(action_spec: Any) -> bool:
+    """Whether the spec is one discrete action counted from 0 (True) or one vector of real numbers (False).
+
+    Raises:
+      ValueError: It is neither.
+    """
+    flat = tf.nest.flatten(action_spec)
+    if len(flat) == 1 and flat[0].dtype.is_floating and flat[0].shape.rank == 1:
+        return False
+    discrete = len(flat) == 1 and flat[0].shape.rank == 0 and flat[0].dtype.is_integer
+    if discrete and tensor_spec.is_bounded(flat[0]) and flat[0].minimum == 0:
+        return True
+    raise ValueError(
+        f"a policy needs one discrete action counted from 0 or one vector of real numbers, the environment has "
+        f"{action_spec}"
+    )
+
+
+class ActorNetwork(DenseNetwork):
+    """A stochastic policy: a categorical distribution over A actions, or D independent Gaussians.
+
+    `distribution_parameters` gives logits [B, A], or μ and log σ side by side [B, 2D]. Called as TF-Agents calls its
+    actor networks it gives a TensorFlow Probability distribution. A Gaussian is not squashed: actions beyond the
+    environment's bounds are clipped on their way there, and count as they were drawn.
+
+    log σ never falls below `min_log_std`, so that log-probabilities stay finite. Where a state-independent log σ has
+    been trained beyond this bound, `project` sets it back onto it, which does not change the policy but lets
+    gradients move it again.
+
+    Args:
+      input_tensor_spec: Spec of the observations: floats, bounded integers, or nested dicts of those.
+      action_spec: One discrete action counted from 0, or one vector of real numbers.
+      hidden_layers: Width of each hidden layer.
+      activation: Name of the hidden layers' Keras activation.
+      initial_scale: See `DenseNetwork`.
+      output_scale: The last kernel's initial standard deviation times the root of its fan-in. Small values start
+        with nearly equal actions, or means near 0.
+      std: For continuous actions: "state_independent", a vector of parameters (the default), or "state_dependent",
+        outputs of the network.
+      initial_log_std: Initial log σ, for continuous actions; 0 by default.
+      min_log_std: Lower bound of log σ.
+      normaliser: Normalises the encoded observations; None leaves them as they are.
+      seed: Seed of the initial weights.
+      name: Name of the network.
+
+    Raises:
+      ValueError: An argument is out of its range, or belongs to the other kind of action.
+    """
+
+    def __init__(
+        self,
+        input_tensor_spec: Any,
+        action_spec: Any,
+        hidden_layers: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        initial_scale: float = 1.0,
+        output_scale: float = 0.01,
+        std: Literal["state_independent", "state_dependent"] | None = None,
+        initial_log_std: float | None = None,
+        min_log_std: float = -5.0,
+        normaliser: ObservationNormaliser | None = None,
+        seed: int = 0,
+        name: str = "ActorNetwork",
+    ):
+        discrete = is_discrete_action(action_spec)
+        if discrete and (std is not None or initial_log_std is not None):
+            raise ValueError("std and initial_log_std are for continuous actions; the environment's are discrete")
+        if std not in (None, "state_independent", "state_dependent"):
+            raise ValueError(f"std must be 'state_independent' or 'state_dependent', got {std!r}")
+        log_std = 0.0 if initial_log_std is None else float(initial_log_std)
+        if not math.isfinite(min_log_std) or not math.isfinite(log_std) or log_std < min_log_std:
+            raise ValueError(f"initial_log_std ({log_std}) must be finite and not below min_log_std ({min_log_std})")
+        flat = tf.nest.flatten(action_spec)[0]
+        size = int(flat.maximum) + 1 if discrete else int(flat.shape[0])
+        in_chain = not discrete and std == "state_dependent"
+        super().__init__(
+            input_tensor_spec,
+            2 * size if in_chain else size,
+            hidden_layers,
+            activation,
+            initial_scale,
+            output_scale,
+            normaliser,
+            seed,
+            name,
+        )
+        self._action_spec = action_spec
+        self._is_discrete = discrete
+        self._initial_log_std = log_std
+        self._min_log_std = float(min_log_std)
+        self._log_std: tf.Variable | None = None
+        if not discrete and not in_chain:
+            self._log_std = tf.Variable(tf.fill([size], log_std), name="log_std")
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are discrete."""
+        return self._is_discrete
+
+    @property
+    def log_std(self) -> tf.Variable | None:
+        """The state-independent log σ [D], if the policy has one."""
+        return self._log_std
+
+    def distribution_parameters(self, observation: Any) -> tf.Tensor:
+        """Logits [B, A], or μ and log σ [B, 2D], for observations [B, ...]."""
+        return self.from_chain(self._chain(observation))
+
+    def from_chain(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The distribution's parameters from the last layer's outputs [B, A], [B, D] or [B, 2D]."""
+        if self._is_discrete:
+            return outputs
+        if self._log_std is not None:
+            mean = outputs
+            log_std = self._log_std + tf.zeros_like(mean)
+        else:
+            mean, log_std = tf.split(outputs, 2, axis=-1)
+            log_std = log_std + self._initial_log_std
+        return self.bound(tf.concat([mean, log_std], axis=-1))
+
+    def bound(self, parameters: tf.Tensor) -> tf.Tensor:
+        """Distribution parameters [B, A] or [B, 2D] with log σ kept from falling below its bound."""
+        if self._is_discrete:
+            return parameters
+        mean, log_std = tf.split(parameters, 2, axis=-1)
+        return tf.concat([mean, tf.maximum(log_std, self._min_log_std)], axis=-1)
+
+    def project(self) -> None:
+        """Set a state-independent log σ that lies below its bound onto the bound. The policy stays the same."""
+        if self._log_std is not None:
+            self._log_std.assign(tf.maximum(self._log_std, self._min_log_std))
+
+    def call(
+        self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
+    ) -> tuple[Any, Any]:
+        """The distribution of actions, batch shape [B], and the unchanged state."""
+        del step_type, training
+        return self.distribution(self.distribution_parameters(observation)), network_state
+
+    def distribution(self, parameters: tf.Tensor) -> tfp.distributions.Distribution:
+        """The distribution, batch shape [B], with these parameters."""
+        if self._is_discrete:
+            return tfp.distributions.Categorical(logits=parameters, dtype=tf.nest.flatten(self._action_spec)[0].dtype)
+        mean, log_std = tf.split(parameters, 2, axis=-1)
+        return tfp.distributions.MultivariateNormalDiag(mean, tf.exp(log_std))

@@ -1,0 +1,168 @@
+"""What a natural-gradient step is made of: its direction, its length, what it is predicted to do, and its record.
+
+Symbols as in `ngrl.optimizers.natural_gradient`: g = ∇L(θ), F the curvature, x the direction, Δθ = −s·x the step.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from ngrl import solvers
+
+#: Evaluates a scalar, such as the loss, at the variables' present values.
+ScalarFn: TypeAlias = Callable[[], tf.Tensor]
+
+
+class SkipCause(enum.IntEnum):
+    """What was not finite when a step was skipped; the first of these that holds."""
+
+    NONE = 0
+    LOSS = 1
+    GRADIENT = 2
+    CURVATURE_PRODUCT = 3
+    SOLUTION = 4
+
+
+class NaturalGradientStats(NamedTuple):
+    """What one step did: float32 scalars.
+
+    A *skipped* step met a number that is not finite before anything was assigned; a *failed* one found no length that
+    its line search accepts, and its parameters were put back. `skipped` and `skip_cause` tell of the former alone.
+
+    Without a line search `reduction_ratio` compares the loss with its quadratic model, whose curvature is F. With one
+    it compares with the linear model gᵀΔθ: the Fisher is the curvature of the divergence, not of a surrogate loss,
+    which has its own curvature, so that the first-order term is all that the model knows of it.
+    """
+
+    gradient_norm: tf.Tensor  # ‖g‖
+    step_norm: tf.Tensor  # ‖Δθ‖ as applied; 0 for a skipped or failed step
+    kl: tf.Tensor  # ½ Δθᵀ F Δθ, the predicted divergence of the step as applied, without damping
+    damping: tf.Tensor  # λ of this step
+    reduction_ratio: tf.Tensor  # actual / predicted change of the loss; NaN where not measured and for a failed step
+    solver_iterations: tf.Tensor
+    solver_residual: tf.Tensor  # ‖g − (F + λI) x‖ / ‖g‖
+    skipped: tf.Tensor  # 1 where a number that is not finite forbade the step
+    skip_cause: tf.Tensor  # a SkipCause
+    predicted_change: tf.Tensor  # gᵀΔθ of the step as applied, below 0 for a descent; 0 for a skipped or failed step
+    backtracks: tf.Tensor  # lengths rejected before one was accepted; all of them, max_backtracks + 1, if none was
+    measured_kl: tf.Tensor  # divergence of the accepted step; NaN where no search was made, 0 where it failed
+
+
+class Direction(NamedTuple):
+    """A solution of (F + λI) x = g and what is known of it."""
+
+    value: tf.Tensor  # x [P]
+    slope: tf.Tensor  # gᵀx
+    curvature: tf.Tensor  # xᵀFx
+    gradient_norm: tf.Tensor  # ‖g‖
+    result: tf.Tensor  # solvers.Result
+    iterations: tf.Tensor
+    residual: tf.Tensor
+
+
+class Proposal(NamedTuple):
+    """The full step Δ = −s·x, and what is known before it is taken."""
+
+    delta: tf.Tensor  # Δ [P]
+    norm: tf.Tensor  # ‖Δ‖
+    linear_change: tf.Tensor  # gᵀΔ
+    kl: tf.Tensor  # ½ ΔᵀFΔ
+    loss: tf.Tensor  # L(θ)
+    cause: tf.Tensor  # a SkipCause (int32): whether it may be taken at all
+    direction: Direction
+
+
+class Outcome(NamedTuple):
+    """What became of a proposed step Δ: scalars."""
+
+    taken: tf.Tensor  # whether it counts as a step: neither skipped nor failed
+    scale: tf.Tensor  # Δθ = scale · Δ; 0 where nothing was assigned
+    judged: tf.Tensor  # whether the damping rule may learn from `ratio`
+    ratio: tf.Tensor  # actual / predicted change of the loss, or NaN
+    predicted: tf.Tensor  # the predicted change in that ratio; that of Δ itself for a failed step
+    loss: tf.Tensor  # the loss measured last
+    backtracks: tf.Tensor
+    measured_kl: tf.Tensor
+
+
+def norm(vector: tf.Tensor) -> tf.Tensor:
+    """`‖v‖`; [P] to a scalar."""
+    return tf.sqrt(tf.reduce_sum(tf.square(vector)))
+
+
+def propose(direction: Direction, learning_rate: tf.Tensor, max_kl: float | None, loss: tf.Tensor) -> Proposal:
+    """The full step along a direction; arguments as `step_size`, and L(θ)."""
+    size = step_size(direction, learning_rate, max_kl)
+    delta = -size * direction.value
+    delta_norm = norm(delta)
+    return Proposal(
+        delta=delta,
+        norm=delta_norm,
+        linear_change=-size * direction.slope,
+        kl=0.5 * tf.square(size) * direction.curvature,
+        loss=loss,
+        cause=skip_cause(loss, direction, delta_norm),
+        direction=direction,
+    )
+
+
+def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: float | None) -> tf.Tensor:
+    """`s = min(α, sqrt(2δ / xᵀFx))`, so that ½ s² xᵀFx ≤ δ; a scalar.
+
+    With α = ∞ the step reaches the border of the trust region (Kakade 2002; Schulman et al. 2015, appendix C; van
+    Heeswijk 2022, Algorithm 1). Where the direction has no curvature no length does: s = 0 then.
+
+    Args:
+      direction: x.
+      learning_rate: α, a scalar of the direction's dtype.
+      max_kl: δ, or None for s = α.
+    """
+    if max_kl is None:
+        return learning_rate
+    dtype = direction.value.dtype
+    # A subnormal number has lost its digits, and some kernels take it for 0.
+    moves = direction.curvature >= np.finfo(dtype.as_numpy_dtype).tiny
+    squared_bound = 2 * tf.constant(max_kl, dtype) / tf.where(moves, direction.curvature, tf.ones_like(learning_rate))
+    moves &= tf.math.is_finite(squared_bound)
+    # A direction without curvature moves no output: a step of size α needs no bound.
+    unbounded = tf.where(tf.math.is_inf(learning_rate), tf.zeros_like(learning_rate), learning_rate)
+    return tf.where(moves, tf.minimum(learning_rate, tf.sqrt(squared_bound)), unbounded)
+
+
+def skip_cause(loss: tf.Tensor, direction: Direction, step_norm: tf.Tensor) -> tf.Tensor:
+    """The first thing that is not finite, as a `SkipCause` (int32 scalar)."""
+    # A breakdown that left an iterate better than 0 is a usable, merely inexact direction.
+    unusable = tf.logical_and(
+        tf.equal(direction.result, solvers.Result.BREAKDOWN), tf.logical_not(direction.residual < 1)
+    )
+    finite_step = tf.math.is_finite(step_norm) & tf.math.is_finite(direction.curvature)
+    cause = tf.where(finite_step, SkipCause.NONE.value, SkipCause.SOLUTION.value)
+    cause = tf.where(unusable, SkipCause.CURVATURE_PRODUCT.value, cause)
+    cause = tf.where(tf.math.is_finite(direction.gradient_norm), cause, SkipCause.GRADIENT.value)
+    return tf.where(tf.math.is_finite(loss), cause, SkipCause.LOSS.value)
+
+
+def stats(proposal: Proposal, outcome: Outcome, damping: tf.Tensor) -> NaturalGradientStats:
+    """The record of a step; λ is the damping that its direction was solved with."""
+
+    def as_applied(value: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        return tf.math.multiply_no_nan(value, factor)  # 0 where nothing was assigned, whatever the value
+
+    values = NaturalGradientStats(
+        gradient_norm=proposal.direction.gradient_norm,
+        step_norm=as_applied(proposal.norm, outcome.scale),
+        kl=as_applied(proposal.kl, tf.square(outcome.scale)),
+        damping=damping,
+        reduction_ratio=outcome.ratio,
+        solver_iterations=proposal.direction.iterations,
+        solver_residual=proposal.direction.residual,
+        skipped=tf.not_equal(proposal.cause, SkipCause.NONE),
+        skip_cause=proposal.cause,
+        predicted_change=as_applied(proposal.linear_change, outcome.scale),
+        backtracks=outcome.backtracks,
+        measured_kl=outcome.measured_kl,
+    )
+    return NaturalGradientStats(*[tf.cast(value, tf.float32) for value in values])

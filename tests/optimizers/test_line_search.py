@@ -1,0 +1,468 @@
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from softmax_bandit import SoftmaxBandit
+
+from ngrl import solvers
+from ngrl.optimizers import BacktrackingLineSearch, LevenbergMarquardt, NaturalGradient, SkipCause
+
+import tensorflow as tf  # isort: skip
+
+NAN, INF = float("nan"), float("inf")
+MODES = {
+    "eager": lambda function: function,
+    "graph": tf.function,
+    "xla": lambda function: tf.function(function, jit_compile=True),
+}
+
+
+def trpo(max_kl=0.5, damping=0.0, line_search=None, **options):
+    options.setdefault("learning_rate", None)
+    options.setdefault("solver", solvers.Cholesky())
+    line_search = BacktrackingLineSearch() if line_search is None else line_search
+    return NaturalGradient(damping=damping, max_kl=max_kl, line_search=line_search, **options)
+
+
+class Line:
+    """One parameter from 0 with gradient 1 and F = 1: with δ = ½ the full step is -1, to the last bit."""
+
+    def __init__(self, loss=lambda w: w, kl=lambda w: 0 * w, start=0.0):
+        self.w = tf.Variable([start], dtype=tf.float64)
+        self.loss, self.kl = loss, kl
+
+    def step(self, optimizer, gradient=1.0, curvature=1.0, loss=None):
+        operator = tf.linalg.LinearOperatorDiag(
+            tf.constant([curvature], tf.float64), is_self_adjoint=True, is_positive_definite=True
+        )
+        return optimizer.apply_natural_gradient(
+            [(tf.constant([gradient], tf.float64), self.w)],
+            operator,
+            loss=loss,
+            loss_fn=lambda: self.loss(self.w[0]),
+            divergence_fn=lambda: self.kl(self.w[0]),
+        )
+
+
+def beyond(limit, value, inside):
+    """A function of w that is `value` for steps longer than `limit`."""
+    return lambda w: tf.where(w < -limit, tf.constant(value, tf.float64), inside(w))
+
+
+def identity(w):
+    return w
+
+
+def zero(w):
+    return 0 * w
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("loss", "kl", "options", "expected"),
+    [
+        pytest.param(identity, zero, {}, 0, id="nothing forbids the full step"),
+        pytest.param(identity, lambda w: 0.5 * w**2, {}, 0, id="KL may equal max_kl"),
+        pytest.param(identity, lambda w: 4 * w**2, {}, 2, id="KL is too large"),
+        pytest.param(identity, beyond(0.3, NAN, zero), {}, 2, id="KL is not a number"),
+        pytest.param(identity, beyond(0.3, -INF, zero), {}, 2, id="KL is minus infinity"),
+        pytest.param(lambda w: w + 3 * w**2, zero, {}, 2, id="loss grows"),
+        pytest.param(beyond(0.3, 0.0, identity), zero, {}, 2, id="loss stays"),
+        pytest.param(beyond(0.3, NAN, identity), zero, {}, 2, id="loss is not a number"),
+        pytest.param(beyond(0.3, -INF, identity), zero, {}, 2, id="loss is minus infinity"),
+        pytest.param(lambda w: w + w**2, zero, {"min_reduction_ratio": 0.9}, 4, id="decrease is too small"),
+        pytest.param(lambda w: w + w**2, zero, {"min_reduction_ratio": 0.5}, 1, id="decrease is just enough"),
+        pytest.param(identity, lambda w: 4 * w**2, {"shrink": 0.7}, 3, id="another factor"),
+        pytest.param(identity, lambda w: 1e4 * w**2, {"max_backtracks": 8}, 8, id="the last length"),
+    ],
+)
+def test_first_length_that_meets_every_condition_is_taken(mode, loss, kl, options, expected):
+    line = Line(loss, kl)
+    search = BacktrackingLineSearch(**options)
+    optimizer = trpo(line_search=search)
+    stats = MODES[mode](lambda: line.step(optimizer))()
+    length = search.shrink**expected
+    assert stats.backtracks == expected
+    assert line.w.numpy()[0] == -length
+    np.testing.assert_allclose(stats.step_norm, length, rtol=1e-6)
+    np.testing.assert_allclose(stats.kl, 0.5 * length**2, rtol=1e-6)
+    np.testing.assert_allclose(stats.predicted_change, -length, rtol=1e-6)
+    np.testing.assert_allclose(stats.measured_kl, kl(tf.constant(-length, tf.float64)), rtol=1e-6)
+    np.testing.assert_allclose(stats.reduction_ratio, loss(tf.constant(-length, tf.float64)) / -length, rtol=1e-6)
+    assert (stats.skipped, int(optimizer.iterations)) == (0, 1)
+
+
+def test_learning_rate_still_bounds_the_full_step():
+    line = Line(lambda w: w + 3 * w**2)
+    stats = line.step(trpo(learning_rate=0.125))
+    assert (line.w.numpy()[0], stats.backtracks) == (-0.125, 0)
+
+
+def test_loss_argument_is_what_the_step_must_improve_on():
+    line = Line()
+    stats = line.step(trpo(), loss=tf.constant(-0.3, tf.float64))
+    assert (line.w.numpy()[0], stats.backtracks) == (-1.0, 0)
+    np.testing.assert_allclose(stats.reduction_ratio, 0.7, rtol=1e-6)  # from -0.3 to -1
+    line = Line()
+    assert line.step(trpo(), loss=tf.constant(-1.0, tf.float64)).backtracks == 11
+
+
+def test_every_trial_and_the_result_are_exactly_the_start_plus_the_shortened_step():
+    """And the divergence last measured is that of the parameters that stay."""
+    generator = np.random.default_rng(3)
+    gradients = [generator.normal(size=shape) for shape in [(2, 3), (4,)]]
+    search = BacktrackingLineSearch(shrink=0.7, max_backtracks=6)
+    operator = tf.linalg.LinearOperatorIdentity(10, dtype=tf.float64)
+
+    def run(starts):
+        variables = [tf.Variable(start) for start in starts]
+        seen = []
+
+        def divergence():
+            seen.append([variable.numpy() for variable in variables])
+            return tf.constant(1.0 if len(seen) < 5 else 0.4, tf.float64)
+
+        stats = trpo(line_search=search).apply_natural_gradient(
+            zip([tf.constant(gradient) for gradient in gradients], variables, strict=True),
+            operator,
+            loss=tf.constant(0.0, tf.float64),
+            loss_fn=lambda: tf.constant(-1.0, tf.float64),
+            divergence_fn=divergence,
+        )
+        assert stats.backtracks == 4
+        assert len(seen) == 5
+        for variable, last in zip(variables, seen[-1], strict=True):
+            assert variable.numpy().tobytes() == last.tobytes()
+        return seen
+
+    full = run([np.zeros_like(gradient) for gradient in gradients])[0]  # from 0 the first trial is the step itself
+    starts = [generator.normal(size=gradient.shape) for gradient in gradients]
+    for j, trial in enumerate(run(starts)):
+        for value, start, change in zip(trial, starts, full, strict=True):
+            np.testing.assert_array_equal(value, start + 0.7**j * change)
+
+
+@pytest.mark.parametrize("other_states", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_step_equals_a_loop_in_numpy(seed, other_states):
+    bandit = SoftmaxBandit(seed)
+    search = BacktrackingLineSearch(shrink=0.8, max_backtracks=6, min_reduction_ratio=0.6)
+    expected, backtracks = bandit.backtracked(bandit.start, 0.1, 0.3, search, other_states)
+    stats = bandit.update(trpo(0.3, 0.1, search), other_states)
+    assert stats.backtracks == backtracks
+    np.testing.assert_allclose(bandit.w.numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_loop_in_numpy_meets_full_shortened_and_failed_steps():
+    """So that the test above compares all three."""
+    search = BacktrackingLineSearch(shrink=0.8, max_backtracks=6, min_reduction_ratio=0.6)
+    found = set()
+    for seed in range(8):
+        for other_states in (False, True):
+            bandit = SoftmaxBandit(seed)
+            found.add(bandit.backtracked(bandit.start, 0.1, 0.3, search, other_states)[1])
+    assert 0 in found
+    assert 7 in found
+    assert found & {1, 2, 3, 4, 5, 6}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    damping=st.sampled_from([0.0, 1e-4, 0.1, 3.0]),
+    max_kl=st.sampled_from([1e-4, 1e-2, 1.0, 5.0]),
+    learning_rate=st.sampled_from([None, 0.5, 50.0]),
+    other_states=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_accepted_steps_improve_within_the_trust_region_and_others_change_nothing(
+    seed, damping, max_kl, learning_rate, other_states, dtype
+):
+    if damping == 0.0:
+        dtype = np.float64
+    bandit = SoftmaxBandit(seed, dtype=dtype)
+    optimizer = trpo(max_kl, damping, BacktrackingLineSearch(max_backtracks=4), learning_rate=learning_rate)
+    stats = bandit.update(optimizer, other_states)
+    rounding = 16 * np.finfo(dtype).eps
+    after = bandit.w.numpy()
+    if stats.backtracks == 5:
+        assert after.tobytes() == bandit.start.tobytes()
+        assert (stats.step_norm, stats.measured_kl, int(optimizer.iterations)) == (0, 0, 0)
+        return
+    measured = bandit.kl(after, bandit.start)
+    assert measured <= max_kl + rounding
+    np.testing.assert_allclose(stats.measured_kl, measured, rtol=1e-5, atol=rounding)
+    assert bandit.loss(after, bandit.start) < bandit.loss(bandit.start, bandit.start) + rounding
+    np.testing.assert_allclose(
+        stats.predicted_change,
+        bandit.gradient(bandit.start) @ (after - bandit.start).reshape(-1),
+        rtol=1e-3 if dtype == np.float32 else 1e-5,
+        atol=rounding,
+    )
+
+
+SPECIAL_VALUES = np.array([-0.0, 0.0, 1e-42, -1e-42, 1.0, -3.4e38, 1e-7, 0.1], np.float32)
+
+FAILURES = {
+    "loss grows": lambda w: tf.constant(2.0),
+    "loss is constant": lambda w: tf.constant(1.0),
+    "loss is not a number": lambda w: tf.constant(NAN),
+    "loss is minus infinity": lambda w: tf.constant(-INF),
+    "loss is not a number after a while": lambda w: tf.where(w[4] > 0.5, NAN, 2.0),
+    "loss is infinite at first": lambda w: tf.where(w[4] > 0.5, 2.0, INF),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("loss", "kl"),
+    [pytest.param(loss, lambda w: tf.constant(0.0), id=name) for name, loss in FAILURES.items()]
+    + [
+        pytest.param(lambda w: tf.constant(0.0), lambda w: tf.constant(NAN), id="KL is not a number"),
+        pytest.param(lambda w: tf.constant(0.0), lambda w: tf.constant(0.51), id="KL is too large"),
+        pytest.param(lambda w: tf.constant(0.0), lambda w: tf.where(w[4] > 0.5, 1.0, NAN), id="both"),
+    ],
+)
+def test_failed_search_leaves_weights_velocity_and_counter_byte_identical(mode, loss, kl):
+    w = tf.Variable(SPECIAL_VALUES)
+    operator = tf.linalg.LinearOperatorIdentity(8)
+    optimizer = trpo(momentum=0.9)
+    pairs = [(tf.constant([0.3, -0.1, 0.2, 0.5, 0.7, -0.4, 0.1, 0.6]), w)]
+
+    def step(loss_fn, divergence_fn):
+        return optimizer.apply_natural_gradient(
+            pairs, operator, loss=tf.constant(1.0), loss_fn=loss_fn, divergence_fn=divergence_fn
+        )
+
+    step(lambda: tf.constant(0.0), lambda: tf.constant(0.0))
+    assert int(optimizer.iterations) == 1
+    w.assign(SPECIAL_VALUES)
+    before = [value.numpy().tobytes() for value in [w, *optimizer.variables]]
+    stats = MODES[mode](lambda: step(lambda: loss(w), lambda: kl(w)))()
+    assert [value.numpy().tobytes() for value in [w, *optimizer.variables]] == before
+    assert stats.backtracks == 11
+    assert (stats.step_norm, stats.kl, stats.predicted_change, stats.measured_kl) == (0, 0, 0, 0)
+    assert np.isnan(stats.reduction_ratio)
+    assert (stats.skipped, stats.skip_cause) == (0, SkipCause.NONE)
+
+
+def test_velocity_goes_on_after_a_failed_search():
+    line = Line(kl=lambda w: 0.5 * w**2)
+    optimizer = trpo(momentum=0.5, learning_rate=0.125)
+    line.step(optimizer)
+    line.loss = lambda w: tf.constant(5.0, tf.float64)
+    line.step(optimizer)
+    line.loss = identity
+    line.step(optimizer)
+    assert line.w.numpy()[0] == -0.125 - 0.125 * 1.5
+
+
+def must_not_be_called(w):
+    raise AssertionError("evaluated without need")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("gradient", "curvature", "loss", "cause"),
+    [
+        (1.0, 1.0, NAN, SkipCause.LOSS),
+        (INF, 1.0, 0.0, SkipCause.GRADIENT),
+        (1.0, NAN, 0.0, SkipCause.CURVATURE_PRODUCT),
+    ],
+)
+def test_numbers_that_are_not_finite_skip_the_step_without_a_search(compiled, gradient, curvature, loss, cause):
+    line = Line(start=0.3)
+    optimizer = trpo(momentum=0.5, damping=LevenbergMarquardt(1.0))
+    line.step(optimizer)
+    if not compiled:
+        line.loss = line.kl = must_not_be_called
+    before = [value.numpy().tobytes() for value in [line.w, *optimizer.variables]]
+
+    def run():
+        return line.step(optimizer, gradient, curvature, tf.constant(loss, tf.float64))
+
+    stats = tf.function(run, jit_compile=True)() if compiled else run()
+    assert (stats.skipped, stats.skip_cause, stats.backtracks) == (1, cause, 0)
+    assert (stats.step_norm, stats.kl, stats.predicted_change) == (0, 0, 0)
+    assert np.isnan(stats.measured_kl)
+    assert [value.numpy().tobytes() for value in [line.w, *optimizer.variables]] == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_zero_gradient_is_a_step_of_zero_without_a_search(mode):
+    line = Line(start=0.3)
+    if mode == "eager":
+        line.loss = line.kl = must_not_be_called
+    optimizer = trpo(damping=LevenbergMarquardt(1.0))
+    stats = MODES[mode](lambda: line.step(optimizer, gradient=0.0, loss=tf.constant(1.0, tf.float64)))()
+    assert line.w.numpy()[0] == 0.3
+    assert (stats.backtracks, stats.skipped, stats.step_norm, stats.predicted_change) == (0, 0, 0, 0)
+    assert np.isnan(stats.measured_kl)
+    assert optimizer.damping == 1.0
+
+
+def test_warm_up_from_a_learning_rate_of_zero_goes_on():
+    """The count of steps must advance at a step of 0, or the schedule would stay at its start for ever."""
+    line = Line()
+    schedule = tf.keras.optimizers.schedules.PolynomialDecay(0.0, 2, 0.5)
+    optimizer = trpo(learning_rate=schedule)
+    lengths = [float(line.step(optimizer).step_norm) for _ in range(3)]
+    np.testing.assert_allclose(lengths, [0.0, 0.25, 0.5])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_eager_graph_and_xla_agree(dtype):
+    results = {}
+    for mode, wrap in MODES.items():
+        bandit = SoftmaxBandit(1, dtype=dtype)
+        optimizer = trpo(0.3, 0.1, BacktrackingLineSearch(shrink=0.8, min_reduction_ratio=0.6), momentum=0.5)
+        run = wrap(lambda bandit=bandit, optimizer=optimizer: bandit.update(optimizer))
+        stats = [[float(value) for value in run()] for _ in range(3)]
+        results[mode] = np.array([*np.ravel(stats), *bandit.w.numpy().ravel(), *optimizer._velocity.numpy()])
+    tolerance = 1e-3 if dtype == np.float32 else 1e-6  # the stats are float32
+    np.testing.assert_allclose(results["graph"], results["eager"], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(results["xla"], results["eager"], rtol=tolerance, atol=tolerance)
+
+
+def test_many_searches_in_one_compiled_loop_equal_as_many_calls():
+    """As training runs it: an outer tf.while_loop under XLA, with assignments in both loops."""
+    looped, called = SoftmaxBandit(5), SoftmaxBandit(5)
+
+    def optimizer():
+        search = BacktrackingLineSearch(shrink=0.8, max_backtracks=3, min_reduction_ratio=0.6)
+        return trpo(0.3, LevenbergMarquardt(0.5), search, momentum=0.3)
+
+    inside, outside = optimizer(), optimizer()
+
+    def body(index, total, rejected):
+        stats = looped.update(inside)
+        return index + 1, total + stats.step_norm, rejected + stats.backtracks
+
+    with tf.init_scope():
+        inside.build([looped.w])
+    loop = tf.function(
+        lambda: tf.while_loop(lambda index, *_: index < 12, body, (tf.constant(0), tf.constant(0.0), tf.constant(0.0))),
+        jit_compile=True,
+        autograph=False,
+    )
+    _, total, rejected = loop()
+    stats = [called.update(outside) for _ in range(12)]
+    backtracks = [int(one.backtracks) for one in stats]
+    assert 0 in backtracks  # accepted at once, shortened, and failed
+    assert 4 in backtracks
+    assert set(backtracks) & {1, 2, 3}
+    assert rejected == sum(backtracks)
+    np.testing.assert_allclose(total, sum(float(one.step_norm) for one in stats), rtol=1e-5)
+    np.testing.assert_allclose(looped.w.numpy(), called.w.numpy(), rtol=1e-9)
+    for ours, theirs in zip(inside.variables, outside.variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_output_gradients_are_searched_along_too(compiled):
+    bandit = SoftmaxBandit(2)
+    search = BacktrackingLineSearch(shrink=0.8, min_reduction_ratio=0.6)
+    expected, backtracks = bandit.backtracked(bandit.start, 0.1, 0.3, search)
+    chosen = np.eye(4)[bandit.actions]
+    output_gradient = -bandit.advantages[:, None] * (chosen - np.exp(bandit.log_probs(bandit.start))) / len(bandit.x)
+    old_log_probs = bandit.log_probs(bandit.start)
+
+    def log_probs():
+        return tf.nn.log_softmax(bandit.forward(bandit.x))
+
+    def loss_fn():
+        ratio = tf.reduce_sum(chosen * tf.exp(log_probs() - old_log_probs), axis=1)
+        return -tf.reduce_mean(ratio * bandit.advantages)
+
+    def divergence_fn():
+        return tf.reduce_mean(tf.reduce_sum(np.exp(old_log_probs) * (old_log_probs - log_probs()), axis=1))
+
+    optimizer = trpo(0.3, 0.1, search, solver=solvers.Dual(solver=solvers.Cholesky()))
+
+    def run():
+        return optimizer.apply_output_gradient(
+            tf.constant(output_gradient), bandit.operator(), loss_fn=loss_fn, divergence_fn=divergence_fn
+        )
+
+    stats = tf.function(run, jit_compile=True)() if compiled else run()
+    assert stats.backtracks == backtracks > 0
+    np.testing.assert_allclose(bandit.w.numpy(), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("loss", "start_loss", "expected"),
+    [
+        pytest.param(identity, 0.0, 4.0, id="as predicted"),
+        pytest.param(lambda w: 0.5 * w, 0.0, 6.0, id="half of what was predicted"),
+        pytest.param(lambda w: 0.1 * w, 0.0, 9.0, id="hardly anything"),
+        pytest.param(lambda w: -w, 0.0, 9.0, id="failed"),
+        pytest.param(lambda w: w + NAN, 0.0, 9.0, id="failed, not finite"),
+        pytest.param(lambda w: 0 * w + 1e18, 1e18, 6.0, id="failed, lost in the rounding of the loss"),
+    ],
+)
+def test_levenberg_marquardt_follows_the_search(loss, start_loss, expected):
+    """Gradient 1, F = 1, λ = 6: x = 1/7, and the KL-sized step is 1."""
+    line = Line(loss)
+    optimizer = trpo(damping=LevenbergMarquardt(6.0))
+    stats = line.step(optimizer, loss=tf.constant(start_loss, tf.float64))
+    np.testing.assert_allclose(optimizer.damping, expected)
+    np.testing.assert_allclose(stats.damping, 6.0)
+
+
+def test_missing_functions_are_named():
+    line = Line()
+    operator = tf.linalg.LinearOperatorIdentity(1, dtype=tf.float64)
+    pairs = [(tf.constant([1.0], tf.float64), line.w)]
+    scalar = lambda: tf.constant(0.0)  # noqa: E731
+    with pytest.raises(ValueError, match="needs divergence_fn,"):
+        trpo().apply_natural_gradient(pairs, operator, loss_fn=scalar)
+    with pytest.raises(ValueError, match="needs loss_fn,"):
+        trpo().apply_natural_gradient(pairs, operator, divergence_fn=scalar)
+    with pytest.raises(ValueError, match="needs loss_fn and divergence_fn,"):
+        trpo().apply_natural_gradient(pairs, operator)
+
+
+def test_functions_must_return_scalars():
+    with pytest.raises(ValueError, match="divergence_fn must return a scalar"):
+        Line(kl=lambda w: tf.stack([w, w])).step(trpo())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"shrink": 0.0}, "shrink"),
+        ({"shrink": 1.0}, "shrink"),
+        ({"shrink": NAN}, "shrink"),
+        ({"max_backtracks": -1}, "max_backtracks"),
+        ({"max_backtracks": 2.5}, "max_backtracks"),
+        ({"max_backtracks": True}, "max_backtracks"),
+        ({"min_reduction_ratio": -0.1}, "min_reduction_ratio"),
+        ({"min_reduction_ratio": 1.0}, "min_reduction_ratio"),
+        ({"min_reduction_ratio": NAN}, "min_reduction_ratio"),
+    ],
+)
+def test_wrong_arguments_are_named(option, message):
+    with pytest.raises(ValueError, match=message):
+        BacktrackingLineSearch(**option)
+
+
+def test_line_search_without_max_kl_or_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match="max_kl"):
+        NaturalGradient(line_search=BacktrackingLineSearch())
+    with pytest.raises(ValueError, match="line_search"):
+        NaturalGradient(max_kl=0.1, line_search=0.5)
+
+
+def test_line_search_round_trips_alone_and_inside_the_optimizer():
+    search = BacktrackingLineSearch(shrink=0.8, max_backtracks=7, min_reduction_ratio=0.1)
+    config = tf.keras.utils.serialize_keras_object(search)
+    assert config["class_name"] == "BacktrackingLineSearch"
+    restored = tf.keras.utils.deserialize_keras_object(copy.deepcopy(config))
+    assert restored.get_config() == {"shrink": 0.8, "max_backtracks": 7, "min_reduction_ratio": 0.1}
+    optimizer = NaturalGradient(None, max_kl=0.02, line_search=config)
+    whole = tf.keras.optimizers.serialize(optimizer)
+    again = tf.keras.optimizers.deserialize(copy.deepcopy(whole))
+    assert isinstance(again.line_search, BacktrackingLineSearch)
+    assert tf.keras.optimizers.serialize(again) == whole

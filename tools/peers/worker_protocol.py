@@ -1,0 +1,137 @@
+"""What a worker of `tools/compare_peers.py` speaks: lines on standard input and output.
+
+    worker → ready                                   built, warmed up, compiled
+    tool   → run 8192                                train for (at least) 8,192 environment steps
+    worker → {"env_steps": 8192, "seconds": 1.9, "update_seconds": [0.2, 0.2, 0.2, 0.2]}
+
+Standard input's end ends the worker. What libraries print, C++ ones included, goes to standard error. Workers run under
+two Pythons with different packages, so this module imports nothing but the standard library.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+# Performs that many environment steps; the number performed, and each update's seconds where they can be told.
+Run = Callable[[int], tuple[int, list[float] | None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What both sides of a row share, but for the number of environments.
+
+    Attributes:
+      algorithm: "trpo", "npg", "ppo", "dqn" or "ngdqn".
+      env_id: A gymnasium id.
+      hidden: Widths of the hidden layers of every network.
+      activation: "tanh" or "relu".
+      minibatch: Transitions in a minibatch: the critic's (TRPO, NPG), the whole agent's (PPO, DQN).
+      epochs: Passes over the batch: the critic's (TRPO, NPG), the whole agent's (PPO); DQN has none.
+      batch_steps: Environment steps in an on-policy batch, over all environments.
+      cg_iterations: Most iterations of conjugate gradients (TRPO, NPG).
+      num_envs: Environments stepped together.
+      threads: Threads of the numerical library; 0 for its own default.
+      gin_file: ngrl's experiment; empty for peers.
+    """
+
+    algorithm: str
+    env_id: str
+    hidden: tuple[int, ...]
+    activation: str
+    minibatch: int
+    epochs: int = 0
+    batch_steps: int = 2_048
+    cg_iterations: int = 15
+    num_envs: int = 8
+    threads: int = 0
+    gin_file: str = ""
+
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether it trains once a batch of fresh steps, not from replay."""
+        return self.algorithm in ("trpo", "npg", "ppo")
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Settings":
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**{**values, "hidden": tuple(values["hidden"])})
+
+
+# DQN's, the same on both sides. Exploration is at its end from the start, because a random action needs no network.
+REPLAY_CAPACITY = 50_000
+WARMUP_STEPS = 1_000
+TARGET_PERIOD = 500
+EPSILON = 0.05
+
+
+class Stopwatch:
+    """Wraps a function and keeps the seconds of each call."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function = function
+        self._seconds: list[float] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns."""
+        start = time.perf_counter()
+        result = self._function(*args, **kwargs)
+        self._seconds.append(time.perf_counter() - start)
+        return result
+
+    def take(self) -> list[float]:
+        """Seconds of each call since the last `take`."""
+        seconds, self._seconds = self._seconds, []
+        return seconds
+
+
+def limit_torch(threads: int) -> None:
+    """Set torch's threads; 0 leaves its default."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(threads)
+
+
+def limit_tensorflow(threads: int) -> None:
+    """Set TensorFlow's threads; 0 leaves its default."""
+    if threads:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def answer(lines: Any, channel: TextIO, run: Run) -> None:
+    """Say that the worker is ready, and do what the lines ask for.
+
+    Raises:
+      ValueError: A line is not `run N` with a positive N.
+    """
+    print("ready", file=channel, flush=True)
+    for line in lines:
+        command, _, number = line.strip().partition(" ")
+        if command != "run" or not number.isdigit() or int(number) < 1:
+            raise ValueError(f"expected 'run N', got {line.strip()!r}")
+        start = time.perf_counter()
+        env_steps, update_seconds = run(int(number))
+        seconds = time.perf_counter() - start
+        result = {"env_steps": env_steps, "seconds": seconds, "update_seconds": update_seconds}
+        print(json.dumps(result), file=channel, flush=True)
+
+
+def serve(make: Callable[[Settings], Run]) -> None:
+    """Be a worker: `make` builds and warms up what the settings in the first argument ask for."""
+    sys.stdout.flush()
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    answer(sys.stdin, channel, make(Settings.from_json(sys.argv[1])))
