@@ -66,6 +66,8 @@ setup(
             "mypy>=1.10",
             MATPLOTLIB,
             ENVPOOL,
+            # The MuJoCo experiments are tested too.
+            "gymnasium[mujoco]>=1.2.3,<1.3",
         ],
     },
     entry_points={"console_scripts": ["ngrl = ngrl.launch:main"]},

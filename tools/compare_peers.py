@@ -148,6 +148,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--only is no regular expression: {error}")
     if not options.rows:
         parser.error(f"no row matches {options.only!r}: there are {', '.join(row.name for row in ROWS)}")
+    if options.output and not options.output.absolute().parent.is_dir():
+        parser.error(f"--output: no such folder: {options.output.parent}")
     options.threads = list(dict.fromkeys(options.threads))
     options.peer_envs = list(dict.fromkeys(options.peer_envs))
     return options
@@ -156,14 +158,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Parse the command line, install, measure, print; 1 where a row could not be measured."""
     options = parse()
-    peers_python = None
-    if any(PEERS[row.peer][1] for row in options.rows):
-        try:
-            peers_python = installation.ensure(options.venv.absolute())
-        except installation.InstallationError as error:
-            print(f"compare_peers: {error}", file=sys.stderr)
-            return 1
-    result: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "rows": {}}
+    try:
+        result: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "rows": {}}
+        needs_peers = any(PEERS[row.peer][1] for row in options.rows)
+        peers_python = installation.ensure(options.venv.absolute()) if needs_peers else None
+    except metadata.PackageNotFoundError as error:
+        print(
+            f"compare_peers: {error.name} isn't installed: run this with ngrl's Python, .venv/bin/python",
+            file=sys.stderr,
+        )
+        return 1
+    except installation.InstallationError as error:
+        print(f"compare_peers: {error}", file=sys.stderr)
+        return 1
     for row in options.rows:
         print(f"compare_peers: {row.name}", file=sys.stderr)
         try:
@@ -171,11 +178,11 @@ def main() -> int:
         except WorkerError as error:
             print(f"compare_peers: {row.name}: {error}", file=sys.stderr)
             result["rows"][row.name] = {"error": str(error)}
+        text = json.dumps(result, ensure_ascii=False)
+        if options.output:
+            options.output.write_text(f"{text}\n", encoding="utf-8")  # so that an interruption costs one row
     print(report.table(result))
-    text = json.dumps(result, ensure_ascii=False)
     print(text)
-    if options.output:
-        options.output.write_text(f"{text}\n", encoding="utf-8")
     return int(any("error" in row for row in result["rows"].values()))
 
 

@@ -33,7 +33,7 @@ class RewardNormaliser(tf.Module):
 
     def __call__(self, r_t: tf.Tensor) -> tf.Tensor:
         """Normalised rewards, of the shape of `r_t`."""
-        scaled = r_t * tf.math.rsqrt(self.moments.variance[0] + self._epsilon)
+        scaled = r_t * tf.cast(tf.math.rsqrt(self.moments.variance[0] + self._epsilon), r_t.dtype)
         return tf.clip_by_value(scaled, -self._clip, self._clip)
 
     def update(self, r_t: tf.Tensor, masks: losses.BoundaryMasks, gamma: float) -> None:

@@ -15,8 +15,8 @@ from ngrl.optimizers import NaturalGradient, SkipCause, apply_finite_gradients
 class CriticStats(NamedTuple):
     """What a fit did: float32 scalars."""
 
-    loss: tf.Tensor  # mean over the minibatches of ½ (G − v)², each before its own step
-    gradient_norm: tf.Tensor  # mean over the minibatches
+    loss: tf.Tensor  # mean over the minibatches of ½ (G − v)², each before its own step; without the skipped ones
+    gradient_norm: tf.Tensor  # mean over the same minibatches
     skipped: tf.Tensor  # minibatches that were skipped because something was not finite
 
 
@@ -76,10 +76,13 @@ class Critic(tf.Module):
         Args:
           observation: Observations [N, ...].
           returns: What v is to become [N].
-          weights: [N]; 0 masks a state.
+          weights: [N]; 0 masks a state, whatever its observation and return hold.
           seed: Two integers [2], from which the minibatches' order follows.
         """
-        inputs = self._encode(observation)
+        used = weights > 0
+        # A masked row may hold anything, and a NaN in it would reach the gradient as 0 · NaN.
+        inputs = tf.nest.map_structure(lambda leaf: _masked(leaf, used), self._encode(observation))
+        returns = _masked(returns, used)
         minibatches = shuffled_minibatches(returns.shape[0], self._batch_size, self._epochs, seed)
 
         def update(rows: tf.Tensor) -> CriticStats:
@@ -91,13 +94,12 @@ class Critic(tf.Module):
 
         zero = tf.zeros([])
         total = for_each_minibatch(minibatches, update, CriticStats(zero, zero, zero))
-        count = minibatches.shape[0]
-        return CriticStats(total.loss / count, total.gradient_norm / count, total.skipped)
+        done = minibatches.shape[0] - total.skipped
+        return CriticStats(
+            tf.math.divide_no_nan(total.loss, done), tf.math.divide_no_nan(total.gradient_norm, done), total.skipped
+        )
 
     def _step(self, inputs: Any, returns: tf.Tensor, weights: tf.Tensor) -> CriticStats:
-        # A masked return may hold anything.
-        returns = tf.where(weights > 0, returns, tf.zeros_like(returns))
-
         def loss_of(outputs: tf.Tensor) -> tf.Tensor:
             return losses.weighted_mean(losses.half_squared_error(returns, outputs[:, 0]), weights)
 
@@ -120,10 +122,16 @@ class Critic(tf.Module):
             stats = apply_finite_gradients(
                 self.optimizer, zip(gradients, variables, strict=True), loss, self._max_gradient_norm
             )
-        # What was skipped over counts in `skipped`, not as NaN in the means.
+        # What was skipped counts in `skipped`, not as NaN in the means.
         finite = tf.equal(stats.skip_cause, float(SkipCause.NONE))
         return CriticStats(
             loss=tf.where(finite, loss, 0.0),
             gradient_norm=tf.where(finite, stats.gradient_norm, 0.0),
             skipped=stats.skipped,
         )
+
+
+def _masked(values: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
+    """Rows [N, ...] with 0 in the place of those that are not used [N]."""
+    used = tf.reshape(used, [-1] + [1] * (values.shape.rank - 1))
+    return tf.where(used, values, tf.zeros_like(values))

@@ -33,7 +33,10 @@ class ActionHead(abc.ABC):
 
     @abc.abstractmethod
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Actions that depend on the parameters and the seed [2] only; [N] int32 or [N, D]."""
+        """Actions that depend on the parameters and the seed [2] only; [N] int32 or [N, D].
+
+        XLA draws other numbers from a seed than TensorFlow without it.
+        """
 
 
 class CategoricalHead(ActionHead):
@@ -55,7 +58,8 @@ class CategoricalHead(ActionHead):
 
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """argmax_a z_a − log(−log u_a), u uniform (Gumbel 1954); [N] int32."""
-        uniform = tf.random.stateless_uniform(tf.shape(parameters), seed, minval=1e-20)
+        # Numbers 2^-23 apart: 1 is not among them, and `minval` stands for 0, whose logarithm is infinite.
+        uniform = tf.random.stateless_uniform(tf.shape(parameters), seed, minval=1e-20, dtype=parameters.dtype)
         return tf.argmax(parameters - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
 
 

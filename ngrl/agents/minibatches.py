@@ -9,14 +9,13 @@ import tensorflow as tf
 def shuffled_minibatches(num_rows: int, batch_size: int, epochs: int, seed: tf.Tensor) -> tf.Tensor:
     """Row numbers [M, b] of the minibatches of several epochs, each epoch in an order of its own.
 
-    b = min(`batch_size`, N) and M = `epochs` · ⌊N / b⌋; the N mod b rows left over at the end of an epoch are others
-    in every epoch.
+    b = min(`batch_size`, N) and M = `epochs` · ⌊N / b⌋; which N mod b rows an epoch leaves out is drawn anew in each.
 
     Args:
       num_rows: N, known when the graph is made.
       batch_size: Rows in a minibatch.
       epochs: How often to go through the rows.
-      seed: Two integers [2]; the order depends on them alone.
+      seed: Two integers [2]; the order depends on them alone, and on whether XLA compiles it.
     """
     size = min(batch_size, num_rows)
     per_epoch = num_rows // size

@@ -1,5 +1,6 @@
 """Natural policy gradients: NPG (Kakade 2002) and TRPO (Schulman et al. 2015)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -93,7 +94,7 @@ class NpgAgent(OnPolicyAgent):
             stats = self._optimizer.apply_output_gradient(
                 output_gradient, operator, loss=loss, loss_fn=loss_fn, **searches
             )
-            return loss, stats
+            return loss, self._judged(stats, loss, loss_fn)
         with tf.GradientTape() as tape:
             loss = self._surrogate_loss(batch, self._forward(batch.inputs))
         gradients = tape.gradient(loss, variables)
@@ -105,7 +106,20 @@ class NpgAgent(OnPolicyAgent):
             loss_fn=loss_fn,
             **searches,
         )
-        return loss, stats
+        return loss, self._judged(stats, loss, loss_fn)
+
+    def _judged(
+        self, stats: NaturalGradientStats, loss: tf.Tensor, loss_fn: Callable[[], tf.Tensor]
+    ) -> NaturalGradientStats:
+        """The stats with ρ = (L(θ + Δθ) − L(θ)) / gᵀΔθ where the optimizer measured none; NaN where nothing moved.
+
+        As with a line search: F is the curvature of the KL, not of the surrogate.
+        """
+        if self._optimizer.line_search is not None or self._optimizer.damping_rule.needs_reduction_ratio:
+            return stats
+        moved = tf.not_equal(stats.predicted_change, 0)
+        ratio = tf.math.divide_no_nan(tf.cast(loss_fn() - loss, tf.float32), stats.predicted_change)
+        return stats._replace(reduction_ratio=tf.where(moved, ratio, float("nan")))
 
 
 class TrpoAgent(NpgAgent):

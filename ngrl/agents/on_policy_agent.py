@@ -239,16 +239,20 @@ class OnPolicyAgent(tf_agent.TFAgent):
         drawn = steps.action if self._actor.is_discrete else steps.policy_info[DRAWN]
         action = tf.reshape(drawn, [-1, *drawn.shape[2:]])
         parameters = tf.stop_gradient(self._parameters(inputs))
+        log_prob = tf.stop_gradient(self._head.log_prob(parameters, action))
+        advantage, returns = self._advantage.normalised(_rows(advantage), step_weights), _rows(returns)
+        advantage = tf.where(step_weights > 0, advantage, tf.zeros_like(advantage))
+        spoilt = _spoilt(step_weights, advantage, returns, log_prob)
         return PolicyBatch(
             observation=observation,
             inputs=inputs,
             action=action,
-            advantage=self._advantage.normalised(_rows(advantage), step_weights),
-            returns=_rows(returns),
+            advantage=advantage + spoilt,
+            returns=returns + spoilt,
             value=_rows(value),
             weights=step_weights,
             old_parameters=parameters,
-            old_log_prob=tf.stop_gradient(self._head.log_prob(parameters, action)),
+            old_log_prob=log_prob,
         )
 
 
@@ -267,6 +271,16 @@ def _sizes(experience: trajectory.Trajectory) -> tuple[int, int]:
             "the last for its observation"
         )
     return shape[0], shape[1]
+
+
+def _spoilt(weights: tf.Tensor, *numbers: tf.Tensor) -> tf.Tensor:
+    """NaN where a step that counts holds a number that is not finite, else 0; vectors [N] to a scalar.
+
+    Added to the batch, it lets the guards skip all of it. Minibatches that happen to lack the number would be trained
+    on otherwise, and the rest of what came with it is not to be trusted.
+    """
+    finite = tf.stack([tf.math.is_finite(tf.where(weights > 0, vector, 0.0)) for vector in numbers])
+    return tf.where(tf.reduce_all(finite), 0.0, float("nan"))
 
 
 def _time_major(values: tf.Tensor) -> tf.Tensor:

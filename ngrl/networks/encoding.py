@@ -46,7 +46,8 @@ def encode_observation(observation: Any, spec: Any) -> tf.Tensor:
     for leaf, leaf_spec in zip(tf.nest.flatten(observation), tf.nest.flatten(spec), strict=True):
         if not leaf_spec.dtype.is_floating:
             low, high = int(leaf_spec.minimum.min()), int(leaf_spec.maximum.max())
-            leaf = tf.one_hot(leaf - low, high - low + 1)
+            # In int64: the difference of narrow integers may not fit them, and not all of them can be one-hot encoded.
+            leaf = tf.one_hot(tf.cast(leaf, tf.int64) - low, high - low + 1)
         size = 1
         for dimension in leaf.shape[1:]:
             size *= dimension
@@ -57,7 +58,8 @@ def encode_observation(observation: Any, spec: Any) -> tf.Tensor:
 class RunningMoments(tf.Module):
     """Mean and variance [D] of everything seen, by merging batches (Chan, Golub & LeVeque 1983, eqs. 2.1).
 
-    Before anything has been seen the mean is 0 and the variance 1.
+    Before anything has been seen the mean is 0 and the variance 1. The moments are float64: in float32 the mean of
+    numbers far from 0 is off by a good part of their deviation, and squares overflow where their roots don't.
 
     Args:
       size: D.
@@ -66,18 +68,19 @@ class RunningMoments(tf.Module):
 
     def __init__(self, size: int, name: str = "RunningMoments"):
         super().__init__(name=name)
-        self.mean = tf.Variable(tf.zeros([size]), trainable=False, name="mean")
-        self.variance = tf.Variable(tf.ones([size]), trainable=False, name="variance")
-        self.count = tf.Variable(0.0, trainable=False, name="count")
+        self.mean = tf.Variable(tf.zeros([size], tf.float64), trainable=False, name="mean")
+        self.variance = tf.Variable(tf.ones([size], tf.float64), trainable=False, name="variance")
+        self.count = tf.Variable(tf.zeros([], tf.float64), trainable=False, name="count")
 
     def update(self, values: tf.Tensor, weights: tf.Tensor) -> None:
         """Merge a batch; one whose moments are not finite changes nothing.
 
         Args:
-          values: [N, D].
+          values: [N, D], of any float dtype.
           weights: [N]; a row of weight 0 does not count, whatever it holds.
         """
-        weights = tf.cast(weights, values.dtype)[:, tf.newaxis]
+        weights = tf.cast(weights, tf.float64)[:, tf.newaxis]
+        values = tf.cast(values, tf.float64)
         values = tf.where(weights > 0, values, tf.zeros_like(values))
         added = tf.reduce_sum(weights)
         batch_mean = tf.math.divide_no_nan(tf.reduce_sum(weights * values, axis=0), added)
@@ -125,9 +128,9 @@ class ObservationNormaliser(tf.Module):
         self.moments = RunningMoments(encoded_size(observation_spec))
 
     def __call__(self, encoded: tf.Tensor) -> tf.Tensor:
-        """Normalised observations [B, D]."""
-        scaled = (encoded - self.moments.mean) * tf.math.rsqrt(self.moments.variance + self._epsilon)
-        return tf.clip_by_value(scaled, -self._clip, self._clip)
+        """Normalised observations [B, D], of the dtype of `encoded`."""
+        scaled = (tf.cast(encoded, tf.float64) - self.moments.mean) / tf.sqrt(self.moments.variance + self._epsilon)
+        return tf.cast(tf.clip_by_value(scaled, -self._clip, self._clip), encoded.dtype)
 
     def update(self, observation: Any, weights: tf.Tensor) -> None:
         """Merge observations [N, ...] with weights [N] into the running moments."""

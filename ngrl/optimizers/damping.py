@@ -102,6 +102,9 @@ class LevenbergMarquardt(DampingRule):
     by `increase`, ρ > `high` by `decrease`, within `minimum` and `maximum`. The defaults are those of Pascanu & Bengio
     (2013), which Knight & Lerner's "adapt damping" uses.
 
+    Where the optimizer has a line search, ρ is that of the length it accepted, and a search that accepted none counts
+    as a poor model.
+
     Args:
       initial: λ at the start.
       minimum: Floor of λ.

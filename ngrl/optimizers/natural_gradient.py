@@ -69,8 +69,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if isinstance(learning_rate, (int, float)):
             if not learning_rate >= 0:
                 raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
-            if learning_rate == math.inf and max_kl is None:
-                raise ValueError("learning_rate=None needs max_kl, which then sets the length of every step")
+            if learning_rate == math.inf and (max_kl is None or max_kl == math.inf):
+                raise ValueError("learning_rate=None needs a finite max_kl, which then sets the length of every step")
         if max_kl is not None and not max_kl > 0:
             raise ValueError(f"max_kl must be positive or None, got {max_kl}")
         if line_search is not None and max_kl is None:

@@ -7,7 +7,6 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
 import tensorflow as tf
 
 from ngrl import solvers
@@ -123,8 +122,7 @@ def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: float | No
     if max_kl is None:
         return learning_rate
     dtype = direction.value.dtype
-    # A subnormal number has lost its digits, and some kernels take it for 0.
-    moves = direction.curvature >= np.finfo(dtype.as_numpy_dtype).tiny
+    moves = direction.curvature > 0
     squared_bound = 2 * tf.constant(max_kl, dtype) / tf.where(moves, direction.curvature, tf.ones_like(learning_rate))
     moves &= tf.math.is_finite(squared_bound)
     # A direction without curvature moves no output: a step of size α needs no bound.

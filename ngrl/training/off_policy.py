@@ -9,6 +9,7 @@ from tf_agents.trajectories import policy_step, time_step, trajectory
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.replay import Transition, UniformReplayBuffer
 from ngrl.training.checkpoints import LoopState
+from ngrl.training.compiled import Compiled
 from ngrl.training.exploration import EpsilonSchedule, ExponentialEpsilon
 from ngrl.training.loop import TrainingLoop, part
 
@@ -85,8 +86,8 @@ class OffPolicyLoop(TrainingLoop):
         self._replay = UniformReplayBuffer(
             self._transition_example(), max(replay_capacity, environment.batch_size), seed
         )
-        self._act = tf.function(agent.explore, jit_compile=jit_compile, autograph=False)
-        self._train_and_act = tf.function(self._train_and_act_graph, jit_compile=jit_compile, autograph=False)
+        self._act = Compiled(agent.explore, jit_compile)
+        self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
         self._actions: np.ndarray | None = None
 
     def _transition_example(self) -> Transition:

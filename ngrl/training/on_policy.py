@@ -8,6 +8,7 @@ from tf_agents.trajectories import trajectory
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.training.checkpoints import LoopState
+from ngrl.training.compiled import Compiled, as_arrays
 from ngrl.training.loop import TrainingLoop
 
 
@@ -58,8 +59,8 @@ class OnPolicyLoop(TrainingLoop):
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._steps = batch_size // num_envs
-        self._act = tf.function(agent.act, jit_compile=jit_compile, autograph=False)
-        self._train = tf.function(agent.train, jit_compile=jit_compile, autograph=False)
+        self._act = Compiled(agent.act, jit_compile)
+        self._train = Compiled(agent.train, jit_compile)
         self._last_info: Any = None
         self._row = 0
         # Arrays [N, T + 1, ...], filled up to self._row.
@@ -77,7 +78,7 @@ class OnPolicyLoop(TrainingLoop):
         Raises:
           NonFiniteError: `max_skipped_updates` updates in a row were skipped.
         """
-        chosen = tf.nest.map_structure(lambda leaf: leaf.numpy(), self._act(self._observation, self._draw()))
+        chosen = as_arrays(self._act(self._observation, self._draw()))
         step = self._advance(chosen.action)
         self._store(
             trajectory.Trajectory(
@@ -145,7 +146,7 @@ class OnPolicyLoop(TrainingLoop):
         values, arrays = super().state()
         values["row"] = self._row
         leaves = tf.nest.flatten(self._rows)
-        arrays.update({f"batch/{index}": leaf[:, : self._row] for index, leaf in enumerate(leaves)})
+        arrays.update({f"batch/{index}": leaf[:, : self._row].copy() for index, leaf in enumerate(leaves)})
         return LoopState(values, arrays)
 
     def restore(self, state: LoopState) -> None:

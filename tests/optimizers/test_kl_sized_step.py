@@ -64,22 +64,20 @@ def test_small_gradients_reach_the_border_as_well():
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
-    ("gradient", "curvature"),
+    ("gradient", "curvature", "damping", "max_kl"),
     [
-        pytest.param(0.0, 1.0, id="no gradient"),
-        pytest.param(1.0, 0.0, id="no curvature"),
-        pytest.param(1.0, -1.0, id="negative curvature"),
-        pytest.param(1e-30, 1.0, id="curvature underflows"),
-        pytest.param(1e-25, 1e11, id="curvature is subnormal"),
+        pytest.param(0.0, 1.0, 2.0, 0.01, id="no gradient"),
+        pytest.param(1.0, 0.0, 2.0, 0.01, id="no curvature"),
+        pytest.param(1.0, -1.0, 2.0, 0.01, id="negative curvature"),
+        pytest.param(1e-30, 1.0, 2.0, 0.01, id="curvature underflows"),
+        pytest.param(1e-13, 5e11, 0.0, 100.0, id="length overflows"),
     ],
 )
-def test_directions_that_no_length_suits_give_a_step_of_zero(compiled, gradient, curvature):
+def test_directions_that_no_length_suits_give_a_step_of_zero(compiled, gradient, curvature, damping, max_kl):
     w = tf.Variable([0.3, -0.0, 5.0])
     before = w.numpy().tobytes()
-    optimizer = NaturalGradient(None, solvers.Cholesky(), 2.0 if curvature <= 1 else 0.0, max_kl=0.01)
-    operator = tf.linalg.LinearOperatorDiag(
-        tf.constant([curvature, 0.0, 0.0] if curvature <= 1 else [curvature] * 3), is_self_adjoint=True
-    )
+    optimizer = NaturalGradient(None, solvers.Cholesky(), damping, max_kl=max_kl)
+    operator = tf.linalg.LinearOperatorDiag(tf.fill([3], tf.constant(curvature)), is_self_adjoint=True)
     pairs = [(tf.constant([gradient, 0.0, 0.0]), w)]
 
     def run():
@@ -88,7 +86,6 @@ def test_directions_that_no_length_suits_give_a_step_of_zero(compiled, gradient,
     stats = tf.function(run, jit_compile=True)() if compiled else run()
     assert w.numpy().tobytes() == before
     assert (stats.step_norm, stats.kl, stats.predicted_change, stats.skipped) == (0, 0, 0, 0)
-    assert np.all(np.isfinite(stats.solver_residual))
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
@@ -101,10 +98,10 @@ def test_curvature_that_is_not_finite_skips_the_step(poison):
     np.testing.assert_array_equal(w.numpy(), np.float32([0.3, 0.4]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), max_kl=st.sampled_from([1e-3, 0.1]))
 def test_undamped_kl_sized_steps_are_invariant_to_linear_reparameterisation(seed, max_kl):
-    """With W = B V the policies after three steps are the same whether W or V is learnt."""
+    """With W = B V the policies after two steps are the same whether W or V is learnt."""
     generator = np.random.default_rng(seed)
     basis = generator.normal(size=(3, 3)) + 3 * np.eye(3)
     bandit = SoftmaxBandit(seed)
@@ -118,7 +115,7 @@ def test_undamped_kl_sized_steps_are_invariant_to_linear_reparameterisation(seed
             return tf.concat([logits, tf.zeros_like(logits[:, :1])], axis=1)
 
         optimizer = NaturalGradient(None, solvers.Cholesky(), 0.0, max_kl=max_kl)
-        for _ in range(3):
+        for _ in range(2):
             operator = GaussNewton(forward, [variable], tf.constant(features), Categorical())
             score = chosen - tf.nn.softmax(operator.outputs)
             optimizer.apply_output_gradient(-bandit.advantages[:, None] * score / len(features), operator)
@@ -128,8 +125,9 @@ def test_undamped_kl_sized_steps_are_invariant_to_linear_reparameterisation(seed
 
 
 def test_learning_rate_without_a_number_needs_a_radius():
-    with pytest.raises(ValueError, match=r"learning_rate=None needs max_kl"):
-        NaturalGradient(learning_rate=None)
+    for max_kl in (None, float("inf")):
+        with pytest.raises(ValueError, match="learning_rate=None needs a finite max_kl"):
+            NaturalGradient(learning_rate=None, max_kl=max_kl)
 
 
 def test_config_keeps_the_missing_learning_rate():

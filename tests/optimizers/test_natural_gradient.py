@@ -335,6 +335,8 @@ def test_options_that_bend_the_joint_solve_are_refused(option):
         ({"damping": -1.0}, "damping"),
         ({"damping": "0.1"}, "damping"),
         ({"learning_rate": -1.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"learning_rate": float("inf")}, "max_kl"),
         ({"solver": "dual"}, "solver"),
     ],
 )

@@ -10,6 +10,14 @@ from ngrl.training import configurables, configuration
 ROOT = Path(__file__).parents[2] / "gin"
 EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in path.read_text())
 
+SHORT = ["run.num_env_steps = 300", "run.eval_episodes = 1"]
+SHORT_OFF_POLICY = [
+    "OffPolicyLoop.warmup_steps = 200",
+    "OffPolicyLoop.batch_size = 16",
+    "OffPolicyLoop.max_skipped_updates = 1000",
+]
+SHORT_ON_POLICY = ["OnPolicyLoop.batch_size = 128", "Critic.epochs = 1"]
+
 
 @pytest.fixture(autouse=True)
 def _empty_gin():
@@ -27,6 +35,10 @@ def test_the_published_and_the_own_experiments_are_there():
             f"paper/ngdqn_{env}.gin",
             f"paper/dqn_{env}.gin",
         } <= names
+    for env in ("cartpole_v1", "acrobot", "lunar", "pendulum"):
+        assert {f"{agent}_{env}.gin" for agent in ("reinforce", "npg", "trpo", "ppo")} <= names
+    for env in ("hopper", "halfcheetah", "walker2d"):
+        assert {f"{agent}_{env}.gin" for agent in ("npg", "trpo", "ppo")} <= names
 
 
 def _unused(name):
@@ -37,20 +49,16 @@ def _unused(name):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_experiment_runs(path, tmp_path):
-    short = [
-        "run.num_env_steps = 300",
-        "run.eval_episodes = 1",
-        "OffPolicyLoop.warmup_steps = 200",
-        "OffPolicyLoop.batch_size = 16",
-        "OffPolicyLoop.max_skipped_updates = 1000",
-    ]
-    configuration.parse([str(path)], short)
+    configuration.parse([str(path)], [])
+    on_policy = "OnPolicyLoop" in str(gin.query_parameter("run.loop"))
+    gin.clear_config()
+    configuration.parse([str(path)], [*SHORT, *(SHORT_ON_POLICY if on_policy else SHORT_OFF_POLICY)])
     final = configurables.run(tmp_path / "run")
     operative = configuration.operative_config()
     dead = [name for name in configuration.bindings() if f"{name} = " not in operative and not _unused(name)]
     assert not dead, "bound, but without effect"
     assert final["env_steps"] >= 300
-    assert final["train_steps"] >= 80
+    assert final["train_steps"] >= (2 if on_policy else 80)
     if path.parent.name != "paper":  # the published update, as printed, can diverge within a hundred steps
         assert final["skipped_updates"] == 0
     assert (tmp_path / "run" / "policy" / "saved_model.pb").exists()

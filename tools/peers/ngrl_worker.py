@@ -29,6 +29,12 @@ _NATURAL = {
     "epochs": ["Critic.epochs"],
     "minibatch": ["Critic.batch_size"],
 }
+# Peers train PPO's critic together with its policy.
+_PPO = {
+    **_ON_POLICY,
+    "epochs": ["PpoAgent.epochs", "Critic.epochs"],
+    "minibatch": ["PpoAgent.batch_size", "Critic.batch_size"],
+}
 _DQN = {
     "num_envs": ["run.num_envs"],
     "hidden": ["QNetwork.hidden_layers"],
@@ -38,7 +44,7 @@ _DQN = {
 PARAMETERS = {
     "trpo": _NATURAL,
     "npg": _NATURAL,
-    "ppo": {**_ON_POLICY, "epochs": ["PpoAgent.epochs"], "minibatch": ["PpoAgent.batch_size"]},
+    "ppo": _PPO,
     "dqn": _DQN,
     "ngdqn": _DQN,
 }
@@ -127,7 +133,11 @@ def update_seconds(steps: list[tuple[float, bool]]) -> list[float] | None:
 
 
 def make(settings: Settings) -> Run:
-    """Steps of the loop, warmed up. An on-policy loop stops after an update, so that each run holds whole batches."""
+    """Steps of the loop, warmed up. An on-policy loop stops after an update, so that each run holds whole batches.
+
+    Raises:
+      RuntimeError: An update was skipped because of a number that is not finite.
+    """
     loop = make_loop(settings)
 
     def run(env_steps: int) -> tuple[int, list[float] | None]:
@@ -138,6 +148,8 @@ def make(settings: Settings) -> Run:
             loop.step()
             trained = loop.train_steps > before
             steps.append((time.perf_counter() - start, trained))
+        if loop.skipped_updates:
+            raise RuntimeError(f"{loop.skipped_updates} updates were skipped: these times would mean nothing")
         return loop.statistics.env_steps - first, update_seconds(steps) if settings.is_on_policy else None
 
     run(2 * settings.batch_steps if settings.is_on_policy else WARMUP_STEPS + 400)
