@@ -21,7 +21,8 @@ def test_scores_prints_a_table_and_plot_runs_draws_the_curves(tmp_path):
     result = tool("scores.py", experiment, "--seeds", 0, "--runs", tmp_path / "runs", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     name, scores = next(iter(json.loads(result.stdout.splitlines()[-1]).items()))
-    assert f"| {name} | 0 | {scores['0']:.1f} |" in result.stdout
+    assert f"| {name} | 0 | {scores['0']['best_100_episode_mean']:.1f} |" in result.stdout
+    assert f"| {scores['0']['greedy']:.1f} |" in result.stdout
     picture = tmp_path / "curves.png"
     result = tool("plot_runs.py", tmp_path / "runs" / f"{name}-seed0", "--out", picture, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

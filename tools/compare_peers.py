@@ -5,9 +5,10 @@
     .venv/bin/python tools/compare_peers.py --only dqn --threads 1 --rounds 9 --output peers.json
 
 The peers are Stable-Baselines3, sb3-contrib and Tianshou, which the first call installs into a virtual environment of
-their own (`.venv-peers`, 2 GB), and stock TF-Agents, which ngrl's has. Every contestant is a process of its own that
+their own (`.venv-peers`, 1.5 GB), and stock TF-Agents, which ngrl's has. Every contestant is a process of its own that
 warms up and then waits; they train in turn, A B A B ..., and a figure is the median over the rounds of each round's
-ratio, with its quartiles, because machines are noisy. Don't run it beside anything else.
+ratio, with its quartiles, because machines are noisy. Don't run it beside anything else: with default threads a second
+program can make torch a hundred times slower.
 
 Both sides have the same environment and version of gymnasium, networks, batches, minibatches, epochs and updates per
 step, and no GPU; otherwise each has its own defaults. ngrl steps eight environments together, the peer one (what
@@ -38,6 +39,9 @@ from peers.worker_protocol import Settings
 
 THREADS = {"1": 1, "default": 0}
 NGRL_ENVS = 8
+# One-minute load average from which on other work disturbs: threads that wait for one another at every operation, as
+# torch's do, then wait for the scheduler.
+BUSY = 0.5
 
 
 def settings_of(row: Row, peer_envs: list[int]) -> dict[str, Settings]:
@@ -116,6 +120,7 @@ def machine() -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in ("ngrl", "tensorflow", "tf-agents", "gymnasium", "numpy")}
     return {
         "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),
         "processor": platform.machine(),
         "python": platform.python_version(),
         "versions": versions,
@@ -171,6 +176,12 @@ def main() -> int:
     except installation.InstallationError as error:
         print(f"compare_peers: {error}", file=sys.stderr)
         return 1
+    load = result["machine"]["load_before"]
+    if load > BUSY:
+        print(
+            f"compare_peers: the machine is busy (load {load}): figures will be off, with default threads wildly so",
+            file=sys.stderr,
+        )
     for row in options.rows:
         print(f"compare_peers: {row.name}", file=sys.stderr)
         try:

@@ -107,9 +107,14 @@ def main() -> None:
     except RuntimeError as error:
         sys.exit(f"scores: {error}")
     print(table(results))
-    print(
-        json.dumps({name: {seed: f["best_100_episode_mean"] for seed, f in r.items()} for name, r in results.items()})
-    )
+    last = {
+        name: {
+            seed: {"best_100_episode_mean": final["best_100_episode_mean"], "greedy": final["evaluation"]["mean"]}
+            for seed, final in by_seed.items()
+        }
+        for name, by_seed in results.items()
+    }
+    print(json.dumps(last))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Critic(tf.Module):
             with tf.GradientTape() as tape:
                 tape.watch(operator.outputs)
                 loss = loss_of(operator.outputs)
-            stats = self.optimizer.apply_output_gradient(
+            stats: Any = self.optimizer.apply_output_gradient(
                 tape.gradient(loss, operator.outputs),
                 operator,
                 loss=loss,

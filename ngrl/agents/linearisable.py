@@ -9,16 +9,26 @@ from tf_agents.networks import network, sequential
 from ngrl.curvature import DenseStack
 from ngrl.networks import ActorNetwork, QNetwork, ValueNetwork
 
-_CALLS = {QNetwork: QNetwork.call, ValueNetwork: ValueNetwork.call, ActorNetwork: ActorNetwork.call}
+# A network is its chain of layers as long as no subclass has a version of its own of what leads from one to the other.
+_CHAINS = {
+    QNetwork: ("call", "_chain"),
+    ValueNetwork: ("call", "_chain"),
+    ActorNetwork: ("call", "_chain", "distribution_parameters", "from_chain"),
+}
 
 
 def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[Any], tf.Tensor]]:
     """`encode` and `forward` with forward(encode(observation)) the outputs [B, K]; forward holds every parameter.
 
     `forward` is a `DenseStack` where the network is one, for which `GaussNewton` needs no tapes. An actor's outputs
-    are its distribution's parameters.
+    are its distribution's parameters, a state-independent log σ as it is, before `ActorNetwork.bound`.
+
+    Raises:
+      ValueError: A subclass of `ActorNetwork` has a `call` of its own, whose distribution's parameters nobody knows.
     """
-    chain = next((kind for kind in _CALLS if isinstance(net, kind) and type(net).call is _CALLS[kind]), None)
+    if isinstance(net, ActorNetwork) and type(net).call is not ActorNetwork.call:
+        raise ValueError(f"{type(net).__name__} must override distribution_parameters in the place of call")
+    chain = next((kind for kind in _CHAINS if _is_chain(net, kind)), None)
     stack = None
     if chain is ActorNetwork and not net.is_discrete and net.log_std is None:
         pass  # the bound of a state-dependent log σ is no Dense layer
@@ -34,6 +44,10 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
     if isinstance(net, ValueNetwork):
         return _identity, lambda observation: net(observation)[0][:, tf.newaxis]
     return _identity, lambda observation: net(observation)[0]
+
+
+def _is_chain(net: network.Network, kind: type) -> bool:
+    return isinstance(net, kind) and all(getattr(type(net), name) is getattr(kind, name) for name in _CHAINS[kind])
 
 
 def _identity(observation: Any) -> Any:

@@ -134,4 +134,4 @@ class PpoAgent(OnPolicyAgent):
             distribution,
             weights,
         )
-        return loss + self._clip_agent.entropy_regularization_loss(time_steps, distribution, weights)
+        return loss + self._clip_agent.entropy_regularization_loss(time_steps, distribution.entropy(), weights)

@@ -39,7 +39,7 @@ class ActorNetwork(DenseNetwork):
 
     log σ never falls below `min_log_std`, so that log-probabilities stay finite. Where a state-independent log σ has
     been trained beyond this bound, `project` sets it back onto it, which does not change the policy but lets
-    gradients move it again.
+    gradients move it again. A state-dependent one has no gradient in the states where it lies below the bound.
 
     Args:
       input_tensor_spec: Spec of the observations: floats, bounded integers, or nested dicts of those.

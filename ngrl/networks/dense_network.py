@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.networks import network
 
-from ngrl.networks.encoding import ObservationNormaliser, check_observation_spec, encode_observation
+from ngrl.networks.encoding import ObservationNormaliser, check_observation_spec, encode_observation, encoded_size
 
 
 class DenseNetwork(network.Network):
@@ -49,6 +49,11 @@ class DenseNetwork(network.Network):
         if not output_scale > 0 or not initial_scale > 0:
             raise ValueError(f"output_scale and initial_scale must be positive, got {output_scale}, {initial_scale}")
         check_observation_spec(input_tensor_spec)
+        if normaliser is not None and normaliser.size != encoded_size(input_tensor_spec):
+            raise ValueError(
+                f"the normaliser is for {normaliser.size} entries, the observations have "
+                f"{encoded_size(input_tensor_spec)}"
+            )
         self._normaliser = normaliser
         widths = [*hidden_layers, num_outputs]
         self.layers_in_order = [

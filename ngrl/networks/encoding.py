@@ -127,6 +127,11 @@ class ObservationNormaliser(tf.Module):
         self._spec = observation_spec
         self.moments = RunningMoments(encoded_size(observation_spec))
 
+    @property
+    def size(self) -> int:
+        """D, the number of entries of an encoded observation."""
+        return self.moments.mean.shape[0]
+
     def __call__(self, encoded: tf.Tensor) -> tf.Tensor:
         """Normalised observations [B, D], of the dtype of `encoded`."""
         scaled = (tf.cast(encoded, tf.float64) - self.moments.mean) / tf.sqrt(self.moments.variance + self._epsilon)

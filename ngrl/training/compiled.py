@@ -20,25 +20,24 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], jit_compile: bool):
         self._function = function
         self._jit_compile = jit_compile
-        self._concrete: Any = None
-        self._arguments: Any = None
+        self._concrete: Callable[..., Any] | None = None
         self._results: Any = None
 
     def __call__(self, *arguments: Any) -> Any:
         """The function's results, tensors in the structure that it returned."""
         leaves = [tf.constant(leaf) for leaf in tf.nest.flatten(arguments)]
         if self._concrete is None:
-            self._compile(arguments, leaves)
+            self._concrete = self._compile(arguments, leaves)
         return tf.nest.pack_sequence_as(self._results, self._concrete(*leaves))
 
-    def _compile(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> None:
+    def _compile(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> Callable[..., Any]:
         def on_leaves(*flat: tf.Tensor) -> list[tf.Tensor]:
             results = self._function(*tf.nest.pack_sequence_as(arguments, flat))
             self._results = tf.nest.map_structure(lambda leaf: None, results)
             return tf.nest.flatten(results)
 
         compiled = tf.function(on_leaves, jit_compile=self._jit_compile, autograph=False)
-        self._concrete = compiled.get_concrete_function(*[tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in leaves])
+        return compiled.get_concrete_function(*[tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in leaves])
 
 
 def as_arrays(nest: Any) -> Any:

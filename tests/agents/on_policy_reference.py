@@ -100,6 +100,16 @@ def experience(policy="discrete", trajectories=4, rows=9, seed=0, ends=0.25, rew
     )
 
 
+def drawn_by(agent, batch, seed=0):
+    """The same trajectories with actions that the agent's policy draws."""
+    step = agent.act(tf.reshape(batch.observation, [-1, 3]), tf.constant([seed, 7]))
+    shape = batch.step_type.shape
+    action, info = tf.nest.map_structure(
+        lambda leaf: tf.reshape(leaf, [*shape, *leaf.shape[1:]]), (step.action, step.info)
+    )
+    return batch._replace(action=action, policy_info=info)
+
+
 def snapshot(*modules):
     """Every variable of networks and optimizers, as bytes; None stands for no module."""
     variables = []
@@ -196,10 +206,8 @@ class SlowPolicy:
             chosen = tf.gather(parameters, tf.constant(actions), axis=1, batch_dims=1)
             return chosen - tf.reduce_logsumexp(parameters, axis=1)
         mean, log_std = tf.split(parameters, 2, axis=1)
-        density = tf.exp(-tf.square(actions - mean) / (2 * tf.exp(2 * log_std))) / (
-            math.sqrt(2 * math.pi) * tf.exp(log_std)
-        )
-        return tf.reduce_sum(tf.math.log(density), axis=1)
+        squared = tf.square(actions - mean) / tf.exp(2 * log_std)
+        return -0.5 * tf.reduce_sum(squared + 2 * log_std + math.log(2 * math.pi), axis=1)
 
     def kl(self, old, new):
         if self._policy == "discrete":

@@ -182,10 +182,9 @@ def test_natural_step_is_unchanged_by_a_linear_reparameterisation_and_a_plain_on
 
 def test_xla_and_eager_updates_agree():
     def build():
-        # One minibatch, whose order can't matter: random numbers under XLA are others.
-        critic = make_critic(epochs=1, batch_size=1000)
-        optimizer = natural(learning_rate=None, max_kl=0.02)
-        return make(agents.NpgAgent, optimizer, "gaussian", critic=critic, fisher_fraction=0.25)
+        # Without a critic, whose minibatches come in another order under XLA.
+        optimizer = natural(learning_rate=None, max_kl=0.02, solver=SOLVERS["cg"]())
+        return make(agents.NpgAgent, optimizer, "gaussian", fisher_fraction=0.25)
 
     eager, compiled = build(), build()
     train = tf.function(compiled.train, jit_compile=True)
@@ -193,7 +192,6 @@ def test_xla_and_eager_updates_agree():
         batch = experience("gaussian", seed=seed)
         expected, info = eager.train(batch), train(batch)
         np.testing.assert_allclose(info.extra.kl, expected.extra.kl, rtol=1e-3)
-        np.testing.assert_allclose(info.extra.critic_loss, expected.extra.critic_loss, rtol=1e-3)
     np.testing.assert_allclose(weights(compiled), weights(eager), rtol=1e-3, atol=1e-5)
 
 

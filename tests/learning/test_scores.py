@@ -20,6 +20,20 @@ EVERY_SEED = {
 }
 # The baselines, so that the comparison is fair: mean over the seeds.
 MEAN = {"dqn_cartpole_v1": 495.0, "dqn_lunar": 230.0}
+# The policy-gradient agents: mean over five seeds of the greedy evaluation after the experiment's own number of steps.
+# TRPO's and PPO's goals are what rl-baselines3-zoo reports for these environments and step counts.
+POLICY_SEEDS = [0, 1, 2, 3, 4]
+GREEDY_MEAN = {
+    "npg_cartpole_v1": 475.0,
+    "npg_pendulum": -250.0,
+    "npg_lunar": 130.0,
+    "trpo_cartpole_v1": 500.0,
+    "trpo_acrobot": -83.0,
+    "trpo_pendulum": -175.0,
+    "trpo_lunar": 133.0,
+    "ppo_cartpole_v1": 500.0,
+    "ppo_pendulum": -172.0,
+}
 pytestmark = pytest.mark.slow
 
 
@@ -40,4 +54,18 @@ def test_natural_gradient_without_target_network_reaches_its_score_with_every_se
 @pytest.mark.parametrize(("name", "goal"), MEAN.items())
 def test_baseline_with_target_network_reaches_its_score(results, name, goal):
     reached = [final["best_100_episode_mean"] for final in results[name].values()]
+    assert sum(reached) / len(reached) >= goal, reached
+
+
+@pytest.fixture(scope="module")
+def policy_results(tmp_path_factory):
+    files = [ROOT / "gin" / f"{name}.gin" for name in GREEDY_MEAN]
+    reached = scores.score(files, POLICY_SEEDS, tmp_path_factory.mktemp("scores"), jobs=2)
+    print("\n" + scores.table(reached))
+    return reached
+
+
+@pytest.mark.parametrize(("name", "goal"), GREEDY_MEAN.items())
+def test_policy_gradient_agent_reaches_its_score(policy_results, name, goal):
+    reached = [final["evaluation"]["mean"] for final in policy_results[name].values()]
     assert sum(reached) / len(reached) >= goal, reached

@@ -61,6 +61,9 @@ class Contestant:
             text=True,
             env=worker_environment(settings.threads),
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def wait_until_ready(self) -> None:
         """Return when it has warmed up.
@@ -80,12 +83,12 @@ class Contestant:
         """
         time.sleep(SETTLE_SECONDS)
         with contextlib.suppress(BrokenPipeError):  # `_read` says why
-            self._process.stdin.write(f"run {env_steps}\n")
-            self._process.stdin.flush()
+            self._requests.write(f"run {env_steps}\n")
+            self._requests.flush()
         return json.loads(self._read())
 
     def _read(self) -> str:
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if line:
             return line.strip()
         code = self._process.wait()
@@ -96,13 +99,13 @@ class Contestant:
     def close(self) -> None:
         """End the process."""
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+            self._requests.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        self._answers.close()
         self._errors.close()
 
 

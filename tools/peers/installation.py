@@ -1,7 +1,6 @@
 """The virtual environment that holds the peers: made once, apart from ngrl's."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +30,7 @@ class InstallationError(Exception):
 
 def interpreter(venv: Path) -> Path:
     """The environment's Python."""
-    return venv / ("Scripts" if os.name == "nt" else "bin") / "python"
+    return venv / "bin" / "python"
 
 
 def content(requirements: Sequence[str]) -> dict[str, object]:

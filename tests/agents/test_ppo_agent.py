@@ -1,0 +1,115 @@
+"""PPO: the clipped surrogate on shuffled minibatches, step by step as a loop written by hand takes them."""
+
+import numpy as np
+import pytest
+from on_policy_reference import (
+    POLICIES,
+    SlowPolicy,
+    experience,
+    make,
+    make_actor,
+    make_critic,
+    slow_batch,
+    transitions,
+    weights,
+)
+
+from ngrl import agents, losses, optimizers
+from ngrl.agents.minibatches import shuffled_minibatches
+
+import tensorflow as tf  # isort: skip
+
+
+def ppo(policy="discrete", optimizer=None, **options):
+    optimizer = optimizer or tf.keras.optimizers.Adam(0.1)
+    return make(agents.PpoAgent, optimizer, policy, **{"epochs": 3, "batch_size": 10, **options})
+
+
+def log_prob_and_entropy(actor, observation, actions):
+    """By the functions of `ngrl.losses`."""
+    parameters = actor.distribution_parameters(observation)
+    if actor.is_discrete:
+        return losses.categorical_log_prob(parameters, actions), losses.categorical_entropy(parameters)
+    mean, log_std = tf.split(parameters, 2, axis=-1)
+    return losses.diagonal_gaussian_log_prob(mean, log_std, actions), losses.diagonal_gaussian_entropy(log_std)
+
+
+@pytest.mark.parametrize("with_critic", [False, True])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_update_equals_a_keras_loop_over_the_same_minibatches(policy, with_critic):
+    agent = ppo(
+        policy,
+        critic=make_critic() if with_critic else None,
+        clip_ratio=0.1,
+        entropy_weight=0.01,
+        max_gradient_norm=0.3,
+    )
+    batch = experience(policy)
+    advantages, _, counts = slow_batch(agent, batch)
+    observation, actions = transitions(batch)
+    observation, advantages, counts = (tf.constant(leaf, tf.float32) for leaf in (observation, advantages, counts))
+    actions = tf.constant(actions)
+    actor, optimizer = make_actor(policy), tf.keras.optimizers.Adam(0.1)
+    actor.create_variables(agent.time_step_spec.observation)
+    old, _ = log_prob_and_entropy(actor, observation, actions)
+    # The first update's order is that of the agent's seed and of train step 0.
+    order = shuffled_minibatches(len(counts), 10, 3, tf.constant([0, 2])).numpy()
+    assert order.shape == (9, 10)
+    measured, clipped = [], 0
+    for rows in order:
+        part = [tf.gather(leaf, rows) for leaf in (observation, actions, old, advantages, counts)]
+        states, chosen, behaviour, advantage, count = part
+        with tf.GradientTape() as tape:
+            log_prob, entropy = log_prob_and_entropy(actor, states, chosen)
+            loss = losses.clipped_surrogate_loss(log_prob, behaviour, advantage, 0.1, count)
+            loss -= 0.01 * losses.weighted_mean(entropy, count)
+        clipped += int(np.sum(np.abs(np.exp(log_prob - behaviour) - 1) > 0.1))
+        gradients = tape.gradient(loss, actor.trainable_weights)
+        gradients, _ = tf.clip_by_global_norm(gradients, 0.3)
+        optimizer.apply_gradients(zip(gradients, actor.trainable_weights, strict=True))
+        measured.append(float(loss))
+    info = agent.train(batch)
+    assert clipped > 30
+    np.testing.assert_allclose(info.loss, np.mean(measured), rtol=1e-4, atol=1e-6)
+    expected = np.concatenate([variable.numpy().reshape(-1) for variable in actor.trainable_weights])
+    np.testing.assert_allclose(weights(agent), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_first_step_is_that_of_the_policy_gradient():
+    """Where nothing has been clipped yet, by the float64 reference."""
+    agent = ppo(optimizer=tf.keras.optimizers.SGD(1.0), epochs=1, batch_size=1000, max_gradient_norm=None)
+    batch = experience()
+    advantages, _, counts = slow_batch(agent, batch)
+    expected = SlowPolicy(agent, "discrete").gradient(*transitions(batch), advantages, counts)
+    before = weights(agent)
+    agent.train(batch)
+    np.testing.assert_allclose(before - weights(agent), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_minibatches_change_from_one_update_to_the_next():
+    first, second = (shuffled_minibatches(32, 8, 1, ppo()._draw(2)).numpy() for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    agent = ppo()
+    agent.train(experience())
+    assert (shuffled_minibatches(32, 8, 1, agent._draw(2)).numpy() != first).any()
+
+
+def test_xla_and_eager_updates_agree():
+    # One minibatch, whose order can't matter: random numbers under XLA are others.
+    eager, compiled = (ppo("gaussian", batch_size=1000) for _ in range(2))
+    train = tf.function(compiled.train, jit_compile=True)
+    for seed in range(3):
+        batch = experience("gaussian", seed=seed)
+        np.testing.assert_allclose(train(batch).loss, eager.train(batch).loss, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(weights(compiled), weights(eager), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("option", [{"clip_ratio": 0.0}, {"epochs": 0}, {"batch_size": 0}, {"max_gradient_norm": -1.0}])
+def test_options_out_of_range_are_named(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        ppo(**option)
+
+
+def test_natural_gradient_is_refused_with_the_agent_that_takes_it():
+    with pytest.raises(ValueError, match="with NaturalGradient use NpgAgent"):
+        ppo(optimizer=optimizers.NaturalGradient())
