@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+_LEAVES = (np.ndarray, np.generic, tf.Tensor)
 
 
 class Compiled:
@@ -21,25 +24,25 @@ class Compiled:
         self._function = function
         self._jit_compile = jit_compile
         self._concrete: Callable[..., Any] | None = None
-        self._results: Any = None
+        self._structure: Any = None
+        self._returns_flat = False
 
     def __call__(self, *arguments: Any) -> Any:
         """The function's results, tensors in the structure that it returned."""
-        leaves = [tf.constant(leaf) for leaf in tf.nest.flatten(arguments)]
+        # Walking a nest costs about as much as the call: what is flat is taken as it is.
+        flat = all(isinstance(argument, _LEAVES) for argument in arguments)
+        leaves = [tf.constant(leaf) for leaf in (arguments if flat else tf.nest.flatten(arguments))]
         if self._concrete is None:
             self._concrete = self._compile(arguments, leaves)
-        return tf.nest.pack_sequence_as(self._results, self._concrete(*leaves))
+        results = self._concrete(*leaves)
+        return tuple(results) if self._returns_flat else tf.nest.pack_sequence_as(self._structure, results)
 
     def _compile(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> Callable[..., Any]:
         def on_leaves(*flat: tf.Tensor) -> list[tf.Tensor]:
             results = self._function(*tf.nest.pack_sequence_as(arguments, flat))
-            self._results = tf.nest.map_structure(lambda leaf: None, results)
+            self._structure = tf.nest.map_structure(lambda leaf: None, results)
+            self._returns_flat = type(results) is tuple and all(isinstance(result, _LEAVES) for result in results)
             return tf.nest.flatten(results)
 
         compiled = tf.function(on_leaves, jit_compile=self._jit_compile, autograph=False)
         return compiled.get_concrete_function(*[tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in leaves])
-
-
-def as_arrays(nest: Any) -> Any:
-    """Tensors as NumPy arrays."""
-    return tf.nest.map_structure(lambda leaf: leaf.numpy(), nest)

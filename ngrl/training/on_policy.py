@@ -4,12 +4,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.trajectories import trajectory
+from tf_agents.trajectories import policy_step
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.training.checkpoints import LoopState
-from ngrl.training.compiled import Compiled, as_arrays
-from ngrl.training.loop import TrainingLoop
+from ngrl.training.compiled import Compiled
+from ngrl.training.loop import Moved, TrainingLoop
 
 
 class OnPolicyAgent(Protocol):
@@ -59,7 +59,7 @@ class OnPolicyLoop(TrainingLoop):
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._steps = batch_size // num_envs
-        self._act = Compiled(agent.act, jit_compile)
+        self._act = Compiled(lambda *arguments: _flat_step(agent.act(*arguments)), jit_compile)
         self._train = Compiled(agent.train, jit_compile)
         self._last_info: Any = None
         self._row = 0
@@ -68,6 +68,8 @@ class OnPolicyLoop(TrainingLoop):
             lambda spec: np.zeros((num_envs, self._steps + 1, *spec.shape), spec.dtype.as_numpy_dtype),
             agent.collect_data_spec,
         )
+        self._observation_buffers = tf.nest.flatten(self._rows.observation)
+        self._info_buffers = tf.nest.flatten(self._rows.policy_info)
 
     def step(self) -> list[tuple[float, int]]:
         """Step every environment once; where that completes the batch, train on it.
@@ -78,34 +80,35 @@ class OnPolicyLoop(TrainingLoop):
         Raises:
           NonFiniteError: `max_skipped_updates` updates in a row were skipped.
         """
-        chosen = as_arrays(self._act(self._observation, self._draw()))
-        step = self._advance(chosen.action)
-        self._store(
-            trajectory.Trajectory(
-                step_type=step.from_step_type,
-                observation=step.from_observation,
-                action=chosen.action,
-                policy_info=chosen.info,
-                next_step_type=step.step_type,
-                reward=step.reward,
-                discount=step.discount,
-            )
-        )
+        action, *info = (leaf.numpy() for leaf in self._act(self._observation, self._draw()))
+        step = self._advance(action)
+        self._store(step, action, info)
         if self._row == self._steps:
             self._update()
         return step.finished
 
-    def _store(self, row: trajectory.Trajectory) -> None:
-        for buffer, leaf in zip(tf.nest.flatten(self._rows), tf.nest.flatten(row), strict=True):
-            buffer[:, self._row] = leaf
+    def _store(self, step: Moved, action: np.ndarray, info: list[np.ndarray]) -> None:
+        rows, row = self._rows, self._row
+        rows.step_type[:, row] = step.from_step_type
+        rows.action[:, row] = action
+        rows.next_step_type[:, row] = step.step_type
+        rows.reward[:, row] = step.reward
+        rows.discount[:, row] = step.discount
+        self._store_observation(row, step.from_observation)
+        for buffer, leaf in zip(self._info_buffers, info, strict=True):
+            buffer[:, row] = leaf
         self._row += 1
+
+    def _store_observation(self, row: int, observation: Any) -> None:
+        leaves = [observation] if isinstance(observation, np.ndarray) else tf.nest.flatten(observation)
+        for buffer, leaf in zip(self._observation_buffers, leaves, strict=True):
+            buffer[:, row] = leaf
 
     def _update(self) -> None:
         """Train on the batch. Its last row holds the observation reached and nothing else."""
         rows = self._rows
         rows.step_type[:, -1] = self._step_type
-        for buffer, leaf in zip(tf.nest.flatten(rows.observation), tf.nest.flatten(self._observation), strict=True):
-            buffer[:, -1] = leaf
+        self._store_observation(self._steps, self._observation)
         info = self._train(rows)
         self._row = 0
         self.train_steps += 1
@@ -155,6 +158,11 @@ class OnPolicyLoop(TrainingLoop):
         self._row = state.values["row"] if self._environment.can_restore else 0
         for index, buffer in enumerate(tf.nest.flatten(self._rows)):
             buffer[:, : self._row] = state.arrays[f"batch/{index}"][:, : self._row]
+
+
+def _flat_step(step: policy_step.PolicyStep) -> tuple[tf.Tensor, ...]:
+    """The action, and what is said of it."""
+    return step.action, *tf.nest.flatten(step.info)
 
 
 # The predicted KL stands beside the measured one, which every agent has.
