@@ -116,15 +116,16 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
         print(f"{name}: starting TensorFlow", file=output.terminal)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
+    from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
     from ngrl.training import configurables, configuration
     from ngrl.training import errors as known
     from ngrl.training.progress import Quiet, Terminal
 
-    bindings = list(options.gin_bindings)
+    entry_options = {}
     if options.seed is not None:
-        bindings.append(f"run.seed = {options.seed}")
+        entry_options["seed"] = str(options.seed)
     if options.capture_video:
-        bindings.append("run.capture_video = True")
+        entry_options["capture_video"] = "True"
     started: list[Path] = []
 
     def on_start() -> None:
@@ -132,8 +133,8 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
         started.append(root_dir)
 
     try:
-        configuration.parse(options.gin_file, bindings, options.allow_gin_import)
-        result = configurables.run(
+        configuration.parse(options.gin_file, options.gin_bindings, options.allow_gin_import, entry_options)
+        result = configurables.main(
             root_dir,
             noresume=options.noresume,
             config=configuration.bindings(),
@@ -161,11 +162,15 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
 
 
 def summary(name: str, root_dir: Path, result: dict) -> str:
-    """What the terminal shows at the end of a run."""
+    """What the terminal shows at the end of a run; an entry that isn't a training run says it under `summary`."""
 
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:.1f}"
 
+    tensorboard = f"  TensorBoard  {_program('tensorboard')} --logdir {shlex.quote(str(root_dir.parent))}"
+    if "summary" in result:
+        first, *others = result["summary"]
+        return "\n".join([f"{name}: {first}", *(f"  {line}" for line in others), tensorboard])
     lines = [
         f"{name}: {result['env_steps']:,} steps, {result['episodes']:,} episodes, "
         f"{result['wall_s'] / 60:.1f} minutes of training",
@@ -184,7 +189,7 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
     lines += [
         f"  scores       {root_dir / 'run.json'}, {root_dir / 'episodes.csv'}",
         f"  policy       {root_dir / 'policy'}",
-        f"  TensorBoard  {_program('tensorboard')} --logdir {shlex.quote(str(root_dir.parent))}",
+        tensorboard,
     ]
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ ALLOWED = {
     "agents": {*NUMERICS, "agents", "networks", "_tf_agents"},
 }
 ALLOWED["training"] = {"training", *ALLOWED, "_tf_agents"}
+ALLOWED["examples"] = {"examples", *ALLOWED, "_tf_agents"}
 ALLOWED["experiments"] = {"experiments", *ALLOWED, "_tf_agents"}
 ALLOWED["terminal"] = set()  # serves the commands
 COMMANDS = {"launch", "evaluate", "sweep", "report"}

@@ -114,7 +114,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         """
         raise TypeError(
             "NaturalGradient can't apply plain gradients: call apply_natural_gradient(grads_and_vars, operator) "
-            "or apply_output_gradient(output_gradient, operator) with an operator from ngrl.curvature"
+            "or apply_output_gradient(output_gradient, operator) with an operator from ngrl.curvature; for Keras' fit, "
+            "make the model an ngrl.keras.NaturalGradientModel"
         )
 
     def apply_natural_gradient(

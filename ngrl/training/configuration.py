@@ -7,8 +7,9 @@ against the type annotations of what they configure (`annotations`); then they a
 What files may name must have been registered with gin before (`ngrl.training.configurables`).
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
@@ -33,11 +34,19 @@ __all__ = ["ConfigurationError", "bindings", "describe", "one_line", "operative_
 # Where classes come from whose parameters carry no type annotations.
 _UNANNOTATED = ("keras.", "tf_keras.")
 
+# What `ngrl.training.configurables.main` runs.
+_ENTRY: Key = ("", "ngrl.main", "entry")
+
 # Where each binding in gin's configuration was made; gin 0.5 doesn't keep it.
 _locations: dict[Key, str] = {}
 
 
-def parse(gin_files: Sequence[str], gin_bindings: Sequence[str], allow_gin_import: Sequence[str] = ()) -> None:
+def parse(
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    allow_gin_import: Sequence[str] = (),
+    entry_options: Mapping[str, str] | None = None,
+) -> None:
     """Reads gin files and then single bindings into gin's configuration; later ones win.
 
     The configuration isn't locked afterwards: some modules register with gin when they are first imported.
@@ -47,6 +56,8 @@ def parse(gin_files: Sequence[str], gin_bindings: Sequence[str], allow_gin_impor
         in the two folders above it, and in the current folder.
       gin_bindings: Bindings as a file would hold them, such as `run.seed=1`.
       allow_gin_import: Modules outside ngrl that files may import.
+      entry_options: Options of the command line that set a parameter of whatever `main.entry` names, parameter to
+        value as a file would hold it: `{"seed": "1"}`. They win over everything else.
 
     Raises:
       ConfigurationError: A file or an included file is missing or can't be parsed; a name, a parameter or a
@@ -58,6 +69,9 @@ def parse(gin_files: Sequence[str], gin_bindings: Sequence[str], allow_gin_impor
         reader.read_file(name)
     for text in gin_bindings:
         reader.read_binding(text)
+    entry = _entry({binding.key: binding for binding in reader.bindings})
+    for parameter, value in (entry_options or {}).items():
+        reader.read_binding(f"{entry}.{parameter} = {value}", where=f"--{parameter}")
     in_force = {binding.key: binding for binding in reader.bindings}
     _check_macros(reader, in_force)
     for binding in in_force.values():
@@ -112,6 +126,18 @@ def one_line(error: BaseException) -> str:
 
 class _Unresolved(Exception):
     """A macro without a value."""
+
+
+def _entry(in_force: dict[Key, Binding]) -> str:
+    """What `main` runs, as a file names it: `run`, unless `main.entry` says otherwise."""
+    binding = in_force.get(_ENTRY)
+    if binding is not None:
+        # What can't be resolved, or isn't a function, is refused with all other wrong values.
+        with contextlib.suppress(_Unresolved):
+            value = _resolve(binding.value, in_force)
+            if isinstance(value, annotations.Given):
+                return value.text.removeprefix("@")
+    return "run"
 
 
 def _check_macros(reader: Reader, in_force: dict[Key, Binding]) -> None:

@@ -95,11 +95,11 @@ class Reader:
             raise ConfigurationError(_no_file(name, path, [Path.cwd(), Path.cwd() / "gin"]))
         self._read_path(path)
 
-    def read_binding(self, text: str) -> None:
-        """Reads a binding from the command line."""
+    def read_binding(self, text: str, where: str = "") -> None:
+        """Reads a binding from the command line; `where` names its option, by default --gin_bindings."""
         quote = '"' if "'" in text else "'"
-        where = f"--gin_bindings {quote}{' '.join(text.split())}{quote}"
-        self._read_text(text, lambda line: where, [Path.cwd()])
+        place = where or f"--gin_bindings {quote}{' '.join(text.split())}{quote}"
+        self._read_text(text, lambda line: place, [Path.cwd()])
 
     def _read_path(self, path: Path) -> None:
         shown = _shown(path)

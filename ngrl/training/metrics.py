@@ -160,7 +160,7 @@ class EpisodeLog:
 
 
 class Summaries:
-    """Scalars for TensorBoard.
+    """Scalars and pictures for TensorBoard.
 
     Args:
       folder: Where the event files go.
@@ -175,6 +175,11 @@ class Summaries:
             for tag, value in scalars.items():
                 if math.isfinite(value):
                     tf.summary.scalar(tag, value)
+
+    def write_picture(self, tag: str, png: bytes, step: int) -> None:
+        """Write a picture, given as the content of a PNG file, under its tag."""
+        with self._writer.as_default(step=step):
+            tf.summary.image(tag, tf.io.decode_png(png, channels=3)[tf.newaxis])
 
     def close(self) -> None:
         """Flush and close."""

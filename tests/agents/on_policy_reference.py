@@ -63,7 +63,9 @@ AGENTS = {
         agents.NpgAgent, optimizers.NaturalGradient(None, damping=0.1, max_kl=0.05), **options
     ),
     "trpo": lambda **options: make(agents.TrpoAgent, trust_region(), **options),
-    "ppo": lambda **options: make(agents.PpoAgent, tf.keras.optimizers.Adam(0.05), epochs=2, batch_size=8, **options),
+    "ppo": lambda **options: make(
+        agents.PpoAgent, tf.keras.optimizers.Adam(0.05), **{"epochs": 2, "batch_size": 8, **options}
+    ),
 }
 
 

@@ -151,7 +151,9 @@ def test_equal_advantages_become_zeros():
 
 def test_normalisation_can_be_left_out():
     advantage = tf.constant([3.0, -1.0, 100.0])
-    np.testing.assert_array_equal(agents.GeneralisedAdvantage(normalise=False).normalised(advantage, tf.ones(3)), advantage)
+    np.testing.assert_array_equal(
+        agents.GeneralisedAdvantage(normalise=False).normalised(advantage, tf.ones(3)), advantage
+    )
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -52,7 +52,7 @@ def test_every_row_comes_equally_often_at_every_place(jit_compile):
 
 @pytest.mark.parametrize("run", ["eager", "graph", "xla"])
 def test_each_update_sees_what_the_one_before_did(run):
-    """x ← 2x + Σ rows is another number in any other order."""
+    """Doubling and adding the rows gives another number in any other order."""
     minibatches = tf.constant([[1, 2], [5, 0], [3, 3]])
     state = tf.Variable(1)
 

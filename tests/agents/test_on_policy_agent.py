@@ -8,12 +8,16 @@ from on_policy_reference import (
     LAST,
     MID,
     OBSERVATION,
+    POLICIES,
     SPEC,
+    SlowPolicy,
     everything,
     experience,
     make_actor,
     make_critic,
+    slow_batch,
     snapshot,
+    transitions,
     weights,
 )
 
@@ -45,6 +49,22 @@ def assert_finite(agent, info):
     values = {**info.extra._asdict(), **info.extra.optimizer._asdict()}
     for name, value in values.items():
         assert name in {*allowed, "optimizer"} or np.isfinite(value), name
+
+
+@every_agent
+@pytest.mark.parametrize("policy", POLICIES)
+def test_entropy_and_explained_variance_are_those_before_the_update(kind, policy):
+    agent = AGENTS[kind](policy=policy, critic=make_critic())
+    batch = experience(policy)
+    _, returns, counts = slow_batch(agent, batch)
+    observation, _ = transitions(batch)
+    slow = SlowPolicy(agent, policy)
+    entropy = slow.entropy(slow.parameters(slow.theta, observation)).numpy()[counts > 0].mean()
+    value = agent.critic.network(tf.constant(observation, tf.float32))[0].numpy()
+    left = (returns - value)[counts > 0].var() / returns[counts > 0].var()
+    extra = agent.train(batch).extra
+    np.testing.assert_allclose(extra.entropy, entropy, rtol=1e-5)
+    np.testing.assert_allclose(extra.explained_variance, 1 - left, rtol=1e-3, atol=1e-5)
 
 
 @every_agent
@@ -143,12 +163,14 @@ def test_equal_advantages_are_no_reason_to_change_the_policy(kind, policy):
 
 
 @every_agent
-@pytest.mark.parametrize("normalise", [False, True])
-@pytest.mark.parametrize("poison", ["reward", "observation"])
-def test_one_non_finite_number_leaves_policy_critic_and_slots_byte_identical(kind, poison, normalise):
+@pytest.mark.parametrize(
+    ("poison", "normalise", "compiled"),
+    [("reward", True, False), ("reward", False, True), ("observation", True, False), ("observation", False, False)],
+)
+def test_one_non_finite_number_leaves_policy_critic_and_slots_byte_identical(kind, poison, normalise, compiled):
     """Also where minibatches are too small for all of them to hold it."""
     agent = AGENTS[kind](critic=make_critic(batch_size=4), normalise=normalise)
-    train = tf.function(agent.train)
+    train = tf.function(agent.train) if compiled else agent.train
     train(experience())
     before = everything(agent)
     batch = experience(seed=1, ends=0.6)
@@ -190,24 +212,23 @@ def pushing_log_std(agent, direction):
 @every_agent
 @pytest.mark.parametrize("policy", ["gaussian", "state_dependent"])
 @pytest.mark.parametrize("bound", [-5.0, -20.0])
-def test_collapsed_log_std_stays_at_its_bound_and_can_leave_it(kind, policy, bound):
+def test_collapsed_log_std_stays_finite_and_at_its_bound(kind, policy, bound):
     actor = make_actor(policy, initial_log_std=bound, min_log_std=bound, output_scale=1e-3)
     agent = AGENTS[kind](policy=policy, actor=actor, gamma=0.0)
-    probe = experience("gaussian").observation[0]
+    for _ in range(3):
+        assert_finite(agent, agent.train(pushing_log_std(agent, -1)))
+        _, log_std = np.split(actor.distribution_parameters(experience("gaussian").observation[0]).numpy(), 2, axis=1)
+        assert (log_std >= bound).all()
+    if policy == "gaussian" and bound == -5.0:  # at −20 float32 can't tell a drawn action from the mean
+        np.testing.assert_array_equal(actor.log_std, bound)
 
-    def log_std():
-        return tf.split(actor.distribution_parameters(probe), 2, axis=1)[1].numpy()
 
-    train = tf.function(agent.train)
-    for _ in range(5):
-        assert_finite(agent, train(pushing_log_std(agent, -1)))
-        assert (log_std() >= bound).all()
-    if policy == "gaussian":
-        if bound == -5.0:
-            np.testing.assert_array_equal(log_std(), bound)
-        for _ in range(3):
-            assert_finite(agent, train(pushing_log_std(agent, 1)))
-        assert (log_std() > bound).all()
+@every_agent
+def test_log_std_at_its_bound_can_leave_it(kind):
+    actor = make_actor("gaussian", initial_log_std=-5.0, min_log_std=-5.0)
+    agent = AGENTS[kind](policy="gaussian", actor=actor, gamma=0.0)
+    agent.train(pushing_log_std(agent, 1))
+    assert (actor.log_std.numpy() > -5.0).all()
 
 
 @every_agent
@@ -272,15 +293,14 @@ def test_discrete_actions_have_the_frequencies_of_the_softmax():
 def test_each_update_is_counted_and_repeats_exactly(kind):
     first, second = (AGENTS[kind](critic=make_critic()) for _ in range(2))
     for agent in (first, second):
-        train = tf.function(agent.train)
         for seed in range(2):
-            train(experience(seed=seed))
+            agent.train(experience(seed=seed))
         assert agent.train_step_counter == 2
     assert everything(first) == everything(second)
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="optimizer must be a tf.keras.optimizers.Optimizer"):
+    with pytest.raises(ValueError, match=r"optimizer must be a tf\.keras\.optimizers\.Optimizer"):
         agents.ReinforceAgent(SPEC, BOX, make_actor("gaussian"), 0.1)
     with pytest.raises(ValueError, match="entropy_weight must not be negative"):
         AGENTS["ppo"](entropy_weight=-0.1)

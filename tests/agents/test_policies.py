@@ -59,7 +59,9 @@ def policy_of_greedy_actions(network, action_spec=BOX):
 
 
 def time_steps(observations=X):
-    return ts.restart(tf.nest.map_structure(tf.constant, observations), batch_size=len(tf.nest.flatten(observations)[0]))
+    return ts.restart(
+        tf.nest.map_structure(tf.constant, observations), batch_size=len(tf.nest.flatten(observations)[0])
+    )
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -135,7 +137,9 @@ def normalised(action_spec, **options):
 
 
 @pytest.mark.parametrize(
-    ("spec", "options"), [(BOX, {}), (BOX, {"std": "state_dependent"}), (DISCRETE, {})], ids=["box", "state", "discrete"]
+    ("spec", "options"),
+    [(BOX, {}), (BOX, {"std": "state_dependent"}), (DISCRETE, {})],
+    ids=["box", "state", "discrete"],
 )
 def test_an_exported_policy_normalises_as_the_live_one_did(tmp_path, spec, options):
     network, seen = normalised(spec, **options)

@@ -187,7 +187,9 @@ def test_normaliser_is_applied_listed_and_not_trained():
 def test_a_checkpoint_carries_the_normaliser_that_actor_and_critic_share(tmp_path):
     def pair(seed):
         normaliser = networks.ObservationNormaliser(SPEC)
-        return made(normaliser=normaliser, seed=seed), networks.ValueNetwork(SPEC, (4,), normaliser=normaliser, seed=seed)
+        return made(normaliser=normaliser, seed=seed), networks.ValueNetwork(
+            SPEC, (4,), normaliser=normaliser, seed=seed
+        )
 
     actor, value = pair(0)
     actor.normaliser.update(tf.constant(10 + 3 * X), tf.ones(6))

@@ -93,7 +93,7 @@ def test_moments_far_from_0_and_of_any_size_keep_their_digits(offset, deviation)
 
 
 def test_a_number_that_moves_the_mean_only_a_little_still_counts():
-    """A million steps, then one at a time: in float32 the count would stand still at 2^24 and the mean before it."""
+    """One row at a time after 2^24 of them: a float32 count would stand still there."""
     moments = networks.RunningMoments(1)
     for variable, value in ((moments.mean, [0.0]), (moments.variance, [1.0]), (moments.count, 2.0**24)):
         variable.assign(value)

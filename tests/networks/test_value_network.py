@@ -42,7 +42,9 @@ def test_normalised_observations_are_what_the_layers_see():
     before = network(x)[0].numpy()
     normaliser.update(tf.constant(seen), tf.ones(100))
     after = network(x)[0].numpy()
-    np.testing.assert_allclose(after, by_hand(network, (x - seen.mean(axis=0)) / seen.std(axis=0)), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        after, by_hand(network, (x - seen.mean(axis=0)) / seen.std(axis=0)), rtol=1e-3, atol=1e-5
+    )
     assert np.abs(after - before).max() > 0.01
 
 
@@ -70,8 +72,8 @@ def test_mixed_observations_pass_through_network_and_normaliser():
     np.testing.assert_allclose(network(observation)[0], by_hand(network, matrix), rtol=1e-4)
 
 
-def test_initial_values_are_of_the_size_asked_for():
-    """Kernels of variance scale²/fan-in, seen through a batch of unit observations in a linear network."""
+def test_the_last_kernel_has_the_size_asked_for():
+    """The last kernel has variance scale²/fan-in."""
     wide = tensor_spec.TensorSpec([4000], tf.float32)
     for scale in (0.1, 1.0):
         network = networks.ValueNetwork(wide, (), output_scale=scale)

@@ -5,10 +5,12 @@ from pathlib import Path
 import gin
 import pytest
 
+from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
 from ngrl.training import configurables, configuration
 
 ROOT = Path(__file__).parents[2] / "gin"
 EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in path.read_text())
+ENTRIES = sorted(path for path in ROOT.rglob("*.gin") if "main.entry" in path.read_text())
 
 SHORT = ["run.num_env_steps = 300", "run.eval_episodes = 1"]
 SHORT_OFF_POLICY = [
@@ -62,6 +64,22 @@ def test_experiment_runs(path, tmp_path):
     if path.parent.name != "paper":  # the published update, as printed, can diverge within a hundred steps
         assert final["skipped_updates"] == 0
     assert (tmp_path / "run" / "policy" / "saved_model.pb").exists()
+
+
+def test_the_examples_are_there():
+    names = {str(path.relative_to(ROOT)) for path in ENTRIES}
+    assert {"examples/mle_gaussian.gin", "examples/geometry.gin"} <= names
+
+
+@pytest.mark.parametrize("path", ENTRIES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_entry_runs_as_the_file_says(path, tmp_path):
+    configuration.parse([str(path)], [])
+    result = configurables.main(tmp_path / "run", config=configuration.bindings())
+    operative = configuration.operative_config()
+    dead = [name for name in configuration.bindings() if f"{name} = " not in operative]
+    assert not dead, "bound, but without effect"
+    assert result["summary"]
+    assert (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.gin")), ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,0 +1,416 @@
+"""`fit` around `NaturalGradientModel`: logs, files, the guard, other optimizers, and what `compile` refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ngrl import optimizers, solvers
+from ngrl.keras import NaturalGradientModel
+
+import tensorflow as tf  # isort: skip
+
+ROOT = Path(__file__).parents[2]
+LAYERS = tf.keras.layers
+LOGS = {"damping", "kl", "gradient_norm", "step_norm", "solver_iterations", "solver_residual", "skipped_updates"}
+
+
+def points(size=20, seed=0):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(size, 3)).astype(np.float32)
+    return x, (x[:, 0] * x[:, 1] > 0).astype(np.float32)
+
+
+def classifier(seed=0):
+    tf.keras.utils.set_random_seed(seed)
+    inputs = tf.keras.Input([3])
+    hidden = LAYERS.Dense(6, "tanh")(inputs)
+    return NaturalGradientModel(inputs, LAYERS.Dense(1, "sigmoid")(hidden))
+
+
+def adaptive(**settings):
+    """An optimizer with every kind of state: λ, velocity, iterations and a schedule over them."""
+    schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.3, 1, 0.9)
+    rule = optimizers.LevenbergMarquardt(initial=1.0, increase=2.0, decrease=0.7)
+    return optimizers.NaturalGradient(schedule, damping=rule, momentum=0.5, max_kl=0.05, **settings)
+
+
+def compiled(**options):
+    model = classifier()
+    loss = tf.keras.losses.BinaryCrossentropy(label_smoothing=0.1)
+    model.compile(adaptive(), loss, metrics=["accuracy"], **options)
+    return model
+
+
+def fit(model, epochs=2, **options):
+    return model.fit(*points(), batch_size=10, epochs=epochs, shuffle=False, verbose=0, **options)
+
+
+def state(model):
+    return [*model.get_weights(), *(variable.numpy() for variable in model.optimizer.variables)]
+
+
+def assert_identical(model, other):
+    for ours, theirs in zip(state(model), state(other), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_logs_hold_the_documented_numbers_and_reach_tensorboard(tmp_path):
+    model = classifier()
+    model.compile(adaptive(), "binary_crossentropy", metrics=["accuracy"])
+    callback = tf.keras.callbacks.TensorBoard(tmp_path, write_graph=False, profile_batch=0)
+    history = fit(model, validation_data=points(seed=1), callbacks=[callback]).history
+    names = LOGS | {"reduction_ratio"}
+    assert set(history) == names | {"loss", "accuracy", "val_loss", "val_accuracy"}
+    (file,) = (tmp_path / "train").glob("events*")
+    events = [event for event in tf.compat.v1.train.summary_iterator(str(file))]
+    written = {
+        (value.tag, event.step): tf.make_ndarray(value.tensor) for event in events for value in event.summary.value
+    }
+    for name in names:
+        for epoch in (0, 1):
+            assert written[f"epoch_{name}", epoch] == np.float32(history[name][epoch])
+    assert np.all(np.array(history["kl"]) <= 0.05 * (1 + 1e-5))
+    assert np.all(np.array(history["solver_iterations"]) >= 1)
+
+
+def test_a_line_search_and_a_plain_rule_log_what_belongs_to_them():
+    search = optimizers.NaturalGradient(max_kl=0.01, line_search=optimizers.BacktrackingLineSearch())
+    for optimizer, more in (
+        (optimizers.NaturalGradient(), set()),
+        (search, {"reduction_ratio", "line_search_backtracks", "measured_kl"}),
+    ):
+        model = classifier()
+        model.compile(optimizer, "binary_crossentropy")
+        assert set(fit(model, 1).history) == LOGS | more | {"loss"}
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "mse"])
+def test_loss_metrics_and_predictions_are_keras_own(loss):
+    """A training epoch logs the means over batches of what an ordinary model evaluates before each step."""
+    model = classifier()
+    model.compile(optimizers.NaturalGradient(1e-9), loss, metrics=["accuracy"], weighted_metrics=["mae"])
+    plain = tf.keras.Model(model.inputs, model.outputs)
+    plain.compile("sgd", loss, metrics=["accuracy"], weighted_metrics=["mae"])
+    x, y = points()
+    weights = np.linspace(0.0, 2.0, len(x))
+    expected = plain.evaluate(x, y, sample_weight=weights, batch_size=10, verbose=0)
+    np.testing.assert_allclose(model.evaluate(x, y, sample_weight=weights, batch_size=10, verbose=0), expected)
+    predictions = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(predictions, plain.predict(x, verbose=0))
+    assert 0 < predictions.min() < predictions.max() < 1
+    history = model.fit(x, y, sample_weight=weights, batch_size=10, verbose=0, shuffle=False).history
+    found = [history[name][0] for name in ("loss", "accuracy", "mae")]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"jit_compile": True}, {"steps_per_execution": 2}], ids=["xla", "graph"])
+def test_training_goes_on_after_loading_as_if_uninterrupted(options, tmp_path):
+    model = compiled(**options)
+    fit(model)
+    model.save(tmp_path / "model.keras")
+    fit(model)
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded) is NaturalGradientModel
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    assert int(loaded.optimizer.iterations) == 4
+    fit(loaded)
+    assert_identical(model, loaded)
+
+
+def test_another_process_loads_and_trains_on(tmp_path):
+    model = compiled()
+    fit(model)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "points.npz", *points())
+    code = (
+        "import ngrl.keras, sys\nimport numpy as np, tensorflow as tf\n"
+        "model = tf.keras.models.load_model('model.keras')\n"
+        "x, y = np.load('points.npz').values()\n"
+        "model.fit(x, y, batch_size=10, epochs=2, shuffle=False, verbose=0)\n"
+        "np.savez('state.npz', *model.get_weights(), *[v.numpy() for v in model.optimizer.variables])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    fit(model)
+    for ours, theirs in zip(state(model), np.load(tmp_path / "state.npz").values(), strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_checkpoints_of_weights_carry_the_optimizer_too(tmp_path):
+    model, other = compiled(), compiled()
+    fit(model)
+    model.save_weights(tmp_path / "checkpoint" / "model")
+    other.load_weights(tmp_path / "checkpoint" / "model")
+    assert_identical(model, other)
+
+
+def test_saved_model_folders_keep_weights_and_settings(tmp_path):
+    model = compiled()
+    fit(model)
+    model.save(tmp_path / "folder", save_format="tf")
+    loaded = tf.keras.models.load_model(tmp_path / "folder")
+    x, y = points()
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    before = loaded.evaluate(x, y, verbose=0)[0]
+    assert "damping" in fit(loaded).history
+    assert loaded.evaluate(x, y, verbose=0)[0] < before
+
+
+@pytest.mark.parametrize(("name", "options"), [("model.h5", {}), ("model", {"save_format": "h5"})])
+def test_hdf5_files_are_refused(name, options, tmp_path):
+    with pytest.raises(ValueError, match=r"save to a path that ends in '\.keras'"):
+        compiled().save(tmp_path / name, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("where", "options"),
+    [
+        ("inputs", {"jit_compile": True}),
+        ("inputs", {}),
+        ("targets", {"run_eagerly": True}),
+        ("weights", {"run_eagerly": True}),
+    ],
+)
+def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(where, options):
+    model = compiled(**options)
+    x, y = points(10)
+    weights = np.ones(10, np.float32)
+    model.train_on_batch(x, y, weights)
+    before = state(model)
+    bad = {"inputs": x.copy(), "targets": y.copy(), "weights": weights.copy()}
+    bad[where][3] = np.nan
+    for count in (1, 2):
+        logs = model.train_on_batch(*bad.values(), reset_metrics=False, return_dict=True)
+        assert logs["skipped_updates"] == count
+        for ours, theirs in zip(before, state(model), strict=True):
+            assert ours.tobytes() == theirs.tobytes()
+    for reset, count in ((False, 2), (True, 0)):
+        logs = model.train_on_batch(x, y, weights, reset_metrics=reset, return_dict=True)
+        assert logs["skipped_updates"] == count
+    assert state(model)[0].tobytes() != before[0].tobytes()
+
+
+def test_negative_sample_weights_are_an_error_in_graphs_and_skipped_under_xla():
+    x, y = points(10)
+    weights = np.linspace(-0.5, 1.0, 10).astype(np.float32)
+    graph = compiled()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="sample weights of at least 0"):
+        graph.train_on_batch(x, y, weights)
+    xla = compiled(jit_compile=True)
+    before = xla.get_weights()
+    assert xla.train_on_batch(x, y, weights, return_dict=True)["skipped_updates"] == 1
+    for model in (graph, xla):
+        for ours, theirs in zip(before, model.get_weights(), strict=True):
+            assert ours.tobytes() == theirs.tobytes()
+
+
+def test_other_optimizers_train_it_as_an_ordinary_model():
+    model = classifier()
+    plain = tf.keras.Model.from_config(model.get_config())
+    plain.set_weights(model.get_weights())
+    for each in (model, plain):
+        each.compile("adam", "mae", metrics=["mse"])
+    assert fit(model).history == fit(plain).history
+    assert_identical(model, plain)
+
+
+def test_several_outputs_are_left_to_other_optimizers():
+    inputs = tf.keras.Input([3])
+    model = NaturalGradientModel(inputs, [LAYERS.Dense(1)(inputs), LAYERS.Dense(2)(inputs)])
+    model.compile("adam", ["mse", "mae"])
+    x, y = points()
+    model.fit(x, (y, x[:, :2]), verbose=0)
+    with pytest.raises(ValueError, match="one output tensor"):
+        model.compile(optimizers.NaturalGradient(), "mse")
+    model.fit(x, (y, x[:, :2]), verbose=0)  # a refused compile leaves the former one in force
+
+
+def test_compiling_anew_changes_the_way_of_training():
+    model = compiled()
+    assert "damping" in fit(model, 1).history
+    model.compile("sgd", "mae")
+    assert set(fit(model, 1).history) == {"loss"}
+
+
+def test_an_ordinary_model_points_to_this_one():
+    inputs = tf.keras.Input([3])
+    model = tf.keras.Model(inputs, LAYERS.Dense(1)(inputs))
+    model.compile(optimizers.NaturalGradient(), "mse")
+    with pytest.raises(TypeError, match=r"make the model an ngrl\.keras\.NaturalGradientModel"):
+        model.fit(*points(), verbose=0)
+
+
+def test_several_inputs_are_taken_by_name_or_in_order():
+    tf.keras.utils.set_random_seed(0)
+    a, b = tf.keras.Input([2], name="a"), tf.keras.Input([1], name="b", dtype="int32")
+    hidden = LAYERS.Concatenate()([LAYERS.Dense(3, "tanh")(a), LAYERS.Flatten()(LAYERS.Embedding(4, 2)(b))])
+    x, y = points()
+    numbers = np.arange(len(x))[:, None] % 4
+    results = []
+    for data in ({"a": x[:, :2], "b": numbers}, [x[:, :2], numbers]):
+        tf.keras.utils.set_random_seed(0)
+        model = NaturalGradientModel([a, b], LAYERS.Dense(1, kernel_initializer="ones")(hidden))
+        start = model.get_weights()
+        model.compile(optimizers.NaturalGradient(damping=0.1), "mse")
+        losses = model.fit(data, y, batch_size=len(x), epochs=8, shuffle=False, verbose=0).history["loss"]
+        assert losses[-1] < 0.7 * losses[0]
+        results.append(model.get_weights())
+        model.set_weights(start)
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_single_feature_may_come_without_its_axis():
+    x, _ = points()
+    inputs = tf.keras.Input([1])
+    model = NaturalGradientModel(inputs, LAYERS.Dense(1)(inputs))
+    model.compile(optimizers.NaturalGradient(damping=1e-4), "mse")
+    model.fit(x[:, 0], 3 * x[:, 0] + 1, epochs=4, verbose=0)
+    np.testing.assert_allclose([weight.item() for weight in model.get_weights()], [3, 1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("solver", [None, solvers.ConjugateGradient()], ids=["dual", "matrix-free"])
+def test_convolutions_and_layer_normalisation_train(solver):
+    tf.keras.utils.set_random_seed(0)
+    inputs = tf.keras.Input([4, 4, 1])
+    hidden = LAYERS.Flatten()(LAYERS.Conv2D(2, 3, activation="tanh")(inputs))
+    model = NaturalGradientModel(inputs, LAYERS.Dense(3, "softmax")(LAYERS.LayerNormalization()(hidden)))
+    optimizer = optimizers.NaturalGradient(solver=solver, damping=0.01, max_kl=0.1)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(20, 4, 4, 1)), draw.integers(0, 3, 20)
+    losses = model.fit(x, y, batch_size=20, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def dense(inputs, activation=None, **options):
+    return LAYERS.Dense(2, activation, **options)(inputs)
+
+
+def normalised(inputs, trainable=True):
+    return dense(LAYERS.BatchNormalization(trainable=trainable)(inputs))
+
+
+def masked(inputs):
+    return dense(LAYERS.Masking()(LAYERS.Reshape([1, 3])(inputs)))[:, 0]
+
+
+REFUSED = {
+    "dropout": (lambda x: dense(LAYERS.Dropout(0.5)(x)), "mse", r"layer 'dropout\w*' \(Dropout\) draws new random"),
+    "noise": (lambda x: dense(LAYERS.GaussianNoise(0.1)(x)), "mse", "draws new random numbers"),
+    "nested dropout": (
+        lambda x: dense(tf.keras.Sequential([LAYERS.Dense(2), LAYERS.Dropout(0.1)])(x)),
+        "mse",
+        "draws new random numbers",
+    ),
+    "batch normalisation": (normalised, "mse", "LayerNormalization, or set its trainable to False"),
+    "stateful": (
+        lambda x: dense(LAYERS.SimpleRNN(2, stateful=True)(LAYERS.Reshape([1, 3])(x))),
+        "mse",
+        "is stateful",
+    ),
+    "constraint": (lambda x: dense(x, kernel_constraint="non_neg"), "mse", "has a constraint"),
+    "rank 3": (lambda x: LAYERS.Reshape([2, 1])(dense(x)), "mse", "end it with a Flatten"),
+    "dictionary": (lambda x: {"a": dense(x)}, "mse", "one output tensor"),
+    "no variables": (lambda x: LAYERS.Activation("tanh")(x), "mse", "no trainable variables"),
+    "mixed precision": (lambda x: dense(x, dtype="mixed_bfloat16"), "mse", "needs one dtype"),
+    "logits for probabilities": (dense, "binary_crossentropy", "activation='sigmoid'.*from_logits=True"),
+    "sigmoid for softmax": (lambda x: dense(x, "sigmoid"), "categorical_crossentropy", "activation='softmax'"),
+    "softmax for sigmoid": (lambda x: dense(x, "softmax"), "binary_crossentropy", "activation='sigmoid'"),
+    "probabilities for logits": (
+        lambda x: dense(x, "sigmoid"),
+        tf.keras.losses.BinaryCrossentropy(from_logits=True),
+        "ends in a sigmoid activation: remove one",
+    ),
+    "unknown loss": (dense, "huber", "doesn't know the curvature"),
+    "no loss": (dense, None, "exactly one loss"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_compile_refuses_what_it_cannot_train_exactly(case):
+    network, loss, message = REFUSED[case]
+    inputs = tf.keras.Input([3], batch_size=2 if case == "stateful" else None)
+    model = NaturalGradientModel(inputs, network(inputs))
+    with pytest.raises(ValueError, match=message):
+        model.compile(optimizers.NaturalGradient(), loss)
+
+
+def test_masked_outputs_and_ragged_inputs_are_refused():
+    steps = tf.keras.Input([4, 3])
+    model = NaturalGradientModel(
+        steps,
+        LAYERS.Lambda(lambda y: y[:, 0], mask=lambda y, mask: mask[:, 0])(LAYERS.Dense(2)(LAYERS.Masking()(steps))),
+    )
+    with pytest.raises(ValueError, match="has a mask"):
+        model.compile(optimizers.NaturalGradient(), "mse")
+    ragged = tf.keras.Input([None, 3], ragged=True)
+    pooled = LAYERS.Lambda(lambda y: tf.reduce_sum(y, axis=1))(ragged)
+    model = NaturalGradientModel(ragged, LAYERS.Dense(1)(pooled))
+    with pytest.raises(ValueError, match="sparse or ragged"):
+        model.compile(optimizers.NaturalGradient(), "mse")
+
+
+def test_frozen_batch_normalisation_and_switched_off_dropout_are_accepted():
+    for network in (lambda x: normalised(x, trainable=False), lambda x: dense(LAYERS.Dropout(0.0)(x))):
+        inputs = tf.keras.Input([3])
+        model = NaturalGradientModel(inputs, network(inputs))
+        model.compile(optimizers.NaturalGradient(damping=1e-5), "mse")
+        x, _ = points()
+        model.fit(x, x[:, :2], epochs=3, verbose=0)
+        assert model.evaluate(x, x[:, :2], verbose=0) < 1e-6
+
+
+def test_an_optimizer_serves_one_model():
+    optimizer = optimizers.NaturalGradient()
+    classifier().compile(optimizer, "binary_crossentropy")
+    with pytest.raises(ValueError, match="make an optimizer for each network"):
+        classifier().compile(optimizer, "binary_crossentropy")
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.5])
+def test_the_dual_solver_without_damping_refuses_regularisers(damping):
+    """Its form for gradients outside of the rows divides by λ: without this every step would be skipped."""
+    inputs = tf.keras.Input([3])
+    model = NaturalGradientModel(inputs, dense(inputs, kernel_regularizer="l2"))
+    model.compile(optimizers.NaturalGradient(damping=damping), "mse", run_eagerly=True)
+    x, _ = points(10)
+    if damping:
+        assert model.train_on_batch(x, x[:, :2], return_dict=True)["skipped_updates"] == 0
+    else:
+        with pytest.raises(ValueError, match=r"regularisers.*damping above 0"):
+            model.train_on_batch(x, x[:, :2])
+
+
+def test_learning_rate_callbacks_set_the_step():
+    """With λ far above F a step is α g/λ, and g hardly changes."""
+    model = classifier()
+    model.compile(optimizers.NaturalGradient(damping=1e5), "binary_crossentropy")
+    callback = tf.keras.callbacks.LearningRateScheduler(lambda epoch: 0.25**epoch)
+    norms = model.fit(*points(), batch_size=20, epochs=3, verbose=0, callbacks=[callback]).history["step_norm"]
+    np.testing.assert_allclose(norms, [norms[0], norms[0] / 4, norms[0] / 16], rtol=1e-3)
+
+
+def test_replicas_loss_scaling_and_missing_targets_are_refused():
+    model = classifier()
+    model._distribution_strategy = SimpleNamespace(num_replicas_in_sync=2)
+    with pytest.raises(ValueError, match="train without replicas"):
+        model.compile(optimizers.NaturalGradient(), "binary_crossentropy")
+    scaled = tf.keras.mixed_precision.LossScaleOptimizer(tf.keras.optimizers.SGD())
+    scaled._optimizer = optimizers.NaturalGradient()
+    with pytest.raises(ValueError, match="can't be wrapped for loss scaling"):
+        classifier().compile(scaled, "binary_crossentropy")
+    x, _ = points()
+    with pytest.raises(ValueError, match="needs targets"):
+        compiled().fit(x, verbose=0)

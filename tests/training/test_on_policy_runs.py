@@ -1,0 +1,143 @@
+"""Whole on-policy runs, in miniature: resumed, repeated, exported, refused."""
+
+import functools
+import json
+
+import gin
+import numpy as np
+import pytest
+from small_on_policy import AGENTS, NATURAL_TAGS, build_agent, make
+from test_experiment import rows, variables
+
+from ngrl import training
+from ngrl.training import configurables, configuration
+
+import tensorflow as tf  # isort: skip
+from tensorboard.backend.event_processing import event_accumulator
+from tf_agents.trajectories import time_step as ts
+
+small_loop = functools.partial(training.OnPolicyLoop, batch_size=96, jit_compile=False)
+#: An agent with everything that has a state.
+STATEFUL = {"hidden": (8,), "normalise": True, "scale_rewards": True}
+
+
+def everything(agent, loop, path):
+    """All that a checkpoint holds."""
+    tf.train.Checkpoint(agent=agent).write(str(path))
+    reader = tf.train.load_checkpoint(str(path))
+    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
+    state = loop.state()
+    return {**{name: reader.get_tensor(name) for name in names}, **state.arrays}, state.values
+
+
+def assert_identical(one, other):
+    (one_arrays, one_values), (other_arrays, other_values) = one, other
+    assert one_arrays.keys() == other_arrays.keys()
+    for name in one_arrays:
+        np.testing.assert_array_equal(one_arrays[name], other_arrays[name], err_msg=name)
+    assert json.dumps(one_values) == json.dumps(other_values)  # in which NaN equals NaN
+
+
+@pytest.mark.parametrize(
+    ("kind", "env_id", "jit_compile"),
+    [
+        ("reinforce", "CartPole-v1", False),
+        ("npg", "Pendulum-v1", False),
+        ("trpo", "CartPole-v1", True),
+        ("ppo", "Pendulum-v1", False),
+        ("ppo", "CartPole-v1", False),
+    ],
+)
+def test_training_restored_amid_a_batch_goes_on_bit_for_bit(tmp_path, kind, env_id, jit_compile):
+    def build():
+        return make(kind, env_id, batch_size=96, agent_options=STATEFUL, jit_compile=jit_compile)
+
+    agent, loop = build()
+    for _ in range(60):
+        loop.step()
+    assert loop.train_steps == 2
+    state = loop.state()
+    assert state.values["row"] == 12
+    training.CheckpointStore(tmp_path / "checkpoints", agent).save(1, state)
+    again_agent, again = build()
+    again.restore(training.CheckpointStore(tmp_path / "checkpoints", again_agent).restore_latest())
+    for _ in range(60):
+        assert loop.step() == again.step()
+    whole, parts = everything(agent, loop, tmp_path / "whole"), everything(again_agent, again, tmp_path / "parts")
+    for part in ("normaliser", "_reward_normaliser", "_critic", "_optimizer", "train_step"):
+        assert any(part in name for name in whole[0]), part
+    assert_identical(whole, parts)
+
+
+def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
+    def run(name, steps):
+        build = functools.partial(build_agent, kind="trpo", **STATEFUL)
+        options = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "eval_episodes": 1}
+        training.run(tmp_path / name, "CartPole-v1", build, small_loop, num_env_steps=steps, **options)
+
+    run("whole", 700)
+    run("parts", 340)
+    assert variables(tmp_path / "parts")[1]["row"] > 0
+    run("parts", 700)
+    assert_identical(variables(tmp_path / "whole"), variables(tmp_path / "parts"))
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_same_seed_repeats_the_training_and_another_seed_does_not(tmp_path, kind):
+    def trained(name, seed):
+        agent, loop = make(kind, "CartPole-v1", seed=seed, agent_options=STATEFUL)
+        finished = [loop.step() for _ in range(50)]
+        return finished, everything(agent, loop, tmp_path / name)
+
+    (first, one), (second, other), (third, _) = (trained(name, seed) for name, seed in (("a", 3), ("b", 3), ("c", 4)))
+    assert first == second != third
+    assert_identical(one, other)
+
+
+def test_numbers_reach_tensorboard_and_the_policy_leaves_with_its_normaliser(tmp_path):
+    built = []
+
+    def build(*specs, seed):
+        built.append(build_agent(*specs, seed=seed, kind="trpo", hidden=(8,), normalise=True))
+        return built[-1]
+
+    options = {"num_envs": 4, "log_every": 100, "eval_episodes": 1}
+    final = training.run(tmp_path, "Pendulum-v1", build, small_loop, num_env_steps=300, **options)
+    assert final["train_steps"] == 3
+    assert final["skipped_updates"] == 0
+    events = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
+    events.Reload()
+    assert not NATURAL_TAGS - set(events.Tags()["tensors"])
+    mean = built[0].actor_network.normaliser.moments.mean
+    assert np.abs(mean).max() > 0.01
+    actor, _ = training.load_policy(tmp_path / "policy")
+    observation = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    step = ts.TimeStep(np.ones(20, np.int32), np.zeros(20, np.float32), np.ones(20, np.float32), observation)
+    live = built[0].policy.action(tf.nest.map_structure(tf.constant, step)).action
+    np.testing.assert_allclose(actor(step), live, rtol=1e-5, atol=1e-6)
+    mean.assign(mean + 1.0)  # else the comparison would not see the moments
+    assert not np.allclose(built[0].policy.action(tf.nest.map_structure(tf.constant, step)).action, live, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("gin_file", "binding", "message"),
+    [
+        ("dqn_cartpole_v1", "run.env_id = 'Pendulum-v1'", "DqnAgent needs one discrete action"),
+        ("trpo_cartpole_v1", "ActorNetwork.std = 'state_dependent'", "the environment's are discrete"),
+        ("trpo_cartpole_v1", "ActorNetwork.initial_log_std = -1.0", "the environment's are discrete"),
+        ("npg_pendulum", "policy_agent.agent = @TrpoAgent", "line_search=BacktrackingLineSearch()"),
+        ("npg_pendulum", "policy_agent.agent = @PpoAgent", "with NaturalGradient use NpgAgent"),
+        ("ppo_pendulum", "policy_agent.agent = @NpgAgent", "NpgAgent needs NaturalGradient"),
+        ("trpo_pendulum", "run.num_envs = 7", "multiple of num_envs (7)"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, gin_file, binding, message):
+    try:
+        configuration.parse([f"gin/{gin_file}.gin"], [binding])
+        with pytest.raises(ValueError) as refused:
+            configurables.run(tmp_path / "run")
+    finally:
+        gin.clear_config()
+    assert message in str(refused.value).splitlines()[0]
+    assert not list(tmp_path.iterdir())
