@@ -1,5 +1,13 @@
 """Loss functions: pure, one per published equation."""
 
+from ngrl.losses.compatible import (
+    EpisodeSums,
+    LinearSystem,
+    damp_scores,
+    episode_sums,
+    episodic_regression,
+    lstd_q_system,
+)
 from ngrl.losses.divergences import (
     kl_categorical,
     kl_diagonal_gaussian,
@@ -37,14 +45,19 @@ from ngrl.losses.td import (
 
 __all__ = [
     "BoundaryMasks",
+    "EpisodeSums",
+    "LinearSystem",
     "boundary_masks",
     "categorical_entropy",
     "categorical_log_prob",
     "clipped_surrogate_loss",
+    "damp_scores",
     "diagonal_gaussian_entropy",
     "diagonal_gaussian_log_prob",
     "discounted_returns",
     "double_q_target",
+    "episode_sums",
+    "episodic_regression",
     "explained_variance",
     "gather_actions",
     "generalised_advantage",
@@ -53,6 +66,7 @@ __all__ = [
     "importance_ratio",
     "kl_categorical",
     "kl_diagonal_gaussian",
+    "lstd_q_system",
     "normalise_advantages",
     "policy_gradient_loss",
     "q_learning_target",
