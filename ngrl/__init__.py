@@ -16,6 +16,8 @@ _SUBPACKAGES = frozenset(
         "agents",
         "curvature",
         "environments",
+        "examples",
+        "keras",
         "losses",
         "networks",
         "optimizers",

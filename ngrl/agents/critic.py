@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.agents.linearisable import linearisable
-from ngrl.agents.minibatches import for_each_minibatch, shuffled_minibatches
+from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_minibatches
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import ValueNetwork
 from ngrl.optimizers import NaturalGradient, SkipCause, apply_finite_gradients
@@ -81,8 +81,8 @@ class Critic(tf.Module):
         """
         used = weights > 0
         # A masked row may hold anything, and a NaN in it would reach the gradient as 0 · NaN.
-        inputs = tf.nest.map_structure(lambda leaf: _masked(leaf, used), self._encode(observation))
-        returns = _masked(returns, used)
+        inputs = tf.nest.map_structure(lambda leaf: masked_rows(leaf, used), self._encode(observation))
+        returns = masked_rows(returns, used)
         minibatches = shuffled_minibatches(returns.shape[0], self._batch_size, self._epochs, seed)
 
         def update(rows: tf.Tensor) -> CriticStats:
@@ -129,9 +129,3 @@ class Critic(tf.Module):
             gradient_norm=tf.where(finite, stats.gradient_norm, 0.0),
             skipped=stats.skipped,
         )
-
-
-def _masked(values: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
-    """Rows [N, ...] with 0 in the place of those that are not used [N]."""
-    used = tf.reshape(used, [-1] + [1] * (values.shape.rank - 1))
-    return tf.where(used, values, tf.zeros_like(values))

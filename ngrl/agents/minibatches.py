@@ -40,3 +40,12 @@ def for_each_minibatch(minibatches: tf.Tensor, update: Callable[[tf.Tensor], Any
         return index + 1, tf.nest.map_structure(tf.add, total, update(minibatches[index]))
 
     return tf.while_loop(lambda index, total: index < count, body, (tf.constant(0), zero), parallel_iterations=1)[1]
+
+
+def masked_rows(values: tf.Tensor, used: tf.Tensor) -> tf.Tensor:
+    """Rows [N, ...] with 0 in the place of those that are not used [N].
+
+    A masked row may hold anything, and a slope of 0 times NaN would be NaN.
+    """
+    used = tf.reshape(used, [-1] + [1] * (values.shape.rank - 1))
+    return tf.where(used, values, tf.zeros_like(values))

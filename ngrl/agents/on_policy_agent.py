@@ -15,6 +15,7 @@ from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.heads import head_for
 from ngrl.agents.linearisable import linearisable
+from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.policies import DRAWN, CollectPolicy
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradientStats
@@ -235,9 +236,10 @@ class OnPolicyAgent(tf_agent.TFAgent):
             per_step = tf.reshape(tf.cast(weights, tf.float32), [-1, 1])  # of a scalar or of [B]
             step_weights *= tf.reshape(tf.broadcast_to(per_step, [num_trajectories, num_rows - 1]), [-1])
         observation = _flat(steps.observation)
-        inputs = self._encode(observation)
+        used = step_weights > 0
+        inputs = tf.nest.map_structure(lambda leaf: masked_rows(leaf, used), self._encode(observation))
         drawn = steps.action if self._actor.is_discrete else steps.policy_info[DRAWN]
-        action = tf.reshape(drawn, [-1, *drawn.shape[2:]])
+        action = masked_rows(tf.reshape(drawn, [-1, *drawn.shape[2:]]), used)
         parameters = tf.stop_gradient(self._parameters(inputs))
         log_prob = tf.stop_gradient(self._head.log_prob(parameters, action))
         advantage, returns = self._advantage.normalised(_rows(advantage), step_weights), _rows(returns)

@@ -6,6 +6,7 @@
 | `ngrl/Chain-v0` | a chain of states whose Q values are known (`toy.chain_q_values`) |
 | `ngrl/Identity-v0` | name the digit that is shown (`toy.identity_q_values`) |
 | `ngrl/IdentityBox-v0` | the same with a continuous action |
+| `ngrl/HoaglandToy-v0` | a walk that had better stay at the origin (`toy.hoagland_return`) |
 """
 
 import gymnasium
@@ -17,6 +18,7 @@ def register() -> None:
     _register("ngrl/Chain-v0", "toy:Chain", 100)
     _register("ngrl/Identity-v0", "toy:Identity", 20)
     _register("ngrl/IdentityBox-v0", "toy:IdentityBox", 20)
+    _register("ngrl/HoaglandToy-v0", "toy:HoaglandToy", 5)
 
 
 def _register(env_id: str, entry_point: str, max_episode_steps: int, reward_threshold: float | None = None) -> None:

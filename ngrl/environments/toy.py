@@ -134,3 +134,42 @@ class IdentityBox(gymnasium.Env):
     def _draw(self) -> np.ndarray:
         self._number = self.np_random.uniform(-1.0, 1.0, size=1).astype(np.float32)
         return self._number.copy()
+
+
+class HoaglandToy(gymnasium.Env):
+    """`ngrl/HoaglandToy-v0`: walk on the line, where staying at the origin is best (Hoagland, Fig. 4).
+
+    State and action are real numbers (float32 [1]); an episode starts at the origin. In state s the action a pays
+    −s² − a² and leads to s + a. Nothing terminates: the time limit truncates. The paper leaves the horizon unsaid; the
+    limit of 5 steps is ngrl's choice. `hoagland_return` gives the expected return of a policy a ~ N(μ, σ²).
+    """
+
+    def __init__(self) -> None:
+        """Take no settings."""
+        self.observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self._state = 0.0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start at the origin."""
+        super().reset(seed=seed)
+        self._state = 0.0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> Step:
+        """Pay for where the walk is and how far it moves, and move."""
+        distance = float(np.asarray(action).reshape(()))
+        reward = -(self._state**2) - distance**2
+        self._state += distance
+        return np.array([self._state], np.float32), reward, False, False, {}
+
+
+def hoagland_return(mean: float, std: float, num_steps: int = 5) -> float:
+    """Expected undiscounted return of `HoaglandToy` for actions a ~ N(mean, std²), whatever the state.
+
+    s_t is N(tμ, tσ²), hence −Σ_t (t²μ² + tσ² + μ² + σ²) over t = 0 .. num_steps − 1.
+    """
+    t = np.arange(num_steps)
+    return -float(np.sum((t**2 + 1) * mean**2 + (t + 1) * std**2))

@@ -4,12 +4,14 @@ from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agen
 from ngrl.networks.actor_network import ActorNetwork, is_discrete_action
 from ngrl.networks.dense_network import DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser, RunningMoments, encode_observation
+from ngrl.networks.gaussian_actor import GaussianActor
 from ngrl.networks.q_network import QNetwork
 from ngrl.networks.value_network import ValueNetwork
 
 __all__ = [
     "ActorNetwork",
     "DenseNetwork",
+    "GaussianActor",
     "ObservationNormaliser",
     "QNetwork",
     "RunningMoments",

@@ -32,6 +32,10 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "NpgAgent": agents.NpgAgent,
     "TrpoAgent": agents.TrpoAgent,
     "PpoAgent": agents.PpoAgent,
+    "NacAgent": agents.NacAgent,
+    "LstdQ": agents.LstdQ,
+    "EpisodicCritic": agents.EpisodicCritic,
+    "CompatibleRegression": agents.CompatibleRegression,
     "Critic": agents.Critic,
     "GeneralisedAdvantage": agents.GeneralisedAdvantage,
     "RewardNormaliser": agents.RewardNormaliser,
@@ -39,6 +43,7 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "SoftUpdate": agents.SoftUpdate,
     "QNetwork": networks.QNetwork,
     "ActorNetwork": networks.ActorNetwork,
+    "GaussianActor": networks.GaussianActor,
     "ValueNetwork": networks.ValueNetwork,
     "ObservationNormaliser": networks.ObservationNormaliser,
     "ExponentialEpsilon": exploration.ExponentialEpsilon,
@@ -101,7 +106,7 @@ def policy_agent(
       time_step_spec: Spec of the environment's time steps.
       action_spec: Spec of its actions.
       seed: Seed of the networks' initial weights and of the minibatches' order.
-      agent: `@ReinforceAgent`, `@NpgAgent`, `@TrpoAgent` or `@PpoAgent`.
+      agent: `@ReinforceAgent`, `@NpgAgent`, `@TrpoAgent`, `@PpoAgent` or `@NacAgent`.
       optimizer: The policy's, `@NaturalGradient()` or `@actor/Adam()`.
       critic_optimizer: The critic's; None leaves the critic out.
       actor: Called with the observation and action specs, the normaliser and `seed`.

@@ -61,3 +61,28 @@ def test_identity_box_pays_0_for_the_number_shown_and_less_for_others():
         observation, reward, _, truncated, _ = env.step(shown if index % 2 else shown * 0.5)
         assert reward == pytest.approx(0.0 if index % 2 else -(float(shown[0] * 0.5) ** 2))
     assert truncated
+
+
+def test_hoagland_toy_pays_for_the_state_left_and_for_the_move():
+    env = gymnasium.make("ngrl/HoaglandToy-v0")
+    observation, _ = env.reset(seed=1)
+    assert observation == 0.0
+    state, truncated, moves = 0.0, False, [10.0, -3.0, 0.5, 0.0, -7.5]
+    for number, move in enumerate(moves, start=1):
+        observation, reward, terminated, truncated, _ = env.step(np.array([move], np.float32))
+        assert reward == -(state**2) - move**2
+        state += move
+        assert observation == state
+        assert not terminated
+        assert truncated == (number == len(moves))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(10.0, 14.0), (-2.0, 0.5), (3.0, 0.0)])
+def test_hoagland_return_is_the_mean_of_the_environments(mean, std):
+    env, random = toy.HoaglandToy(), np.random.default_rng(0)
+    returns = []
+    for _ in range(4000):
+        env.reset(seed=0)
+        returns.append(sum(env.step(random.normal(mean, std, 1))[1] for _ in range(5)))
+    error = 5 * np.std(returns) / np.sqrt(len(returns)) + 1e-9
+    assert np.mean(returns) == pytest.approx(toy.hoagland_return(mean, std), abs=error)

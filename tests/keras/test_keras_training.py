@@ -204,11 +204,12 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_counted(where, option
 def test_negative_sample_weights_are_an_error_in_graphs_and_skipped_under_xla():
     x, y = points(10)
     weights = np.linspace(-0.5, 1.0, 10).astype(np.float32)
-    graph = compiled()
+    graph, xla = classifier(), classifier()
+    graph.compile(optimizers.NaturalGradient(), "binary_crossentropy")
+    xla.compile(optimizers.NaturalGradient(), "binary_crossentropy", jit_compile=True)
+    before = xla.get_weights()
     with pytest.raises(tf.errors.InvalidArgumentError, match="sample weights of at least 0"):
         graph.train_on_batch(x, y, weights)
-    xla = compiled(jit_compile=True)
-    before = xla.get_weights()
     assert xla.train_on_batch(x, y, weights, return_dict=True)["skipped_updates"] == 1
     for model in (graph, xla):
         for ours, theirs in zip(before, model.get_weights(), strict=True):
