@@ -106,7 +106,10 @@ class LstdQ(CompatibleCritic):
             raise ValueError(f"LstdQ: {phi.shape[-1]} features of the state are too many: take basis='linear'")
         # A terminated step's last observation may be anything but counts for nothing; see `lstd_q_system`.
         system = losses.lstd_q_system(
-            *(_double(x) for x in (steps.r_t, steps.discount_t, steps.continues_t, steps.weights)),
+            r_t=_double(steps.r_t),
+            discount_t=_double(steps.discount_t),
+            continues_t=_double(steps.continues_t),
+            weights=_double(steps.weights),
             phi_tm1=phi[:-1],
             phi_t=phi[1:],
             psi=psi,
@@ -160,7 +163,10 @@ class EpisodicCritic(CompatibleCritic):
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
         """W [P]."""
         sums = losses.episode_sums(
-            *(_double(x) for x in (steps.r_t, steps.discount_t, steps.continues_t, steps.weights)),
+            r_t=_double(steps.r_t),
+            discount_t=_double(steps.discount_t),
+            continues_t=_double(steps.continues_t),
+            weights=_double(steps.weights),
             is_first_tm1=steps.is_first_tm1,
             psi=_score_rows(steps, scores),
             gamma=tf.constant(self._gamma, tf.float64),

@@ -5,12 +5,18 @@ each loss here ∂²ℓ_i/∂y_i² = h_i M_i with an output metric M of `ngrl.cu
 matrix (1/B) Σ_i h_i J_iᵀ M_i J_i is exact in the outputs. For crossentropies y are the logits, never probabilities: the
 curvature 1 / (p (1 − p)) of probabilities grows without bound where they saturate, and what is gained by the slope of
 the activation in front is lost in rounding.
+
+The metric of the logits goes to 0 there, and so does the set of gradients that its rows can represent: an example that
+is wrong with p = 1e-40 has a gradient of size 1, but coefficients c with Lc = ∂ℓ/∂y of size 1/√p, beside which all others
+are lost. M is therefore taken at probabilities of at least ε, the rounding unit of the dtype: that changes F by at most
+about ε JᵀJ and bounds ‖c‖ by about 1/√ε. Loss and gradient are those of the true probabilities.
 """
 
 import abc
 import dataclasses
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ngrl.curvature import Bernoulli, Categorical, OutputMetric, SquaredError
@@ -48,6 +54,10 @@ class OutputLoss(abc.ABC):
         return targets
 
     @abc.abstractmethod
+    def metric_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Where M is taken: y, or outputs near y whose probabilities are all at least ε; [B, K]."""
+
+    @abc.abstractmethod
     def values(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """ℓ_i [B]."""
 
@@ -69,6 +79,9 @@ class MeanSquaredError(OutputLoss):
     """ℓ = (1/K) Σ_k (y_k − t_k)², M = I, h = 2/K."""
 
     metric = SquaredError()
+
+    def metric_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        return outputs
 
     def values(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.math.squared_difference(outputs, targets), axis=-1)
@@ -97,6 +110,10 @@ class BinaryCrossentropy(OutputLoss):
 
     def _prepare(self, targets: tf.Tensor) -> tf.Tensor:
         return targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+
+    def metric_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        limit = -_log_rounding(outputs.dtype)
+        return tf.clip_by_value(outputs, -limit, limit)
 
     def values(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, outputs), axis=-1)
@@ -135,6 +152,9 @@ class CategoricalCrossentropy(OutputLoss):
 
     def _prepare(self, targets: tf.Tensor) -> tf.Tensor:
         return targets * (1 - self.label_smoothing) + self.label_smoothing / targets.shape[-1]
+
+    def metric_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(tf.nn.log_softmax(outputs), _log_rounding(outputs.dtype))
 
     def values(self, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         return -tf.reduce_sum(targets * tf.nn.log_softmax(outputs), axis=-1)
@@ -175,11 +195,16 @@ def _double(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(old, tf.float64), tf.cast(new, tf.float64)
 
 
+def _log_rounding(dtype: tf.DType) -> float:
+    """The logarithm of ε: 2⁻²³ for float32, 2⁻⁵² for float64."""
+    return float(np.log(np.finfo(dtype.as_numpy_dtype).eps))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weighted(OutputMetric):
     """w_i M_i for weights w [B] or a scalar, at least 0."""
 
-    metric: OutputMetric
+    loss: OutputLoss
     weights: tf.Tensor
 
     @property
@@ -187,27 +212,28 @@ class Weighted(OutputMetric):
         return tf.reshape(tf.sqrt(self.weights), [-1, 1])
 
     def check(self, outputs: tf.Tensor) -> None:
-        self.metric.check(outputs)
+        self.loss.metric.check(outputs)
 
     def num_rows(self, num_outputs: int) -> int:
-        return self.metric.num_rows(num_outputs)
+        return self.loss.metric.num_rows(num_outputs)
 
     def matvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(self.weights, [-1, 1]) * self.metric.matvec(outputs, vector)
+        outputs = self.loss.metric_outputs(outputs)
+        return tf.reshape(self.weights, [-1, 1]) * self.loss.metric.matvec(outputs, vector)
 
     def factor_matvec(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        return self._root * self.metric.factor_matvec(outputs, rows)
+        return self._root * self.loss.metric.factor_matvec(self.loss.metric_outputs(outputs), rows)
 
     def factor_rmatvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
-        return self._root * self.metric.factor_rmatvec(outputs, vector)
+        return self._root * self.loss.metric.factor_rmatvec(self.loss.metric_outputs(outputs), vector)
 
     def factor_solve(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
         # Where w = 0 the range holds u = 0 only, and c = 0 is its shortest preimage.
-        solved = self.metric.factor_solve(outputs, vector)
+        solved = self.loss.metric.factor_solve(self.loss.metric_outputs(outputs), vector)
         return tf.math.divide_no_nan(solved, self._root * tf.ones_like(solved))
 
     def factor(self, outputs: tf.Tensor) -> tf.Tensor:
-        return self._root[:, :, tf.newaxis] * self.metric.factor(outputs)
+        return self._root[:, :, tf.newaxis] * self.loss.metric.factor(self.loss.metric_outputs(outputs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +282,7 @@ class Objective:
 
     def metric(self, targets: tf.Tensor, weights: tf.Tensor) -> OutputMetric:
         """c_i h_i M_i."""
-        return Weighted(self.loss.metric, weights * self.loss.curvature(targets, targets.shape[-1]))
+        return Weighted(self.loss, weights * self.loss.curvature(targets, targets.shape[-1]))
 
     def value(self, targets: tf.Tensor, weights: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
         """L, a scalar."""

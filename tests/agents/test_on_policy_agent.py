@@ -84,6 +84,22 @@ def test_reset_rows_count_nowhere_whatever_they_hold(kind, policy):
 
 
 @every_agent
+@pytest.mark.parametrize("policy", ["discrete", "gaussian"])
+def test_non_finite_observation_where_an_episode_terminated_spoils_nothing(kind, policy):
+    """A physics engine that fails may end the episode with such an observation; nothing is bootstrapped from it."""
+    plain, poisoned = (AGENTS[kind](policy=policy, critic=make_critic()) for _ in range(2))
+    batch = experience(policy)
+    terminated = (batch.next_step_type.numpy() == LAST) & (batch.discount.numpy() == 0)
+    observation = batch.observation.numpy().copy()
+    observation[:, 1:][terminated[:, :-1]] = np.nan
+    assert np.isnan(observation).any()
+    plain.train(batch)
+    info = poisoned.train(batch._replace(observation=tf.constant(observation)))
+    assert info.extra.optimizer.skipped == info.extra.critic_skipped == 0
+    np.testing.assert_allclose(weights(poisoned), weights(plain), rtol=1e-4, atol=1e-6)
+
+
+@every_agent
 def test_batch_cut_at_its_reset_trains_the_same(kind):
     """Rows 0 to 6 and 6 to 12 as two trajectories: row 6 is the reset, whatever lies on either side."""
     together, apart = (AGENTS[kind](critic=make_critic(epochs=1, batch_size=1000), **whole(kind)) for _ in range(2))
