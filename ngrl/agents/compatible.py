@@ -39,7 +39,7 @@ class CompatibleCritic(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
-        """W [P], float32, with how it was solved.
+        """The natural gradient w [P], float32, with how it was solved.
 
         Args:
           steps: The trajectories.
@@ -52,8 +52,8 @@ class LstdQ(CompatibleCritic):
 
     `Q(s, a) = φ(s)ᵀv + ψ(s, a)ᵀw` is solved for v and w together, in float64, by MINRES-QLP. Where the system is
     singular (fewer steps than unknowns, features that repeat each other, such as a softmax's, which no constant added
-    to all its logits changes) it gives the shortest least-squares solution; relative singular values below 1e-10
-    count as zero.
+    to all its logits changes) it gives the shortest least-squares solution; relative singular values below about
+    1e-10 count as zero.
 
     Args:
       gamma: Discount factor γ.
@@ -98,7 +98,7 @@ class LstdQ(CompatibleCritic):
             raise ValueError("LstdQ: basis='critic' needs a critic network")
 
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
-        """W [P]."""
+        """The natural gradient w [P]."""
         phi = _double(self._features(steps))
         psi = _score_rows(steps, scores)
         unknowns = phi.shape[-1] + psi.shape[-1]
@@ -161,7 +161,7 @@ class EpisodicCritic(CompatibleCritic):
         self._damping = float(damping)
 
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
-        """W [P]."""
+        """The natural gradient w [P]."""
         sums = losses.episode_sums(
             r_t=_double(steps.r_t),
             discount_t=_double(steps.discount_t),
@@ -204,7 +204,7 @@ class CompatibleRegression(CompatibleCritic):
         self._damping = float(damping)
 
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
-        """W [P]."""
+        """The natural gradient w [P]."""
         # Row i is √(w_i/Σw) ψ_i: times c it is the sum of w_i/Σw ψ_i Â_i.
         coefficients = tf.sqrt(scores.example_weights) * _rows(steps.advantage)
         if isinstance(self._solver, Dual):

@@ -7,7 +7,7 @@ curvature 1 / (p (1 − p)) of probabilities grows without bound where they satu
 the activation in front is lost in rounding.
 
 The metric of the logits goes to 0 there, and so does the set of gradients that its rows can represent: an example that
-is wrong with p = 1e-40 has a gradient of size 1, but coefficients c with Lc = ∂ℓ/∂y of size 1/√p, beside which all others
+is wrong with p = 1e-40 has a gradient of size 1, but coefficients c (L c = ∂ℓ/∂y) of size 1/√p, beside which all others
 are lost. M is therefore taken at probabilities of at least ε, the rounding unit of the dtype: that changes F by at most
 about ε JᵀJ and bounds ‖c‖ by about 1/√ε. Loss and gradient are those of the true probabilities.
 """

@@ -35,6 +35,9 @@ class NaturalGradientModel(tf.keras.Model):
     | binary_crossentropy | H = (1/K) diag(p (1 − p)), J of the logits |
     | (sparse_)categorical_crossentropy | H = diag(p) − p pᵀ, J of the logits: F is the Fisher information |
 
+    Where a classifier is sure of itself the crossentropies have next to no curvature, and a step may go far: give the
+    optimizer a `max_kl` and a `BacktrackingLineSearch`.
+
     The losses may be names, functions or objects of `tf.keras.losses`, with or without `from_logits` and
     `label_smoothing`, averaged over the batch or summed. Predictions may be logits or, behind a sigmoid or softmax as
     the model's last activation, probabilities. Chains of Dense layers are linearised layer by layer, others by

@@ -75,6 +75,8 @@ class OffPolicyLoop(TrainingLoop):
             raise ValueError("updates_per_step and warmup_steps must not be negative")
         if replay_capacity < batch_size:
             raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
+        if not hasattr(agent, "explore"):
+            raise ValueError(f"OffPolicyLoop can't train {type(agent).__name__}: run.loop = @OnPolicyLoop is for it")
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._batch_size = batch_size

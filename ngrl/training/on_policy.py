@@ -56,6 +56,8 @@ class OnPolicyLoop(TrainingLoop):
         num_envs = environment.batch_size
         if batch_size < 1 or batch_size % num_envs:
             raise ValueError(f"batch_size ({batch_size}) must be a positive multiple of num_envs ({num_envs})")
+        if not hasattr(agent, "act"):
+            raise ValueError(f"OnPolicyLoop can't train {type(agent).__name__}: run.loop = @OffPolicyLoop is for it")
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._steps = batch_size // num_envs

@@ -16,6 +16,7 @@ from on_policy_reference import (
 )
 
 from ngrl import agents, networks, optimizers, solvers
+from ngrl.agents import compatible
 from ngrl.agents.compatible import Steps, solve_rows, solve_square
 from ngrl.curvature import EmpiricalFisher, GaussNewton
 from ngrl.losses import LinearSystem
@@ -322,6 +323,12 @@ def test_singular_systems_have_the_shortest_least_squares_solution():
 def test_policy_too_large_for_the_dense_system_is_refused():
     with pytest.raises(ValueError, match=r"a policy of 1123 parameters is too large .* CompatibleRegression"):
         nac(agents.LstdQ(), hidden=(160,))
+
+
+def test_more_scores_than_memory_is_meant_for_are_refused(monkeypatch):
+    monkeypatch.setattr(compatible, "_MOST_NUMBERS", 100)
+    with pytest.raises(ValueError, match=r"the scores of 32 steps for 12 parameters are too many numbers .* CompatibleRegression"):
+        nac(agents.EpisodicCritic()).train(experience())
 
 
 @pytest.mark.parametrize(

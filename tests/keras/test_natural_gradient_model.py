@@ -3,7 +3,7 @@
 import keras_problems as problems
 import numpy as np
 import pytest
-from numpy_network import Problem, chain, residual, split, start
+from numpy_network import Problem, chain, hessians, one_hot, residual, split, start
 
 from ngrl import optimizers, solvers
 
@@ -229,6 +229,31 @@ def test_saturated_probabilities_keep_their_gradient(jit_compile):
     model.fit(np.array([[1.0], [-1.0]]), np.array([0.0, 1.0]), verbose=0)
     # Both wrong: g = 1, and F = p (1 − p) is nothing beside λ, so that the step is 1/λ.
     np.testing.assert_allclose(model.get_weights()[0], [[58.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["binary_crossentropy", "sparse_categorical_crossentropy"])
+def test_a_hopelessly_wrong_example_leaves_the_others_their_say(loss):
+    """With p = e⁻¹⁰⁰ its coefficients in the rows of √M J would be 1e21, whose square overflows."""
+    draw = np.random.default_rng(4)
+    kernel, x = draw.normal(size=(3, 3)), draw.normal(size=(6, 3))
+    kernel[0], x[:, 0], x[0] = [100.0, 0.0, -100.0], 0.01, [1.0, 0.0, 0.0]
+    labels = np.array([2, 0, 1, 2, 0, 1])
+    t = one_hot(labels, 3)
+    inputs = tf.keras.Input([3])
+    model = problems.NaturalGradientModel(
+        inputs, tf.keras.layers.Dense(3, problems.ACTIVATION[loss], use_bias=False)(inputs)
+    )
+    model.set_weights([kernel])
+    model.compile(optimizers.NaturalGradient(1.0, damping=0.01), loss)
+    history = model.fit(x, labels if loss.startswith("sparse") else t, batch_size=6, verbose=0).history
+    assert history["skipped_updates"] == [0]
+    y = x @ kernel
+    hessian = hessians(loss, t, y)
+    curvature = np.einsum("bi,bkl,bj->ikjl", x, hessian, x).reshape(9, 9) / 6
+    p = 1 / (1 + np.exp(-y)) / 3 if loss == "binary_crossentropy" else np.exp(y) / np.exp(y).sum(1, keepdims=True)
+    gradient = x.T @ (p - (t / 3 if loss == "binary_crossentropy" else t)) / 6
+    step = np.linalg.solve(curvature + 0.01 * np.eye(9), gradient.ravel()).reshape(3, 3)
+    np.testing.assert_allclose(model.get_weights()[0], kernel - step, rtol=1e-4, atol=5e-3)
 
 
 def test_rows_of_zeros_as_padding_count_for_nothing():

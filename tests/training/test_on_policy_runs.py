@@ -130,6 +130,8 @@ def test_numbers_reach_tensorboard_and_the_policy_leaves_with_its_normaliser(tmp
         ("npg_pendulum", "policy_agent.agent = @PpoAgent", "with NaturalGradient use NpgAgent"),
         ("ppo_pendulum", "policy_agent.agent = @NpgAgent", "NpgAgent needs NaturalGradient"),
         ("trpo_pendulum", "run.num_envs = 7", "multiple of num_envs (7)"),
+        ("trpo_cartpole_v1", "run.loop = @OffPolicyLoop", "run.loop = @OnPolicyLoop is for it"),
+        ("dqn_cartpole_v1", "run.loop = @OnPolicyLoop", "run.loop = @OffPolicyLoop is for it"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, gin_file, binding, message):
