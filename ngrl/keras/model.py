@@ -51,7 +51,8 @@ class NaturalGradientModel(tf.keras.Model):
 
     `model.save("name.keras")` keeps everything, optimizer state included, and `tf.keras.models.load_model` needs no
     `custom_objects` once `ngrl.keras` is imported; training goes on as if it had not been interrupted. A SavedModel
-    folder keeps weights and settings, but as for every Keras optimizer not its state. HDF5 files are refused.
+    folder keeps weights, loss and the optimizer's settings, but as for every Keras optimizer not its state. HDF5 files
+    are refused.
 
     `fit`'s logs, and so `History` and the TensorBoard callback, gain these numbers of the latest step: `damping`, `kl`
     (½ Δθᵀ F Δθ), `gradient_norm`, `step_norm`, `solver_iterations`, `solver_residual`; `reduction_ratio` with a damping

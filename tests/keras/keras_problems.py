@@ -1,4 +1,4 @@
-"""Keras counterparts of `numpy_network`: models, data and datasets in float64."""
+"""Keras counterparts of `numpy_network` in float64, and a small classifier in float32."""
 
 import numpy as np
 from numpy_network import SIZES, one_hot, split, start
@@ -64,3 +64,16 @@ def dataset(batches, weighted=True):
 
 def flat(model):
     return np.concatenate([weight.ravel() for weight in model.get_weights()])
+
+
+def points(size=20, seed=0):
+    draw = np.random.default_rng(seed)
+    x = draw.normal(size=(size, 3)).astype(np.float32)
+    return x, (x[:, 0] * x[:, 1] > 0).astype(np.float32)
+
+
+def classifier(seed=0):
+    tf.keras.utils.set_random_seed(seed)
+    inputs = tf.keras.Input([3])
+    hidden = tf.keras.layers.Dense(6, "tanh")(inputs)
+    return NaturalGradientModel(inputs, tf.keras.layers.Dense(1, "sigmoid")(hidden))
