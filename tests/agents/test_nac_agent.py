@@ -327,7 +327,9 @@ def test_policy_too_large_for_the_dense_system_is_refused():
 
 def test_more_scores_than_memory_is_meant_for_are_refused(monkeypatch):
     monkeypatch.setattr(compatible, "_MOST_NUMBERS", 100)
-    with pytest.raises(ValueError, match=r"the scores of 32 steps for 12 parameters are too many numbers .* CompatibleRegression"):
+    with pytest.raises(
+        ValueError, match=r"the scores of 32 steps for 12 parameters are too many numbers .* CompatibleRegression"
+    ):
         nac(agents.EpisodicCritic()).train(experience())
 
 

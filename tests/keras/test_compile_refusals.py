@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from keras_problems import classifier, points
 
@@ -123,7 +122,7 @@ def test_replicas_loss_scaling_and_missing_targets_are_refused():
     with pytest.raises(ValueError, match="can't be wrapped for loss scaling"):
         classifier().compile(scaled, "binary_crossentropy")
     x, _ = points()
+    model = classifier()
+    model.compile(optimizers.NaturalGradient(), "binary_crossentropy")
     with pytest.raises(ValueError, match="needs targets"):
-        model = classifier()
-        model.compile(optimizers.NaturalGradient(), "binary_crossentropy")
         model.fit(x, verbose=0)
