@@ -1,7 +1,7 @@
 """Draw Hoagland's Fig. 4: the returns of ten agents on the toy task, by policy gradient and by natural gradients.
 
     .venv/bin/python tools/scores.py gin/examples/toy_*.gin --seeds 0 1 2 3 4 5 6 7 8 9 --runs runs/toy
-    .venv/bin/python tools/plot_toy.py runs/toy/* --out docs/images/toy.png
+    .venv/bin/python tools/plot_toy.py runs/toy/* --out docs/images/toy_fig4.png
 
 Thin lines are agents, bold ones their means, over updates of the policy. A point is the mean return of an update's
 episodes and of those of the nine before. Prints Markdown: what the agents of each kind reached.
