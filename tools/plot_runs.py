@@ -12,6 +12,7 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -42,6 +43,21 @@ def label(name: str) -> str:
     return name
 
 
+def dress(axis: Any, legend_size: float) -> None:
+    """Grid, legend and frame of a panel."""
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=legend_size, loc="lower right", framealpha=0.9)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Any, out: Path) -> None:
+    """Write a PNG, and say where."""
+    figure.tight_layout()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    print(out)
+
+
 def main() -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,13 +83,8 @@ def main() -> None:
         axis.set_title(env_id, fontsize=11)
         axis.set_xlabel("environment steps (thousands)", fontsize=9)
         axis.set_ylabel("mean return, 100 episodes", fontsize=9)
-        axis.grid(alpha=0.25)
-        axis.legend(fontsize=7.5, loc="lower right", framealpha=0.9)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, dpi=110)
-    print(options.out)
+        dress(axis, legend_size=7.5)
+    save(figure, options.out)
 
 
 if __name__ == "__main__":

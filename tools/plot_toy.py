@@ -14,15 +14,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from plot_runs import COLOURS, dress, plt, save
 
 WINDOW = 10
 LABELS = {"toy_pg": "policy gradient", "toy_npg": "natural policy gradient", "toy_nac": "episodic natural actor-critic"}
-COLOURS = ("#1b6ca8", "#d1603d", "#4c956c", "#7d5ba6")
 
 
 def curve(run: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -69,13 +65,8 @@ def main() -> None:
     axis.set_title("a ~ N(μ, σ²) from μ = 10, σ = 14; r = −s² − a²", fontsize=11)
     axis.set_xlabel("updates of the policy", fontsize=9)
     axis.set_ylabel("return of an episode", fontsize=9)
-    axis.grid(alpha=0.25)
-    axis.legend(fontsize=8, loc="lower right", framealpha=0.9)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, dpi=110)
-    print(options.out)
+    dress(axis, legend_size=8)
+    save(figure, options.out)
 
 
 if __name__ == "__main__":

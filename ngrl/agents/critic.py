@@ -7,9 +7,10 @@ import tensorflow as tf
 from ngrl import losses
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_minibatches
+from ngrl.agents.steps import natural_step, plain_step
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import ValueNetwork
-from ngrl.optimizers import NaturalGradient, SkipCause, apply_finite_gradients
+from ngrl.optimizers import NaturalGradient, SkipCause
 
 
 class CriticStats(NamedTuple):
@@ -80,7 +81,6 @@ class Critic(tf.Module):
           seed: Two integers [2], from which the minibatches' order follows.
         """
         used = weights > 0
-        # A masked row may hold anything, and a NaN in it would reach the gradient as 0 · NaN.
         inputs = tf.nest.map_structure(lambda leaf: masked_rows(leaf, used), self._encode(observation))
         returns = masked_rows(returns, used)
         minibatches = shuffled_minibatches(returns.shape[0], self._batch_size, self._epochs, seed)
@@ -103,25 +103,16 @@ class Critic(tf.Module):
         def loss_of(outputs: tf.Tensor) -> tf.Tensor:
             return losses.weighted_mean(losses.half_squared_error(returns, outputs[:, 0]), weights)
 
+        def loss_fn() -> tf.Tensor:
+            return loss_of(self._forward(inputs))
+
         variables = self.network.trainable_weights
+        stats: Any
         if isinstance(self.optimizer, NaturalGradient):
             operator = GaussNewton(self._forward, variables, inputs, SquaredError(), weights=weights)
-            with tf.GradientTape() as tape:
-                tape.watch(operator.outputs)
-                loss = loss_of(operator.outputs)
-            stats: Any = self.optimizer.apply_output_gradient(
-                tape.gradient(loss, operator.outputs),
-                operator,
-                loss=loss,
-                loss_fn=lambda: loss_of(self._forward(inputs)),
-            )
+            loss, stats = natural_step(self.optimizer, operator, loss_of, loss_fn)
         else:
-            with tf.GradientTape() as tape:
-                loss = loss_of(self._forward(inputs))
-            gradients = tape.gradient(loss, variables)
-            stats = apply_finite_gradients(
-                self.optimizer, zip(gradients, variables, strict=True), loss, self._max_gradient_norm
-            )
+            loss, stats = plain_step(self.optimizer, variables, loss_fn, self._max_gradient_norm)
         # What was skipped counts in `skipped`, not as NaN in the means.
         finite = tf.equal(stats.skip_cause, float(SkipCause.NONE))
         return CriticStats(

@@ -7,14 +7,15 @@ import tensorflow as tf
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import epsilon_greedy_policy, greedy_policy, q_policy
-from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
 from ngrl import losses
 from ngrl.agents.linearisable import linearisable
+from ngrl.agents.steps import natural_step
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.curvature import GaussNewton, SquaredError
+from ngrl.networks import num_discrete_actions
 from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
 
 TdLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -211,13 +212,13 @@ class DqnAgent(tf_agent.TFAgent):
         inputs = self._encode(batch.observation)
         metric = SquaredError(chosen=batch.action if self._fisher_outputs == "chosen" else None)
         operator = GaussNewton(self._forward, self._q_network.trainable_weights, inputs, metric, weights=batch.weights)
-        with tf.GradientTape() as tape:
-            tape.watch(operator.outputs)
-            loss, chosen = self._td(batch, operator.outputs)
-        output_gradient = tape.gradient(loss, operator.outputs)
-        stats = self._optimizer.apply_output_gradient(
-            output_gradient, operator, loss=loss, loss_fn=lambda: self._td(batch, self._forward(inputs))[0]
+        loss, stats = natural_step(
+            self._optimizer,
+            operator,
+            loss_of=lambda q_values: self._td(batch, q_values)[0],
+            loss_fn=lambda: self._td(batch, self._forward(inputs))[0],
         )
+        chosen = losses.gather_actions(operator.outputs, batch.action)
         return self._loss_info(loss, chosen, batch, stats)
 
     def _plain_step(self, batch: _Batch) -> tf_agent.LossInfo:
@@ -245,11 +246,10 @@ def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:
     Raises:
       ValueError: The spec is not that of one discrete action counted from 0.
     """
-    flat = tf.nest.flatten(action_spec)
-    discrete = len(flat) == 1 and len(flat[0].shape) == 0 and flat[0].dtype.is_integer
-    if not discrete or not tensor_spec.is_bounded(flat[0]) or flat[0].minimum != 0:
+    number = num_discrete_actions(action_spec)
+    if number is None:
         raise ValueError(f"DqnAgent needs one discrete action counted from 0, the environment has {action_spec}")
-    return int(flat[0].maximum) + 1
+    return number
 
 
 def _check_options(

@@ -11,7 +11,7 @@ from ngrl.agents.compatible import CompatibleCritic, LstdQ, Steps
 from ngrl.agents.critic import Critic
 from ngrl.agents.npg_agent import NpgAgent
 from ngrl.agents.on_policy_agent import PolicyBatch
-from ngrl.curvature import EmpiricalFisher, GaussNewton, num_parameters
+from ngrl.curvature import EmpiricalFisher, num_parameters
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import NaturalGradient, NaturalGradientStats
 
@@ -87,32 +87,25 @@ class NacAgent(NpgAgent):
 
     def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:
         assert isinstance(batch, NacBatch)
-        variables = self._actor.trainable_weights
         scores = EmpiricalFisher(
             lambda arguments: self._head.log_prob(self._parameters(arguments[0]), arguments[1]),
-            variables,
+            self._actor.trainable_weights,
             (batch.inputs, batch.action),
             weights=batch.weights,
         )
         solution = self._compatible_critic(self._steps(batch), scores)
-        operator = GaussNewton(self._forward, variables, batch.inputs, self._head.metric, weights=batch.weights)
+        operator = self._operator(batch.inputs, batch.weights)
         loss = self._surrogate_loss(batch, operator.outputs)
         # The loss falls along −F w = −Jᵀ M (J w), the weights w_i/Σw included.
         along = operator.output_metric.matvec(operator.outputs, operator.jvp(solution.value))
         output_gradient = -operator.example_weights[:, tf.newaxis] * along
-        searches = {}
-        if self._optimizer.line_search is not None:
-            searches["divergence_fn"] = lambda: self._mean_kl(batch, self._parameters(batch.inputs))
-
-        def loss_fn() -> tf.Tensor:
-            return self._surrogate_loss(batch, self._parameters(batch.inputs))
-
-        stats = self._optimizer.apply_output_gradient(output_gradient, operator, loss=loss, loss_fn=loss_fn, **searches)
+        measures = self._measures(batch)
+        stats = self._optimizer.apply_output_gradient(output_gradient, operator, loss=loss, **measures)
         stats = stats._replace(
             solver_iterations=stats.solver_iterations + tf.cast(solution.stats.iterations, tf.float32),
             solver_residual=tf.maximum(stats.solver_residual, tf.cast(solution.stats.residual, tf.float32)),
         )
-        return loss, self._judged(stats, loss, loss_fn)
+        return loss, self._judged(stats, loss, measures["loss_fn"])
 
     def _steps(self, batch: NacBatch) -> Steps:
         """The batch's trajectories, time-major."""

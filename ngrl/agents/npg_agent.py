@@ -10,6 +10,7 @@ from tf_agents.typing import types
 from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
+from ngrl.agents.steps import natural_step
 from ngrl.curvature import GaussNewton
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import NaturalGradient, NaturalGradientStats
@@ -73,40 +74,35 @@ class NpgAgent(OnPolicyAgent):
 
     def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:
         variables = self._actor.trainable_weights
-        every = self._every
-
-        def operator_at(inputs: Any, weights: tf.Tensor) -> GaussNewton:
-            return GaussNewton(self._forward, variables, inputs, self._head.metric, weights=weights)
-
-        searches = {}
-        if self._optimizer.line_search is not None:
-            searches["divergence_fn"] = lambda: self._mean_kl(batch, self._parameters(batch.inputs))
-
-        def loss_fn() -> tf.Tensor:
-            return self._surrogate_loss(batch, self._parameters(batch.inputs))
-
-        if every == 1:
-            operator = operator_at(batch.inputs, batch.weights)
-            with tf.GradientTape() as tape:
-                tape.watch(operator.outputs)
-                loss = self._surrogate_loss(batch, operator.outputs)
-            output_gradient = tape.gradient(loss, operator.outputs)
-            stats = self._optimizer.apply_output_gradient(
-                output_gradient, operator, loss=loss, loss_fn=loss_fn, **searches
+        measures = self._measures(batch)
+        if self._every == 1:
+            operator = self._operator(batch.inputs, batch.weights)
+            loss, stats = natural_step(
+                self._optimizer, operator, lambda outputs: self._surrogate_loss(batch, outputs), **measures
             )
-            return loss, self._judged(stats, loss, loss_fn)
+            return loss, self._judged(stats, loss, measures["loss_fn"])
         with tf.GradientTape() as tape:
             loss = self._surrogate_loss(batch, self._forward(batch.inputs))
         gradients = tape.gradient(loss, variables)
-        some = tf.nest.map_structure(lambda leaf: leaf[::every], batch.inputs)
+        some = tf.nest.map_structure(lambda leaf: leaf[:: self._every], batch.inputs)
         stats = self._optimizer.apply_natural_gradient(
             list(zip(gradients, variables, strict=True)),
-            operator_at(some, batch.weights[::every]),
+            self._operator(some, batch.weights[:: self._every]),
             loss=loss,
-            loss_fn=loss_fn,
-            **searches,
+            **measures,
         )
-        return loss, self._judged(stats, loss, loss_fn)
+        return loss, self._judged(stats, loss, measures["loss_fn"])
+
+    def _operator(self, inputs: Any, weights: tf.Tensor) -> GaussNewton:
+        """F over encoded observations [N, ...] with weights [N]."""
+        return GaussNewton(self._forward, self._actor.trainable_weights, inputs, self._head.metric, weights=weights)
+
+    def _measures(self, batch: PolicyBatch) -> dict[str, Callable[[], tf.Tensor]]:
+        """What the optimizer evaluates at the present policy: the surrogate loss, and for a line search the mean KL."""
+        measures = {"loss_fn": lambda: self._surrogate_loss(batch, self._parameters(batch.inputs))}
+        if self._optimizer.line_search is not None:
+            measures["divergence_fn"] = lambda: self._mean_kl(batch, self._parameters(batch.inputs))
+        return measures
 
     def _judged(
         self, stats: NaturalGradientStats, loss: tf.Tensor, loss_fn: Callable[[], tf.Tensor]

@@ -243,7 +243,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         parameters = tf.stop_gradient(self._parameters(inputs))
         log_prob = tf.stop_gradient(self._head.log_prob(parameters, action))
         advantage, returns = self._advantage.normalised(_rows(advantage), step_weights), _rows(returns)
-        advantage = tf.where(step_weights > 0, advantage, tf.zeros_like(advantage))
+        advantage = masked_rows(advantage, used)
         spoilt = _spoilt(step_weights, advantage, returns, log_prob)
         return PolicyBatch(
             observation=observation,

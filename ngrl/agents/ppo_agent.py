@@ -9,8 +9,9 @@ from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.minibatches import for_each_minibatch, shuffled_minibatches
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
+from ngrl.agents.steps import plain_step
 from ngrl.networks import ActorNetwork, ValueNetwork
-from ngrl.optimizers import GradientStats, NaturalGradient, apply_finite_gradients
+from ngrl.optimizers import GradientStats, NaturalGradient
 
 
 class PpoAgent(OnPolicyAgent):
@@ -100,11 +101,12 @@ class PpoAgent(OnPolicyAgent):
 
         def update(rows: tf.Tensor) -> tuple[tf.Tensor, GradientStats]:
             part = tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), batch)
-            variables = self._actor.trainable_weights
-            with tf.GradientTape() as tape:
-                loss = self._clipped_loss(part)
-            pairs = zip(tape.gradient(loss, variables), variables, strict=True)
-            stats = apply_finite_gradients(self._optimizer, pairs, loss, self._max_gradient_norm)
+            loss, stats = plain_step(
+                self._optimizer,
+                self._actor.trainable_weights,
+                lambda: self._clipped_loss(part),
+                self._max_gradient_norm,
+            )
             kept = 1 - stats.skipped
             return tf.math.multiply_no_nan(loss, kept), stats._replace(
                 gradient_norm=tf.math.multiply_no_nan(stats.gradient_norm, kept)

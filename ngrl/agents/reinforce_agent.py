@@ -8,8 +8,9 @@ from ngrl import losses
 from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
+from ngrl.agents.steps import plain_step
 from ngrl.networks import ActorNetwork
-from ngrl.optimizers import GradientStats, NaturalGradient, apply_finite_gradients
+from ngrl.optimizers import GradientStats, NaturalGradient
 
 
 class ReinforceAgent(OnPolicyAgent):
@@ -67,12 +68,10 @@ class ReinforceAgent(OnPolicyAgent):
         self._max_gradient_norm = max_gradient_norm
 
     def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, GradientStats]:
-        variables = self._actor.trainable_weights
-        with tf.GradientTape() as tape:
+        def loss_fn() -> tf.Tensor:
             parameters = self._parameters(batch.inputs)
             log_prob = self._head.log_prob(parameters, batch.action)
             loss = losses.policy_gradient_loss(log_prob, batch.advantage, batch.weights)
-            loss -= self._entropy_bonus(batch, parameters)
-        gradients = tape.gradient(loss, variables)
-        pairs = zip(gradients, variables, strict=True)
-        return loss, apply_finite_gradients(self._optimizer, pairs, loss, self._max_gradient_norm)
+            return loss - self._entropy_bonus(batch, parameters)
+
+        return plain_step(self._optimizer, self._actor.trainable_weights, loss_fn, self._max_gradient_norm)

@@ -1,7 +1,7 @@
 """Builders of Q, actor and value networks."""
 
 from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
-from ngrl.networks.actor_network import ActorNetwork, is_discrete_action
+from ngrl.networks.actor_network import ActorNetwork, is_discrete_action, num_discrete_actions
 from ngrl.networks.dense_network import DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser, RunningMoments, encode_observation
 from ngrl.networks.gaussian_actor import GaussianActor
@@ -18,4 +18,5 @@ __all__ = [
     "ValueNetwork",
     "encode_observation",
     "is_discrete_action",
+    "num_discrete_actions",
 ]

@@ -12,6 +12,15 @@ from ngrl.networks.dense_network import DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser
 
 
+def num_discrete_actions(action_spec: Any) -> int | None:
+    """A, where the spec is one discrete action counted from 0; None for any other."""
+    flat = tf.nest.flatten(action_spec)
+    discrete = len(flat) == 1 and flat[0].shape.rank == 0 and flat[0].dtype.is_integer
+    if discrete and tensor_spec.is_bounded(flat[0]) and flat[0].minimum == 0:
+        return int(flat[0].maximum) + 1
+    return None
+
+
 def is_discrete_action(action_spec: Any) -> bool:
     """Whether the spec is one discrete action counted from 0 (True) or one vector of real numbers (False).
 
@@ -21,8 +30,7 @@ def is_discrete_action(action_spec: Any) -> bool:
     flat = tf.nest.flatten(action_spec)
     if len(flat) == 1 and flat[0].dtype.is_floating and flat[0].shape.rank == 1:
         return False
-    discrete = len(flat) == 1 and flat[0].shape.rank == 0 and flat[0].dtype.is_integer
-    if discrete and tensor_spec.is_bounded(flat[0]) and flat[0].minimum == 0:
+    if num_discrete_actions(action_spec) is not None:
         return True
     raise ValueError(
         f"a policy needs one discrete action counted from 0 or one vector of real numbers, the environment has "
