@@ -53,7 +53,7 @@ class BacktrackingLineSearch:
         proposal: Proposal,
         loss_fn: ScalarFn,
         divergence_fn: ScalarFn,
-        max_kl: float,
+        max_kl: tf.Tensor,
         enabled: tf.Tensor,
     ) -> SearchResult:
         """Assign the longest step that is accepted, or leave the variables byte for byte as they were.
@@ -63,7 +63,7 @@ class BacktrackingLineSearch:
           proposal: The full step Δ, gᵀΔ and L(θ).
           loss_fn: Evaluates L at the variables' present values.
           divergence_fn: Evaluates the mean KL(π_old ‖ π) at the variables' present values.
-          max_kl: Bound of the divergence, in nats.
+          max_kl: Bound of the divergence, in nats; a scalar.
           enabled: Whether to search at all, a boolean scalar; else no variable changes and nothing is evaluated.
 
         Returns:

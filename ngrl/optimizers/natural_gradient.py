@@ -42,7 +42,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         sets the length then, and a direction without curvature gives a step of 0.
       solver: An `ngrl.solvers` object; `Dual()` by default.
       damping: λ, a number or a rule: `LevenbergMarquardt(...)`, `ScheduledDamping(...)`.
-      max_kl: Radius of the trust region in function space: the step is shortened until ½ Δθᵀ F Δθ ≤ `max_kl`.
+      max_kl: Radius of the trust region in function space: the step is shortened until ½ Δθᵀ F Δθ ≤ `max_kl`. A number,
+        or a Keras schedule over the steps taken, of which values below 0 count as 0.
       momentum: μ in v ← μ v + x, with v in the place of x.
       scale_by_gradient_norm: Multiply x by ‖g‖, as Algorithm 1 of Knight & Lerner (2018) prints it.
       line_search: Shortens the step further until the measured loss has improved and the measured divergence is at
@@ -59,19 +60,22 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         learning_rate: float | damping_rules.Schedule | None = 1.0,
         solver: solvers.Solver | dict[str, Any] | None = None,
         damping: float | damping_rules.DampingRule | dict[str, Any] = 1.0,
-        max_kl: float | None = None,
+        max_kl: float | damping_rules.Schedule | None = None,
         momentum: float = 0.0,
         scale_by_gradient_norm: bool = False,
         line_search: line_searches.BacktrackingLineSearch | dict[str, Any] | None = None,
         name: str = "NaturalGradient",
     ):
         learning_rate = math.inf if learning_rate is None else learning_rate
+        if isinstance(max_kl, dict):  # as `get_config` serialises a schedule
+            max_kl = tf.keras.optimizers.schedules.deserialize(max_kl)
+        scheduled_kl = isinstance(max_kl, damping_rules.Schedule)
         if isinstance(learning_rate, (int, float)):
             if not learning_rate >= 0:
                 raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
             if learning_rate == math.inf and (max_kl is None or max_kl == math.inf):
                 raise ValueError("learning_rate=None needs a finite max_kl, which then sets the length of every step")
-        if max_kl is not None and not max_kl > 0:
+        if max_kl is not None and not scheduled_kl and not max_kl > 0:
             raise ValueError(f"max_kl must be positive or None, got {max_kl}")
         if line_search is not None and max_kl is None:
             raise ValueError("line_search needs max_kl, the bound of the divergence that it measures")
@@ -85,7 +89,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             raise ValueError(f"solver must be an ngrl solver, got {solver!r}")
         self.damping_rule = damping_rules.get(damping)
         self.line_search = line_searches.get(line_search)
-        self.max_kl = None if max_kl is None else float(max_kl)
+        self.max_kl = max_kl if max_kl is None or scheduled_kl else float(max_kl)
         self.momentum = float(momentum)
         self.scale_by_gradient_norm = bool(scale_by_gradient_norm)
         self._learning_rate = self._build_learning_rate(learning_rate)
@@ -272,12 +276,13 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if loss is None:
             loss = loss_fn() if loss_fn is not None else tf.zeros([], direction.value.dtype)
         alpha = tf.cast(self._scheduled_learning_rate(), direction.value.dtype)
-        proposal = step.propose(direction, alpha, self.max_kl, loss)
+        max_kl = self._scheduled_max_kl()
+        proposal = step.propose(direction, alpha, max_kl, loss)
         damping = self.damping
         if self.line_search is None:
             outcome = self._take(variables, proposal, loss_fn)
         else:
-            outcome = self._search(variables, proposal, loss_fn, divergence_fn)
+            outcome = self._search(variables, proposal, max_kl, loss_fn, divergence_fn)
         if self._velocity is not None:
             self._velocity.assign(tf.where(outcome.taken, direction.value, self._velocity))
         if self.damping_rule.needs_reduction_ratio:
@@ -314,18 +319,19 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         self,
         variables: list[tf.Variable],
         proposal: Proposal,
+        max_kl: tf.Tensor | None,
         loss_fn: ScalarFn | None,
         divergence_fn: ScalarFn | None,
     ) -> Outcome:
         """Take what the line search accepts of the step; ρ = (L(θ + Δθ) − L(θ)) / gᵀΔθ."""
         assert self.line_search is not None
-        assert self.max_kl is not None
+        assert max_kl is not None
         assert loss_fn is not None
         assert divergence_fn is not None
         usable = tf.equal(proposal.cause, SkipCause.NONE)
         # A step of 0 is where it wants to be: a step like any other, with nothing to search for.
         searched = usable & tf.reduce_any(tf.not_equal(proposal.delta, 0))
-        found = self.line_search.search(variables, proposal, loss_fn, divergence_fn, self.max_kl, searched)
+        found = self.line_search.search(variables, proposal, loss_fn, divergence_fn, max_kl, searched)
         predicted = proposal.linear_change * tf.where(found.accepted, found.scale, tf.ones_like(found.scale))
         ratio = (found.loss - tf.cast(proposal.loss, tf.float64)) / tf.cast(predicted, tf.float64)
         unknown = tf.constant(float("nan"), tf.float64)
@@ -344,6 +350,14 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if isinstance(self._learning_rate, tf.keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)
         return self._learning_rate
+
+    def _scheduled_max_kl(self) -> tf.Tensor | None:
+        """δ of this step, a float64 scalar, in which the line search compares."""
+        if self.max_kl is None:
+            return None
+        if isinstance(self.max_kl, float):
+            return tf.constant(self.max_kl, tf.float64)
+        return tf.maximum(tf.cast(self.max_kl(self.iterations), tf.float64), 0)
 
     def _adapt_damping(self, outcome: Outcome, loss: tf.Tensor) -> None:
         # A change that is lost in the loss's rounding says nothing of the model; a loss no longer finite does.
@@ -364,7 +378,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             "learning_rate": learning_rate,
             "solver": serialise(self.solver),
             "damping": serialise(self.damping_rule),
-            "max_kl": self.max_kl,
+            "max_kl": serialise(self.max_kl),
             "momentum": self.momentum,
             "scale_by_gradient_norm": self.scale_by_gradient_norm,
             "line_search": serialise(self.line_search),

@@ -92,7 +92,7 @@ def norm(vector: tf.Tensor) -> tf.Tensor:
     return tf.sqrt(tf.reduce_sum(tf.square(vector)))
 
 
-def propose(direction: Direction, learning_rate: tf.Tensor, max_kl: float | None, loss: tf.Tensor) -> Proposal:
+def propose(direction: Direction, learning_rate: tf.Tensor, max_kl: tf.Tensor | None, loss: tf.Tensor) -> Proposal:
     """The full step along a direction; arguments as `step_size`, and L(θ)."""
     size = step_size(direction, learning_rate, max_kl)
     delta = -size * direction.value
@@ -108,7 +108,7 @@ def propose(direction: Direction, learning_rate: tf.Tensor, max_kl: float | None
     )
 
 
-def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: float | None) -> tf.Tensor:
+def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: tf.Tensor | None) -> tf.Tensor:
     """`s = min(α, sqrt(2δ / xᵀFx))`, so that ½ s² xᵀFx ≤ δ; a scalar.
 
     With α = ∞ the step reaches the border of the trust region (Kakade 2002; Schulman et al. 2015, appendix C; van
@@ -117,13 +117,13 @@ def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: float | No
     Args:
       direction: x.
       learning_rate: α, a scalar of the direction's dtype.
-      max_kl: δ, or None for s = α.
+      max_kl: δ, a scalar, or None for s = α.
     """
     if max_kl is None:
         return learning_rate
-    dtype = direction.value.dtype
     moves = direction.curvature > 0
-    squared_bound = 2 * tf.constant(max_kl, dtype) / tf.where(moves, direction.curvature, tf.ones_like(learning_rate))
+    radius = tf.cast(max_kl, direction.value.dtype)
+    squared_bound = 2 * radius / tf.where(moves, direction.curvature, tf.ones_like(learning_rate))
     moves &= tf.math.is_finite(squared_bound)
     # A direction without curvature moves no output: a step of size α needs no bound.
     unbounded = tf.where(tf.math.is_inf(learning_rate), tf.zeros_like(learning_rate), learning_rate)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 # They resolve together on Python 3.11 (Tianshou 2 needs it). gymnasium is the one that ngrl's requirements.lock has, so
 # that both sides step the same environments. pip's own configuration decides where torch comes from; where that brings
-# CUDA, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu brings the CPU build, several GB smaller.
+# CUDA, PyTorch's own index of CPU builds, named in PIP_EXTRA_INDEX_URL, brings one that is several GB smaller.
 REQUIREMENTS = (
     "torch==2.13.0",
     "stable-baselines3==2.9.2",
