@@ -48,7 +48,7 @@ class CompatibleCritic(abc.ABC):
 
 
 class LstdQ(CompatibleCritic):
-    """LSTD-Q(λ) (Peters & Schaal 2008, Algorithm 1), for policies of up to about a thousand parameters.
+    """LSTD-Q(λ) (Peters & Schaal 2008), for policies of up to about a thousand parameters.
 
     `Q(s, a) = φ(s)ᵀv + ψ(s, a)ᵀw` is solved for v and w together, in float64, by MINRES-QLP. Where the system is
     singular (fewer steps than unknowns, features that repeat each other, such as a softmax's, which no constant added
@@ -136,7 +136,7 @@ class LstdQ(CompatibleCritic):
 
 
 class EpisodicCritic(CompatibleCritic):
-    """Episodic NAC: returns of whole episodes regressed on `Σ_t γ^t ψ_t` (Peters & Schaal 2008, Algorithm 2).
+    """Episodic NAC: returns of whole episodes regressed on `Σ_t γ^t ψ_t` (Peters & Schaal 2008).
 
     Needs no state values, and episodes that begin and end within a batch: make it several times longer than they are.
     Without one, w = 0. With fewer episodes than parameters the regression has many solutions; it gives the shortest.

@@ -42,7 +42,7 @@ def lstd_q_system(
     gamma: float | tf.Tensor,
     trace_decay: float | tf.Tensor,
 ) -> LinearSystem:
-    """LSTD-Q(λ): `A (v, w) = b` for `Q(s, a) = φ(s)ᵀv + ψ(s, a)ᵀw` (Peters & Schaal 2008, Algorithm 1).
+    """LSTD-Q(λ): `A (v, w) = b` for `Q(s, a) = φ(s)ᵀv + ψ(s, a)ᵀw` (Peters & Schaal 2008).
 
     With φ̃_t = (φ(s_t), ψ_t), φ̂_t = (φ(s_{t+1}), 0) and the traces `z_t = φ̃_t + γ λ discount_{t−1} z_{t−1}`, cut at
     every boundary:
@@ -104,7 +104,7 @@ def episode_sums(
     psi: tf.Tensor,
     gamma: float | tf.Tensor,
 ) -> EpisodeSums:
-    """The rows of the episodic natural actor-critic's regression (Peters & Schaal 2008, Algorithm 2).
+    """The rows of the episodic natural actor-critic's regression (Peters & Schaal 2008, their episodic algorithm).
 
     Summed along an episode, the Bellman equation leaves `Σ_t γ^t r_t = (Σ_t γ^t ψ_t)ᵀ w + J` and no state values. Only
     whole episodes give a row: one that had begun before the batch lacks steps, one that the batch cuts lacks its
