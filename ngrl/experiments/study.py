@@ -98,7 +98,9 @@ def read(path: str, allow_gin_import: Sequence[str] = (), seeds: Sequence[int] |
     in_force = {binding.key: binding for binding in bindings}
     for binding in bindings:
         if binding.key[1] not in (_STUDY, _PART, configuration.MACRO):
-            raise ConfigurationError(f"{binding.where}: {binding.name} is no part of a study: it belongs into Part.grid")
+            raise ConfigurationError(
+                f"{binding.where}: {binding.name} is no part of a study: it belongs into Part.grid"
+            )
     options, parts = _fields(in_force, _STUDY, [], path)
     trials: list[PlannedTrial] = []
     for reference in options.pop("parts"):

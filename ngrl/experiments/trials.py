@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,10 @@ class Trial:
             f"--seed={self.seed}",
             "--noprogress",
         ]
+
+    def command(self, root_dir: Path) -> str:
+        """The command that runs it, for people."""
+        return shlex.join(["python", "-m", "ngrl.launch", *self.arguments(root_dir)])
 
 
 class RunRecordError(RuntimeError):
