@@ -72,23 +72,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ngrl.terminal import LibraryOutput
 
     output = LibraryOutput()
-    terminate = signal.signal(signal.SIGTERM, _terminated)
+    stop = _Stop()
+    terminate = signal.signal(signal.SIGTERM, stop.terminate)
     try:
         return _run(options, shard, output)
-    except (KeyboardInterrupt, _Terminated) as error:
+    except KeyboardInterrupt:
         print("ngrl.sweep: stopped; the same command goes on", file=output.terminal)
-        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
+        return 128 + stop.signal
     finally:
         signal.signal(signal.SIGTERM, terminate)
         output.close()
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
+class _Stop:
+    """Makes SIGTERM what Ctrl-C is: Ray's compiled code lets a KeyboardInterrupt through, and no other exception."""
 
+    def __init__(self) -> None:
+        self.signal = signal.SIGINT
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    def terminate(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM."""
+        del number, frame
+        self.signal = signal.SIGTERM
+        raise KeyboardInterrupt
 
 
 def _check(options: argparse.Namespace) -> tuple[int, int]:

@@ -4,10 +4,13 @@ What a trial leaves is its run directory; Tune's own records serve one sweep and
 """
 
 import contextlib
+import math
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,9 +28,9 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 # Ray then takes the loopback address for that of the machine, and listens nowhere else, as it does on macOS.
-_LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Where the sweep is killed, what is left of Ray's own processes waits for the second number of seconds before it ends.
+_LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 _CONNECT_S = 10.0
-_ANSWER_S = 30
 
 
 class RayUnavailableError(RuntimeError):
@@ -77,7 +80,7 @@ def run_trials(
     Raises:
       RayUnavailableError: There is no Ray to run them on.
     """
-    with _ray(address, jobs * cpus, jobs * gpus), _scratch(folder) as scratch:
+    with _ray(address, jobs * cpus, math.ceil(jobs * gpus)), _scratch(folder if address else None) as scratch:
         try:
             _fit(trials, folder, scratch, watcher, jobs, {"cpu": cpus, "gpu": gpus}, max_failures)
         finally:
@@ -159,24 +162,23 @@ def _reason(trial: Any) -> str:
     cause = getattr(error, "cause", None)
     if cause is not None:  # raised in the worker
         return str(cause).splitlines()[0]
-    return f"its worker died ({type(error).__name__})"
+    return "its worker died"
 
 
 @contextlib.contextmanager
-def _ray(address: str | None, cpus: int, gpus: float) -> Iterator[None]:
+def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
     """Ray, started or connected to."""
     os.environ.update(_SETTINGS)
     if address is None:
         os.environ.update(_LOCAL_SETTINGS)
     else:
         _check_address(address)
-        os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", str(_ANSWER_S))
-        os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", str(_ANSWER_S))
     try:
         import ray
     except ImportError as error:
         raise RayUnavailableError("sweeps need Ray: pip install 'ngrl[sweep]'") from error
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **quiet)
@@ -186,6 +188,7 @@ def _ray(address: str | None, cpus: int, gpus: float) -> Iterator[None]:
         where = "on this machine" if address is None else f"at {address}"
         line = str(error).strip().splitlines()
         raise RayUnavailableError(f"no Ray {where}: {line[0] if line else type(error).__name__}") from error
+    signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place, which aborts the process
     try:
         yield
     finally:
@@ -214,8 +217,8 @@ def _shut_down() -> None:
 
 
 @contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder for Tune's own records of this sweep."""
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    """A folder for Tune's own records of this sweep, in one that all nodes share if there are others."""
     scratch = Path(tempfile.mkdtemp(prefix=".tune-", dir=folder))
     try:
         yield scratch
@@ -225,8 +228,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 def _await_end(root_dirs: Iterator[Path]) -> None:
     """Wait until no process trains in any of the directories."""
-    import time
-
     end = time.monotonic() + 90.0
     for root_dir in root_dirs:
         while is_running(root_dir) and time.monotonic() < end:

@@ -62,7 +62,7 @@ class Episodes:
         return (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
 
     def first_at_least(self, score: float) -> tuple[int, float] | None:
-        """Environment steps and seconds until the mean of 100 episodes first was at least `score`; None if it never was."""
+        """Environment steps and seconds until a mean of 100 episodes was at least `score`; None if none was."""
         reached = np.flatnonzero(self.means >= score)
         if not reached.size:
             return None

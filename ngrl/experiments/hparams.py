@@ -1,6 +1,7 @@
 """Trials in TensorBoard's HParams tab: what distinguishes each, and what it reached."""
 
 import ast
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,8 @@ def metrics(final: Mapping[str, Any]) -> dict[str, float]:
 def _set(target: Any, value: Any) -> None:
     """Set a setting as what it is: a truth value, a number or a text."""
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(SyntaxError, ValueError):
             value = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            pass
     if isinstance(value, bool):
         target.bool_value = value
     elif isinstance(value, int | float):

@@ -108,7 +108,7 @@ class TrialProcess:
     """
 
     def __init__(self, trial: Trial, root_dir: Path, threads: int | None = None, cwd: str | Path | None = None):
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this context)
         command = [sys.executable, "-m", "ngrl.experiments.child", *trial.arguments(root_dir)]
         self._process = subprocess.Popen(
             command,
