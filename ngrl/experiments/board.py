@@ -53,7 +53,7 @@ class Board:
         self._last_line = time.monotonic()
         self._running: dict[str, tqdm | None] = {}
         self.outcomes: Counter[str] = Counter()
-        self._bar = self._open(name, total, 0, "{desc} {percentage:3.0f}% |{bar:12}| {elapsed} {postfix}")
+        self._bar = self._open(name, total, 0, "{desc} {percentage:3.0f}% |{bar:12}| {elapsed}{postfix}")
         self._count()
 
     def started(self, planned: PlannedTrial) -> None:
@@ -77,6 +77,7 @@ class Board:
             bar.set_postfix_str(describe(steps, episodes, scalars), refresh=False)
             bar.n = min(episodes if unit == "episodes" else steps, limit or 0)
             bar.refresh()
+            self._count()
         elif not self._is_screen and time.monotonic() - self._last_line >= self._interval:
             self._count()
             self._say(self._counts(), only_where_asked=True)
