@@ -18,13 +18,14 @@ from typing import Any
 from ngrl.experiments.trials import Trial, TrialProcess, experiment_name, read_record
 
 
-def run_one(gin_file: Path, seed: int, runs: Path, threads: int | None) -> dict[str, Any]:
+def run_one(gin_file: Path, seed: int, runs: Path, threads: int | None, running: list[TrialProcess]) -> dict[str, Any]:
     """What one run reached: `final` of its run.json."""
     trial = Trial(experiment_name(gin_file), str(gin_file), seed)
     root = runs / trial.name
     record = read_record(root)
     if record is None or record["status"] != "finished":
         with TrialProcess(trial, root, threads) as process:
+            running.append(process)
             if process.wait():
                 raise RuntimeError(f"{trial.command(root)} failed: {process.complaint()}")
         record = read_record(root)
@@ -34,16 +35,23 @@ def run_one(gin_file: Path, seed: int, runs: Path, threads: int | None) -> dict[
 def score(gin_files: list[Path], seeds: list[int], runs: Path, jobs: int = 1) -> dict[str, dict[int, dict[str, Any]]]:
     """Finals by experiment and seed; `jobs` runs at a time."""
     threads = 1 if jobs > 1 else None
+    running: list[TrialProcess] = []
     with futures.ThreadPoolExecutor(jobs) as pool:
         pending = {
-            (experiment_name(gin_file), seed): pool.submit(run_one, gin_file, seed, runs, threads)
+            (experiment_name(gin_file), seed): pool.submit(run_one, gin_file, seed, runs, threads, running)
             for gin_file in gin_files
             for seed in seeds
         }
         results: dict[str, dict[int, dict[str, Any]]] = {}
-        for (name, seed), future in pending.items():
-            results.setdefault(name, {})[seed] = future.result()
-            print(f"{name} seed {seed}: best {results[name][seed]['best_100_episode_mean']}", file=sys.stderr)
+        try:
+            for (name, seed), future in pending.items():
+                results.setdefault(name, {})[seed] = future.result()
+                print(f"{name} seed {seed}: best {results[name][seed]['best_100_episode_mean']}", file=sys.stderr)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.stop()
+            raise
     return results
 
 
@@ -97,6 +105,8 @@ def main() -> None:
         results = score(options.gin_files, options.seeds, options.runs, max(options.jobs, 1))
     except RuntimeError as error:  # a run that failed, or a run.json that can't be read
         sys.exit(f"scores: {error}")
+    except KeyboardInterrupt:
+        sys.exit("scores: stopped; the same command goes on")
     print(table(results))
     last = {
         name: {

@@ -134,6 +134,11 @@ class TrialProcess:
         """Wait for the end; the exit code."""
         return self._process.wait()
 
+    def stop(self) -> None:
+        """Ask the process to stop after a checkpoint."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
     def complaint(self) -> str:
         """The last line that it wrote to standard error, or what is known otherwise. To be read at the end."""
         self._stderr.seek(0)
@@ -149,8 +154,7 @@ class TrialProcess:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self.stop()
         self._process.wait()
         self._stderr.close()
 
