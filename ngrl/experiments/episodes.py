@@ -61,14 +61,6 @@ class Episodes:
         sums = np.cumsum(np.insert(self.returns, 0, 0.0))
         return (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
 
-    def first_at_least(self, score: float) -> tuple[int, float] | None:
-        """Environment steps and seconds until a mean of 100 episodes was at least `score`; None if none was."""
-        reached = np.flatnonzero(self.means >= score)
-        if not reached.size:
-            return None
-        episode = int(reached[0]) + WINDOW - 1
-        return int(self.env_steps[episode]), float(self.wall_s[episode])
-
 
 class EpisodeTail:
     """Follows an `episodes.csv` that grows.
