@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ngrl.experiments.episodes import WINDOW, Episodes, EpisodesError
+from ngrl.experiments.episodes import WINDOW, Episodes, read_columns
 
 _COLUMNS = ("episode", "env_steps", "wall_s", "mean_return_100")
 _THINNED = 200
@@ -40,21 +40,10 @@ class Curve:
         """
         thinned = run / "curve.csv"
         if not (run / "episodes.csv").exists() and thinned.exists():
-            return cls._read_thinned(thinned)
+            return cls(*read_columns(thinned, _COLUMNS))
         all_episodes = Episodes.read(run / "episodes.csv")
         last = np.arange(WINDOW - 1, len(all_episodes))
         return cls(last + 1, all_episodes.env_steps[last], all_episodes.wall_s[last], all_episodes.means)
-
-    @classmethod
-    def _read_thinned(cls, path: Path) -> "Curve":
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                header, *rows = csv.reader(file)
-            if tuple(header) != _COLUMNS:
-                raise EpisodesError(f"{path} has other columns than {', '.join(_COLUMNS)}")
-            return cls(*np.array(rows, float).reshape(len(rows), len(_COLUMNS)).T)
-        except (OSError, ValueError) as error:
-            raise EpisodesError(f"can't read {path}: {str(error).splitlines()[0]}") from error
 
     def thinned(self) -> "Curve":
         """About 200 of its points, evenly spaced, and every point that is above all before it.

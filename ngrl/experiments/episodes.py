@@ -1,8 +1,9 @@
 """Reads `episodes.csv`, of runs that are over and of runs that go on. No TensorFlow is imported here."""
 
-import csv
 import math
+import warnings
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,15 +43,7 @@ class Episodes:
         Raises:
           EpisodesError: It is missing or damaged.
         """
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                header, *rows = csv.reader(file)
-            if tuple(header) != _COLUMNS:
-                raise EpisodesError(f"{path} has other columns than {', '.join(_COLUMNS)}")
-            table = np.array(rows, float).reshape(len(rows), len(_COLUMNS))
-        except (OSError, ValueError) as error:
-            raise EpisodesError(f"can't read {path}: {str(error).splitlines()[0]}") from error
-        _, env_steps, train_steps, returns, _, wall_s = table.T
+        _, env_steps, train_steps, returns, _, wall_s = read_columns(path, _COLUMNS)
         return cls(env_steps, train_steps, returns, wall_s)
 
     @property
@@ -60,6 +53,23 @@ class Episodes:
             return np.empty(0)
         sums = np.cumsum(np.insert(self.returns, 0, 0.0))
         return (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
+
+
+def read_columns(path: Path, names: Sequence[str]) -> np.ndarray:
+    """The columns of a CSV file of numbers, [columns, rows].
+
+    Raises:
+      EpisodesError: It has other columns than these, is damaged, or can't be read.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            if file.readline().rstrip("\n") != ",".join(names):
+                raise EpisodesError(f"{path} has other columns than {', '.join(names)}")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # a file without rows
+                return np.loadtxt(file, delimiter=",", ndmin=2).reshape(-1, len(names)).T
+    except (OSError, ValueError) as error:
+        raise EpisodesError(f"can't read {path}: {str(error).splitlines()[0]}") from error
 
 
 class EpisodeTail:

@@ -23,11 +23,11 @@ def draw_all(
     drawn = {"scores": draw_scores(cells)}
     by_method: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
-        if cell.name == cell.runs[0].experiment and any(len(run.curve) for run in cell.runs):
+        if not cell.has_grid and any(len(run.curve) for run in cell.runs):
             by_method[cell.method].append(cell)
     for method, members in by_method.items():
         drawn["curves_" + re.sub(r"\W+", "_", method.lower()).strip("_")] = draw_curves(method, members)
-    if any(cell.published for cell in cells):
+    if any(cell.published and not cell.has_grid for cell in cells):
         drawn["time_to_published"] = draw_times([cell for cell in cells if cell.published])
     if aggregates:
         drawn["profiles"] = draw_profiles(aggregates)
@@ -67,9 +67,7 @@ def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray
 
 def draw_scores(cells: Sequence[Cell]) -> bytes:
     """Knight & Lerner's Fig. 1: best 100-episode means, the published beside those of the runs."""
-    environments = _by_environment(
-        [cell for cell in cells if cell.scores().size and cell.name == cell.runs[0].experiment]
-    )
+    environments = _by_environment([cell for cell in cells if cell.scores().size and not cell.has_grid])
     colours = _colours([cell.method for cell in cells])
     tallest = max((len(members) for members in environments.values()), default=1)
     figure, axes = figures.new_panels(
@@ -78,7 +76,7 @@ def draw_scores(cells: Sequence[Cell]) -> bytes:
         6.2,
         1.0 + 0.33 * (tallest + 3),
         "After Knight & Lerner (2018), Fig. 1. Boxes from quartile to quartile, whiskers over all trials, a dot a "
-        "trial, diamonds at means; grey: as published. Of DQN with a target network median and quartiles were published.",
+        "trial, diamonds at means; grey: as published. Of DQN with a target network median and quartiles are known.",
     )
     for axis, (environment, members) in zip(axes, environments.items(), strict=True):
         rows: list[tuple[str, Any, str]] = [
@@ -115,7 +113,7 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
         "Thin: trials. Bold: their mean, as far as all of them go. Returns are means of 100 episodes.",
     )
     for axis, cell in zip(axes, cells, strict=True):
-        curves = [run.curve for run in cell.runs if len(run.curve)]
+        curves = [run.curve.thinned() for run in cell.runs if len(run.curve)]
         figures.draw_trials(
             axis, [curve.env_steps / 1e3 for curve in curves], [curve.means for curve in curves], colour, method
         )
@@ -129,7 +127,7 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
 
 def draw_times(cells: Sequence[Cell]) -> bytes:
     """Minutes of training until the published score, on a logarithmic scale, beside the published hours."""
-    environments = _by_environment([cell for cell in cells if cell.name == cell.runs[0].experiment])
+    environments = _by_environment([cell for cell in cells if not cell.has_grid])
     colours = _colours([cell.method for cell in cells])
     tallest = max((len(members) for members in environments.values()), default=1)
     figure, axes = figures.new_panels(

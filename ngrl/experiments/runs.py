@@ -63,10 +63,16 @@ class Run:
         return _GRID.sub("", self.cell)
 
     @property
-    def method(self) -> str:
-        """What learns, without the environment; a reader's name where there is one."""
+    def base_method(self) -> str:
+        """What learns, without the environment and settings from a grid; a reader's name where there is one."""
         bare = _TASKS.sub("", self.experiment)
-        return METHODS.get(bare, bare) + self.cell.removeprefix(self.experiment)
+        return METHODS.get(bare, bare)
+
+    @property
+    def method(self) -> str:
+        """What learns, with its settings from a grid."""
+        settings = self.cell.removeprefix(self.experiment)
+        return f"{self.base_method} ({settings[1:]})" if settings else self.base_method
 
     @property
     def greedy(self) -> float | None:

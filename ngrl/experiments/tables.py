@@ -201,10 +201,11 @@ def times_table(cells: Sequence[Cell]) -> str:
         "method",
         "published score",
         "trials that reached it",
-        "env steps to it, median",
-        "minutes to it, median",
-        "published hours a trial",
-        "published time / median minutes to it",
+        "env steps to it, median of those",
+        "minutes to it, median of those",
+        "minutes of a whole trial, median",
+        "published hours of a whole trial",
+        "how many times as long that is",
     )
     rows = []
     for cell in cells:
@@ -212,6 +213,7 @@ def times_table(cells: Sequence[Cell]) -> str:
             continue
         known, times = cell.published, cell.times_to(cell.published.score)
         steps, seconds = np.median(times, axis=0) if times else (None, None)
+        whole = float(np.median(cell.values("wall_s")))
         rows.append(
             [
                 cell.env_id,
@@ -220,8 +222,9 @@ def times_table(cells: Sequence[Cell]) -> str:
                 f"{len(times)} of {len(cell.runs)}",
                 _number(steps, ",.0f"),
                 _number(None if seconds is None else seconds / 60),
+                _number(whole / 60),
                 f"{known.hours}",
-                _number(None if seconds is None else known.hours * 3600 / seconds, ",.0f"),
+                _number(known.hours * 3600 / whole, ",.0f"),
             ]
         )
     return markdown(header, rows)
