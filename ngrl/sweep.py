@@ -112,6 +112,18 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
+    from ngrl.experiments.engine import RayUnavailableError, check_address
+
+    try:
+        if options.ray_address and not options.dry_run:
+            check_address(options.ray_address)  # before TensorFlow, which takes seconds to import
+        return _read_and_run(options, shard, output)
+    except RayUnavailableError as error:
+        print(f"ngrl.sweep: {error}", file=output.terminal)
+        return EXIT_FAILURE
+
+
+def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
     if not options.noprogress:
         print(f"{Path(options.study).stem}: reading the study", file=output.terminal)
     from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
@@ -134,9 +146,8 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOu
     except (ConfigurationError, UsageError) as error:
         print(f"ngrl.sweep: {error}", file=output.terminal)
         return EXIT_USAGE
-    except RayUnavailableError as error:
-        print(f"ngrl.sweep: {error}", file=output.terminal)
-        return EXIT_FAILURE
+    except RayUnavailableError:
+        raise
     except Exception as error:
         traceback.print_exc()  # into the log
         line = (str(error).strip().splitlines() or [""])[0]

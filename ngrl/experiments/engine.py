@@ -13,11 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ngrl.experiments.study import PlannedTrial
 from ngrl.experiments.trials import is_running
 from ngrl.experiments.worker import Task, run_trial
+
+if TYPE_CHECKING:
+    from ngrl.experiments.study import PlannedTrial
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,6 +33,9 @@ _SETTINGS = {
 # Where the sweep is killed, what is left of Ray's own processes waits for the second number of seconds before it ends.
 _LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 _CONNECT_S = 10.0
+# The first frame of either side of an HTTP/2 connection is one of settings, here an empty one; its type is byte 3.
+_HTTP2_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
 
 
 class RayUnavailableError(RuntimeError):
@@ -40,21 +45,21 @@ class RayUnavailableError(RuntimeError):
 class Watcher(Protocol):
     """Is told how trials get on."""
 
-    def started(self, planned: PlannedTrial) -> None:
+    def started(self, planned: "PlannedTrial") -> None:
         """The trial's process has been started."""
 
-    def moved(self, planned: PlannedTrial, figures: dict[str, float]) -> None:
+    def moved(self, planned: "PlannedTrial", figures: dict[str, float]) -> None:
         """It has come this far; `EpisodeTail.figures` tells the names."""
 
-    def recovered(self, planned: PlannedTrial, reason: str) -> None:
+    def recovered(self, planned: "PlannedTrial", reason: str) -> None:
         """Its process or worker died, and it goes on from its checkpoint."""
 
-    def over(self, planned: PlannedTrial, outcome: str, complaint: str) -> None:
+    def over(self, planned: "PlannedTrial", outcome: str, complaint: str) -> None:
         """It is over: "finished", "diverged" or "failed", with what it complained of."""
 
 
 def run_trials(
-    trials: Sequence[PlannedTrial],
+    trials: "Sequence[PlannedTrial]",
     folder: Path,
     watcher: Watcher,
     jobs: int,
@@ -89,7 +94,7 @@ def run_trials(
 
 
 def _fit(
-    trials: Sequence[PlannedTrial],
+    trials: "Sequence[PlannedTrial]",
     folder: Path,
     scratch: Path,
     watcher: Watcher,
@@ -125,7 +130,7 @@ def _name(trial: Any) -> str:
     return trial.config["trial"]
 
 
-def _callback(by_name: dict[str, PlannedTrial], watcher: Watcher) -> Any:
+def _callback(by_name: "dict[str, PlannedTrial]", watcher: Watcher) -> Any:
     """What Tune calls, and calls the watcher."""
     from ray import tune
 
@@ -172,7 +177,7 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
     if address is None:
         os.environ.update(_LOCAL_SETTINGS)
     else:
-        _check_address(address)
+        check_address(address)
     try:
         import ray
     except ImportError as error:
@@ -195,17 +200,21 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
         _shut_down()
 
 
-def _check_address(address: str) -> None:
-    """See that something listens at `host:port`; Ray itself would try for minutes.
+def check_address(address: str) -> None:
+    """See that a gRPC server, as Ray is, answers at `host:port`; Ray itself would wait for minutes, or for ever.
 
     Raises:
-      RayUnavailableError: Nothing does.
+      RayUnavailableError: None does.
     """
     host, separator, port = address.removeprefix("ray://").rpartition(":")
     if not separator:
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                connection.sendall(_HTTP2_GREETING)
+                if connection.recv(len(_HTTP2_SETTINGS), socket.MSG_WAITALL)[3:4] != _HTTP2_SETTINGS[3:4]:
+                    raise RayUnavailableError(f"no Ray at {address}: what answers there is not Ray")
     except (OSError, ValueError, OverflowError) as error:
         raise RayUnavailableError(f"no Ray at {address}: {error}") from error
 

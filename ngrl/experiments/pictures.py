@@ -148,6 +148,7 @@ def draw_times(cells: Sequence[Cell]) -> bytes:
             axis.plot(minutes, [-number] * len(minutes), "o", color=colours[cell.method], alpha=0.7, markersize=5)
         axis.axvline(60 * known.hours, color="0.35", linestyle="--", linewidth=0.9)
         axis.set_xscale("log")
+        axis.set_xlim(0.1, 120 * known.hours)
         axis.set_ylim(-len(members) + 0.4, 0.6)
         axis.set_yticks([-number for number in range(len(members))], labels)
         figures.tidy(axis, f"{environment}: {known.score:.1f}", "minutes", "")
@@ -176,7 +177,7 @@ def draw_profiles(aggregates: Sequence[Aggregate]) -> bytes:
     means.set_ylim(-len(aggregates) + 0.4, 0.6)
     figures.tidy(means, "interquartile mean", "normalised score", "")
     figures.tidy(profiles, "performance profile", "normalised score τ", "share of trials above τ")
-    profiles.legend(fontsize=7.5, loc="lower left", framealpha=0.9)
+    profiles.legend(fontsize=7.5, loc="upper right", framealpha=0.9)
     return figures.as_png(figure)
 
 

@@ -11,7 +11,7 @@ from ngrl.experiments.runs import METHODS, Run
 
 _BOOTSTRAP_REPETITIONS = 2000
 #: Normalised scores at which performance profiles are evaluated.
-PROFILE_SCORES = np.linspace(0.0, 1.5, 61)
+PROFILE_SCORES = np.linspace(-0.5, 3.0, 71)
 
 
 @dataclasses.dataclass(frozen=True)
