@@ -36,6 +36,7 @@ setup(
     author="The ngrl contributors",
     license="Apache-2.0",
     packages=find_packages(include=["ngrl", "ngrl.*"]),
+    package_data={"ngrl.experiments": ["published.json"]},
     # TF-Agents 0.19 imports distutils, and its pinned pygame 2.1.3 has no wheel after 3.11.
     python_requires=">=3.10,<3.12",
     install_requires=[

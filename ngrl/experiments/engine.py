@@ -149,25 +149,20 @@ def _callback(by_name: "dict[str, PlannedTrial]", watcher: Watcher) -> Any:
             watcher.moved(by_name[_name(trial)], result)
 
         def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            watcher.recovered(by_name[_name(trial)], _reason(trial))
+            watcher.recovered(by_name[_name(trial)], self.reason(trial))
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             result = self.last.get(_name(trial), {})
             watcher.over(by_name[_name(trial)], result.get("outcome", "failed"), result.get("complaint", ""))
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            watcher.over(by_name[_name(trial)], "failed", f"{_reason(trial)}, {trial.num_failures} times")
+            watcher.over(by_name[_name(trial)], "failed", f"{self.reason(trial)}, too often")
+
+        def reason(self, trial: Any) -> str:
+            """Why a trial stopped, in a line."""
+            return self.last.pop(_name(trial), {}).get("died", "its worker died")
 
     return Tell()
-
-
-def _reason(trial: Any) -> str:
-    """Why a trial stopped, in a line."""
-    error = trial.get_error()
-    cause = getattr(error, "cause", None)
-    if cause is not None:  # raised in the worker
-        return str(cause).splitlines()[0]
-    return "its worker died"
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     """Tune's trainable: runs the task that `config["trial"]` names.
 
     Reports `env_steps`, `episodes`, `mean`, `best` and `rate` as training goes on, and at the end `outcome`: the status
-    in `run.json`, or "failed" with `complaint`.
+    in `run.json`, or "failed" with `complaint`; or `died`, what the process died of.
 
     Raises:
       TrialDiedError: The process died; Tune starts the trial again, and it goes on from its checkpoint.
@@ -67,6 +67,7 @@ def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     elif code in LASTING_FAILURES:
         tune.report({"outcome": "failed", "complaint": complaint, **tail.figures()})
     else:
+        tune.report({"died": complaint, **tail.figures()})
         raise TrialDiedError(complaint)
 
 

@@ -100,7 +100,7 @@ def test_seeds_of_the_command_line_replace_those_of_the_file(read):
         (("(0.5, @Lev", "(), 'x': (1, @Lev"), "NaturalGradient.damping has no values to try"),
         (
             ("second/Part.seeds = (7,)", "run.num_envs = 3"),
-            "run.num_envs is no part of a study: it belongs into Part.grid",
+            "run.num_envs is no part of a study",
         ),
         (("@second/Part())", "@first/Part())"), "occurs twice"),
         (("(@first/Part(), @second/Part())", "()"), "Study.parts is missing or empty"),
