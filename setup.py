@@ -24,6 +24,8 @@ def _long_description() -> str:
 # envpool has no wheel for Python 3.10.
 ENVPOOL = "envpool>=1.2.5,<1.3; python_version >= '3.11'"
 MATPLOTLIB = "matplotlib>=3.8"
+SWEEP = ["ray[tune]>=2.55,<2.56", "pyarrow<26"]
+REPORT = ["rliable>=1.2,<1.3", "pandas<3", MATPLOTLIB]
 
 setup(
     name="ngrl",
@@ -34,6 +36,7 @@ setup(
     author="The ngrl contributors",
     license="Apache-2.0",
     packages=find_packages(include=["ngrl", "ngrl.*"]),
+    package_data={"ngrl.experiments": ["published.json"]},
     # TF-Agents 0.19 imports distutils, and its pinned pygame 2.1.3 has no wheel after 3.11.
     python_requires=">=3.10,<3.12",
     install_requires=[
@@ -54,8 +57,8 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
-        "sweep": ["ray[tune]>=2.55,<2.56", "optuna>=4", "pyarrow<26"],
-        "report": ["rliable>=1.2,<1.3", "pandas<3", MATPLOTLIB],
+        "sweep": SWEEP,
+        "report": REPORT,
         "envs": [ENVPOOL, "gymnasium[mujoco,atari]>=1.2.3,<1.3"],
         "dev": [
             "pytest>=8",
@@ -64,7 +67,8 @@ setup(
             "scipy>=1.11",
             "ruff>=0.14",
             "mypy>=1.10",
-            MATPLOTLIB,
+            *SWEEP,
+            *REPORT,
             ENVPOOL,
             # The MuJoCo experiments are tested too.
             "gymnasium[mujoco]>=1.2.3,<1.3",

@@ -17,6 +17,7 @@ _SUBPACKAGES = frozenset(
         "curvature",
         "environments",
         "examples",
+        "experiments",
         "keras",
         "losses",
         "networks",

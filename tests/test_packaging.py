@@ -31,8 +31,9 @@ ALLOWED = {
     "agents": {*NUMERICS, "agents", "networks", "_tf_agents"},
 }
 ALLOWED["training"] = {"training", *ALLOWED, "_tf_agents"}
+ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["examples"] = {"examples", *ALLOWED, "_tf_agents"}
-ALLOWED["experiments"] = {"experiments", *ALLOWED, "_tf_agents"}
+ALLOWED["experiments"] = {"experiments", *ALLOWED, "_tf_agents"} - {"examples"}
 ALLOWED["terminal"] = set()  # serves the commands
 COMMANDS = {"launch", "evaluate", "sweep", "report"}
 
@@ -191,6 +192,13 @@ def test_lock_holds_what_setup_asks_for(setup_arguments, pins, python_version):
         assert len(held) == 1, f"{text}: {held}"
         (version,) = (specifier.version for specifier in held[0].specifier)
         assert version in wanted.specifier, f"{text}, but requirements.lock has {version}"
+
+
+def test_setup_packages_the_data_that_reports_read(setup_arguments):
+    patterns = setup_arguments["package_data"]["ngrl.experiments"]
+    data = {path.name for path in (ROOT / "ngrl").rglob("*.json")}
+    assert data == {"published.json"}
+    assert data == set(patterns)
 
 
 def test_setup_refuses_pythons_that_tf_agents_cannot_run_on(setup_arguments):

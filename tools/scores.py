@@ -9,50 +9,49 @@ was interrupted goes on. With several jobs every run has one thread. The table i
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-
-def experiment(gin_file: Path) -> str:
-    """The experiment's name; that of gin/paper/x.gin is paper-x."""
-    folder = gin_file.resolve().parent.name
-    return gin_file.stem if folder == "gin" else f"{folder}-{gin_file.stem}"
+from ngrl.experiments.trials import Trial, TrialProcess, experiment_name, read_record
 
 
-def run_one(gin_file: Path, seed: int, runs: Path, threads: int) -> dict[str, Any]:
+def run_one(gin_file: Path, seed: int, runs: Path, threads: int | None, running: list[TrialProcess]) -> dict[str, Any]:
     """What one run reached: `final` of its run.json."""
-    root = runs / f"{experiment(gin_file)}-seed{seed}"
-    record = root / "run.json"
-    if not record.exists() or json.loads(record.read_text())["status"] != "finished":
-        environment = dict(os.environ)
-        if threads:
-            environment.update(TF_NUM_INTRAOP_THREADS=str(threads), TF_NUM_INTEROP_THREADS=str(threads))
-        command = [sys.executable, "-m", "ngrl.launch", f"--gin_file={gin_file}", f"--root_dir={root}"]
-        command += [f"--seed={seed}", "--noprogress"]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed: {result.stderr.strip()}")
-    return json.loads(record.read_text())["final"]
+    trial = Trial(experiment_name(gin_file), str(gin_file), seed)
+    root = runs / trial.name
+    record = read_record(root)
+    if record is None or record["status"] != "finished":
+        with TrialProcess(trial, root, threads) as process:
+            running.append(process)
+            if process.wait():
+                raise RuntimeError(f"{trial.command(root)} failed: {process.complaint()}")
+        record = read_record(root)
+    return record["final"]
 
 
 def score(gin_files: list[Path], seeds: list[int], runs: Path, jobs: int = 1) -> dict[str, dict[int, dict[str, Any]]]:
     """Finals by experiment and seed; `jobs` runs at a time."""
-    threads = 1 if jobs > 1 else 0
+    threads = 1 if jobs > 1 else None
+    running: list[TrialProcess] = []
     with futures.ThreadPoolExecutor(jobs) as pool:
         pending = {
-            (experiment(gin_file), seed): pool.submit(run_one, gin_file, seed, runs, threads)
+            (experiment_name(gin_file), seed): pool.submit(run_one, gin_file, seed, runs, threads, running)
             for gin_file in gin_files
             for seed in seeds
         }
         results: dict[str, dict[int, dict[str, Any]]] = {}
-        for (name, seed), future in pending.items():
-            results.setdefault(name, {})[seed] = future.result()
-            print(f"{name} seed {seed}: best {results[name][seed]['best_100_episode_mean']}", file=sys.stderr)
+        try:
+            for (name, seed), future in pending.items():
+                results.setdefault(name, {})[seed] = future.result()
+                print(f"{name} seed {seed}: best {results[name][seed]['best_100_episode_mean']}", file=sys.stderr)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.stop()
+            raise
     return results
 
 
@@ -104,8 +103,10 @@ def main() -> None:
         parser.error(f"no such gin file: {', '.join(missing)}")
     try:
         results = score(options.gin_files, options.seeds, options.runs, max(options.jobs, 1))
-    except RuntimeError as error:
+    except RuntimeError as error:  # a run that failed, or a run.json that can't be read
         sys.exit(f"scores: {error}")
+    except KeyboardInterrupt:
+        sys.exit("scores: stopped; the same command goes on")
     print(table(results))
     last = {
         name: {

@@ -9,7 +9,7 @@ What files may name must have been registered with gin before (`ngrl.training.co
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -29,7 +29,20 @@ from ngrl.training.gin_reader import (
     settable_parameters,
 )
 
-__all__ = ["ConfigurationError", "bindings", "describe", "one_line", "operative_config", "parse"]
+__all__ = [
+    "MACRO",
+    "Binding",
+    "ConfigurationError",
+    "Key",
+    "as_text",
+    "bindings",
+    "describe",
+    "one_line",
+    "operative_config",
+    "parse",
+    "read",
+    "resolve",
+]
 
 # Where classes come from whose parameters carry no type annotations.
 _UNANNOTATED = ("keras.", "tf_keras.")
@@ -52,23 +65,49 @@ def parse(
     The configuration isn't locked afterwards: some modules register with gin when they are first imported.
 
     Args:
+      gin_files: As in `read`, and so are the rest.
+      gin_bindings: Bindings as a file would hold them.
+      allow_gin_import: Modules outside ngrl that files may import.
+      entry_options: Options of the command line.
+
+    Raises:
+      ConfigurationError: As in `read`. Nothing has been bound then.
+    """
+    for binding in read(gin_files, gin_bindings, allow_gin_import, entry_options):
+        gin.bind_parameter(binding.key, binding.value)
+        _locations[binding.key] = binding.where
+
+
+def read(
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    allow_gin_import: Sequence[str] = (),
+    entry_options: Mapping[str, str] | None = None,
+    where: str = "",
+) -> list[Binding]:
+    """Reads gin files and then single bindings, and checks them all; binds nothing.
+
+    Args:
       gin_files: Paths, relative to the current folder. An `include` is looked for beside the including file,
         in the two folders above it, and in the current folder.
       gin_bindings: Bindings as a file would hold them, such as `run.seed=1`.
       allow_gin_import: Modules outside ngrl that files may import.
       entry_options: Options of the command line that set a parameter of whatever `main.entry` names, parameter to
         value as a file would hold it: `{"seed": "1"}`. They win over everything else.
+      where: How messages name the place of `gin_bindings`; by default as options of the command line.
+
+    Returns:
+      The bindings in the order in which they take effect.
 
     Raises:
       ConfigurationError: A file or an included file is missing or can't be parsed; a name, a parameter or a
         macro doesn't exist, or a macro serves nothing; a value has the wrong type; an import isn't allowed.
-        Nothing has been bound then.
     """
     reader = Reader(allow_gin_import)
     for name in gin_files:
         reader.read_file(name)
     for text in gin_bindings:
-        reader.read_binding(text)
+        reader.read_binding(text, where and f"{where}: {text}")
     entry = _entry({binding.key: binding for binding in reader.bindings})
     for parameter, value in (entry_options or {}).items():
         reader.read_binding(f"{entry}.{parameter} = {value}", where=f"--{parameter}")
@@ -76,9 +115,7 @@ def parse(
     _check_macros(reader, in_force)
     for binding in in_force.values():
         _check_value(binding, in_force)
-    for binding in reader.bindings:
-        gin.bind_parameter(binding.key, binding.value)
-        _locations[binding.key] = binding.where
+    return reader.bindings
 
 
 def operative_config() -> str:
@@ -89,6 +126,12 @@ def operative_config() -> str:
 def bindings() -> dict[str, str]:
     """What is bound, as text: `{"run.seed": "1", ...}`, macros too, sorted by name."""
     return {name: text for name, text, _ in _bound()}
+
+
+def as_text(read_bindings: Iterable[Binding]) -> dict[str, str]:
+    """What `bindings` would return once these are bound."""
+    in_force = {binding.key: binding.value for binding in read_bindings}
+    return dict(sorted((_name(key), repr(value)) for key, value in in_force.items()))
 
 
 def describe() -> str:
@@ -134,7 +177,7 @@ def _entry(in_force: dict[Key, Binding]) -> str:
     if binding is not None:
         # What can't be resolved, or isn't a function, is refused with all other wrong values.
         with contextlib.suppress(_Unresolved):
-            value = _resolve(binding.value, in_force)
+            value = resolve(binding.value, in_force)
             if isinstance(value, annotations.Given):
                 return value.text.removeprefix("@")
     return "run"
@@ -155,7 +198,7 @@ def _check_macros(reader: Reader, in_force: dict[Key, Binding]) -> None:
 def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     """Refuses values that the annotated type of the parameter excludes."""
     try:
-        value = _resolve(binding.value, in_force)
+        value = resolve(binding.value, in_force)
     except _Unresolved as error:
         raise ConfigurationError(f"{binding.where}: {error.args[0]}") from None
     if value is gin.REQUIRED:
@@ -177,7 +220,7 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     raise ConfigurationError(f"{binding.where}: {binding.name} {annotations.explain(value, annotation)}{origin}")
 
 
-def _resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] = ()) -> Any:
+def resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] = ()) -> Any:
     """The value with macros and constants filled in and other references as `Given` or `Made`.
 
     Raises:
@@ -194,11 +237,11 @@ def _resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] =
             return annotations.Given(repr(value), target)
         if name in inside:
             raise _Unresolved(f"the macro %{name} is defined by itself")
-        return _resolve(_macro_value(name, in_force), in_force, (*inside, name))
+        return resolve(_macro_value(name, in_force), in_force, (*inside, name))
     if isinstance(value, list | tuple):
-        return type(value)(_resolve(item, in_force, inside) for item in value)
+        return type(value)(resolve(item, in_force, inside) for item in value)
     if isinstance(value, dict):
-        return {key: _resolve(item, in_force, inside) for key, item in value.items()}
+        return {key: resolve(item, in_force, inside) for key, item in value.items()}
     return value
 
 
@@ -225,10 +268,16 @@ def _bound() -> list[tuple[str, str, str | None]]:
     found = []
     for (scope, selector), parameters in gin_config._CONFIG.items():
         for parameter, value in parameters.items():
-            shortest = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
-            name = scope if selector == MACRO else f"{scope}/{shortest}".lstrip("/")
-            found.append((name, repr(value), _locations.get((scope, selector, parameter))))
+            key = (scope, selector, parameter)
+            found.append((_name(key), repr(value), _locations.get(key)))
     return sorted(found)
+
+
+def _name(key: Key) -> str:
+    """The shortest name of what is bound."""
+    scope, selector, parameter = key
+    shortest = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
+    return scope if selector == MACRO else f"{scope}/{shortest}".lstrip("/")
 
 
 def _location_in_message(name: str, message: str) -> str | None:

@@ -17,6 +17,7 @@ from ngrl import (
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
 from ngrl.training.evaluation import check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
+from ngrl.training.loop import NonFiniteError
 from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
 from ngrl.training.progress import Progress, Quiet
 from ngrl.training.run_directory import RunDirectory, move_aside, write_json
@@ -264,6 +265,10 @@ class Training:
             self._log()
             self._save()
             self._check_stop()
+        except NonFiniteError as error:
+            # The same seed gets here again: whoever runs many runs needn't repeat this one.
+            self._directory.write(status="diverged", failure=str(error), final=self._reached())
+            raise
         finally:
             self._progress.stop()
             self._episode_log.close()
@@ -289,6 +294,7 @@ class Training:
         scalars.update(self._loop.scalars())
         scalars.update(self._rate.measure(self._loop))
         self._summaries.write(scalars, self._loop.statistics.env_steps)
+        self._episode_log.flush()  # for who watches the file
         self._progress.update(self._loop.statistics.env_steps, self._loop.statistics.episodes, scalars)
 
     def _save(self) -> None:
@@ -307,17 +313,7 @@ class Training:
         self._loop.before_export()
         export_policy(self._agent.policy, path / "policy", description)
         export_policy(self._agent.collect_policy, path / "policy_collect", description)
-        statistics = self._loop.statistics
-        final: dict[str, Any] = {
-            "env_steps": statistics.env_steps,
-            "train_steps": self._loop.train_steps,
-            "episodes": statistics.episodes,
-            "skipped_updates": self._loop.skipped_updates,
-            "best_100_episode_mean": _json_number(statistics.best_average),
-            "best_at_env_steps": statistics.best_at_env_steps,
-            "final_100_episode_mean": _json_number(statistics.average_return),
-            "wall_s": round(self._wall, 1),
-        }
+        final = self._reached()
         if eval_episodes:
             self._progress.start_evaluation(eval_episodes)
             result = evaluate(
@@ -342,6 +338,20 @@ class Training:
             )
             summaries.close()
         return final
+
+    def _reached(self) -> dict[str, Any]:
+        """What training has reached, as JSON values."""
+        statistics = self._loop.statistics
+        return {
+            "env_steps": statistics.env_steps,
+            "train_steps": self._loop.train_steps,
+            "episodes": statistics.episodes,
+            "skipped_updates": self._loop.skipped_updates,
+            "best_100_episode_mean": _json_number(statistics.best_average),
+            "best_at_env_steps": statistics.best_at_env_steps,
+            "final_100_episode_mean": _json_number(statistics.average_return),
+            "wall_s": round(self._wall, 1),
+        }
 
     def _evaluated(self, episodes: int) -> None:
         self._check_stop()

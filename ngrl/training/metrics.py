@@ -1,5 +1,6 @@
 """What a run reports: episode statistics, and the one place from which TensorBoard and `episodes.csv` are written."""
 
+import contextlib
 import csv
 import math
 import os
@@ -140,6 +141,11 @@ class EpisodeLog:
         """Append a row."""
         row = episode._replace(wall_s=round(episode.wall_s, 3))
         self._writer.writerow(row)
+
+    def flush(self) -> None:
+        """Let other processes read what was written. What can't be written now is told of by `sync`."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
 
     def sync(self) -> int:
         """Flush to the disk and return the file's size in bytes.

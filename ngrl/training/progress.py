@@ -124,7 +124,7 @@ class Terminal(Quiet):
 
 
 def describe(env_steps: int, episodes: int, scalars: Mapping[str, float]) -> str:
-    """The figures of one moment of a run on a line."""
+    """The figures of one moment of a run on a line; those whose tags aren't among the scalars are left out."""
     del env_steps
     parts = [f"{scalars.get('perf/env_steps_per_second', math.nan):,.0f} steps/s", f"{episodes:,} episodes"]
     for label, tag, form in (
@@ -134,8 +134,8 @@ def describe(env_steps: int, episodes: int, scalars: Mapping[str, float]) -> str
         ("λ", "ngrl/damping", ".3g"),
         ("skipped", "ngrl/skipped_updates", ".0f"),
     ):
-        value = scalars.get(tag, math.nan)
-        if tag == "ngrl/skipped_updates" and not value:
+        value = scalars.get(tag, 0.0)
+        if tag not in scalars or (tag == "ngrl/skipped_updates" and not value):
             continue
         parts.append(f"{label} {value:{form}}" if math.isfinite(value) else f"{label} –")
     return ", ".join(parts)

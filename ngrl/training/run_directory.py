@@ -88,16 +88,7 @@ class RunDirectory:
     def _check_experiment(self) -> None:
         if not self._run_json.exists():
             return
-        saved = self.read().get("config", {})
-        names = sorted(set(saved) | set(self._config))
-        differing = [
-            f"{name} ({saved.get(name, 'unset')} there, {self._config.get(name, 'unset')} here)"
-            for name in names
-            if saved.get(name) != self._config.get(name) and name not in _FREE_TO_CHANGE
-        ]
-        if differing:
-            shown = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
-            raise RunDirectoryError(f"{self.path} belongs to another experiment: {shown}; choose another --root_dir")
+        check_same_experiment(self.path, self.read().get("config", {}), self._config)
 
     @property
     def checkpointed(self) -> bool:
@@ -124,6 +115,22 @@ class RunDirectory:
     def close(self) -> None:
         """Let other processes use the directory."""
         self._lock.close()
+
+
+def check_same_experiment(path: Path, saved: Mapping[str, str], config: Mapping[str, str]) -> None:
+    """Refuse a directory whose run differs in more than its length and what is reported of it.
+
+    Raises:
+      RunDirectoryError: It does.
+    """
+    differing = [
+        f"{name} ({saved.get(name, 'unset')} there, {config.get(name, 'unset')} here)"
+        for name in sorted(set(saved) | set(config))
+        if saved.get(name) != config.get(name) and name not in _FREE_TO_CHANGE
+    ]
+    if differing:
+        shown = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
+        raise RunDirectoryError(f"{path} belongs to another experiment: {shown}; choose another --root_dir")
 
 
 def move_aside(path: Path) -> Path | None:

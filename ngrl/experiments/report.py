@@ -1,0 +1,114 @@
+"""A report: tables and pictures of what runs reached, in a folder and in TensorBoard. No TensorFlow is imported."""
+
+import dataclasses
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ngrl.experiments import pictures, published, statistics, tables
+from ngrl.experiments.events import EventFile
+from ngrl.experiments.runs import Run
+
+_TITLES = {
+    "scores": "Best 100-episode means",
+    "time_to_published": "Time to the published score",
+    "profiles": "All environments together",
+    "sensitivity": "Sensitivity to settings",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+      cells: Number of cells.
+      files: The files, as they were written.
+    """
+
+    cells: int
+    files: Sequence[Path]
+
+
+def write(runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequence[Path]) -> Report:
+    """Write `report.md`, `runs.csv`, `cells.csv`, the pictures, and TensorBoard's images of them.
+
+    Args:
+      runs: The runs, at least one.
+      left_out: A line for each directory that was left out.
+      out: The folder; made if it isn't there.
+      sources: Where the runs were read from.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    cells = statistics.cells(runs)
+    aggregates = statistics.aggregates(cells)
+    sensitivities = statistics.sensitivities(cells)
+    drawn = pictures.draw_all(cells, aggregates, sensitivities)
+    files = []
+    for name, png in drawn.items():
+        files.append(out / f"{name}.png")
+        files[-1].write_bytes(png)
+    with EventFile(out / "tensorboard") as events:
+        for name, png in drawn.items():
+            events.picture(f"report/{name}", png, *_size(png))
+    tables.write_runs(out / "runs.csv", cells)
+    tables.write_cells(out / "cells.csv", cells)
+    text = _document(cells, aggregates, sensitivities, drawn, left_out, sources)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    return Report(len(cells), [out / "report.md", out / "runs.csv", out / "cells.csv", *files])
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    """Width and height of a PNG, from its header."""
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+def _document(
+    cells: Sequence[statistics.Cell],
+    aggregates: Sequence[statistics.Aggregate],
+    sensitivities: Sequence[statistics.Sensitivity],
+    drawn: Mapping[str, bytes],
+    left_out: Sequence[str],
+    sources: Sequence[Path],
+) -> str:
+    def picture(name: str) -> str:
+        return f"![{_TITLES.get(name, name)}]({name}.png)"
+
+    command = f"python -m ngrl.report --runs {' '.join(map(str, sources))} --out …"
+    trials = sum(len(cell.runs) for cell in cells)
+    sections = [
+        "# Report",
+        f"{trials} trials in {len(cells)} cells, by `{command}`. A cell that is empty was not measured.",
+        "## Best 100-episode means",
+        "Means over trials; the best mean return of 100 consecutive training episodes is the paper's measure. Greedy: "
+        "mean return of the greedy policy over fresh episodes at the end of training.",
+        tables.scores_table(cells),
+        picture("scores"),
+        f"As published ({published.source()}):",
+        tables.published_table(),
+    ]
+    if "time_to_published" in drawn:
+        sections += [
+            "## Time to the published score",
+            "When the mean of 100 episodes first was at least the published mean of NGDQN. The published hours "
+            "were taken on other hardware.",
+            tables.times_table([cell for cell in cells if not cell.has_grid]),
+            picture("time_to_published"),
+        ]
+    if aggregates:
+        sections += [
+            "## All environments together",
+            "Interquartile mean of normalised scores: 0 is the published mean of DQN without target network, 1 that of "
+            "NGDQN. Only methods that were run on all four environments, with as many trials as each of them has.",
+            tables.aggregates_table(aggregates),
+            picture("profiles"),
+        ]
+    if sensitivities:
+        sections += ["## Sensitivity to settings", tables.sensitivity_table(sensitivities), picture("sensitivity")]
+    curves = [name for name in drawn if name.startswith("curves_")]
+    if curves:
+        sections += ["## Learning curves", *map(picture, curves)]
+    if left_out:
+        sections += ["## Left out", "\n".join(f"- {line}" for line in left_out)]
+    return "\n\n".join(sections) + "\n"

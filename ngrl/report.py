@@ -1,0 +1,72 @@
+"""`python -m ngrl.report`: tables and pictures of what runs reached, beside the published scores."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ngrl.launch import EXIT_USAGE
+
+_EXAMPLES = """\
+examples:
+  python -m ngrl.report --runs runs/paper --out report
+  python -m ngrl.report --runs runs/paper --out report --results results
+  tensorboard --logdir report
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="ngrl.report",
+        description="Make a report of runs: Markdown, CSV, pictures, and TensorBoard images.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--runs", nargs="+", required=True, metavar="DIR", help="run directories, or folders that hold some")
+    add("--out", required=True, metavar="DIR", help="where the report goes")
+    add("--results", metavar="DIR", help="also copy the runs' small files to DIR; a report can be made from them again")
+    add("--any_version", action="store_true", help="take runs of other versions of ngrl too")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 2 for wrong input."""
+    options = build_parser().parse_args(argv)
+    folders = [Path(name) for name in options.runs]
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        return _refuse(f"no such folder: {missing[0]}")
+
+    from ngrl import figures
+    from ngrl.experiments import report, results, runs
+
+    try:
+        figures.check_matplotlib()
+        found, left_out = runs.collect(folders, options.any_version)
+        for line in left_out:
+            print(f"ngrl.report: {line}", file=sys.stderr)
+        if not found:
+            return _refuse(f"no run that is over in {', '.join(options.runs)}")
+        written = report.write(found, left_out, Path(options.out), folders)
+        if options.results:
+            results.keep(found, Path(options.results))
+    except ImportError as error:
+        return _refuse(f"{error} (pip install 'ngrl[report]')")
+    except OSError as error:
+        return _refuse(f"can't write {error.filename}: {error.strerror}")
+    print(f"{len(found)} trials in {written.cells} cells, {len(left_out)} directories left out")
+    for path in written.files:
+        print(f"  {path}")
+    print(f"  TensorBoard  tensorboard --logdir {options.out}")
+    return 0
+
+
+def _refuse(line: str) -> int:
+    print(f"ngrl.report: {line}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""`python -m ngrl.sweep`: run a study, many experiments with many settings and seeds, on this machine or a cluster."""
+
+import argparse
+import fnmatch
+import os
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from ngrl.experiments.inventory import Standing
+    from ngrl.experiments.study import Plan, PlannedTrial
+    from ngrl.terminal import LibraryOutput
+
+_EXAMPLES = """\
+examples:
+  python -m ngrl.sweep --study=launch/paper.gin --dry_run
+  python -m ngrl.sweep --study=launch/paper.gin --jobs=2 --only 'ngdqn_*' --seeds 0 1 2
+  python -m ngrl.report --runs=runs/paper --out=report
+
+Every trial is an ordinary run directory, RUNS/STUDY/CELL-seedN. A sweep that is started again does what is missing;
+trials that were interrupted go on from their checkpoints.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="ngrl.sweep",
+        description="Run the trials of a study on Ray Tune.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--study", required=True, metavar="FILE", help="what to run, e.g. launch/paper.gin")
+    add("--runs", default="runs", metavar="DIR", help="run directories go to DIR/STUDY (default: runs)")
+    add("--only", nargs="+", default=[], metavar="CELL", help="run these cells alone; * and ? match as in file names")
+    add("--seeds", nargs="+", type=int, metavar="N", help="run these seeds instead of the study's")
+    add("--shard", metavar="I/N", help="run every N-th trial from the I-th on, counted from 0: for arrays of jobs")
+    add("--jobs", type=int, metavar="N", help="trials at a time (default: as many as this machine has cores)")
+    add("--ray_address", metavar="A", help="run on the Ray cluster at HOST:PORT, or 'auto' for that of this machine")
+    add("--dry_run", action="store_true", help="check everything, say what would be run, and run nothing")
+    add("--noprogress", action="store_true", help="show no progress, only failures and the result")
+    add("--allow_gin_import", action="append", default=[], metavar="MODULE", help="let gin files import MODULE")
+    return parser
+
+
+class UsageError(Exception):
+    """What is wrong with the command line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Returns:
+      0; 1 where trials failed or couldn't be run; 2 for wrong input; 128 + n for signal n.
+    """
+    options = build_parser().parse_args(argv)
+    try:
+        shard = _check(options)
+    except UsageError as error:
+        print(f"ngrl.sweep: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+    from ngrl.terminal import LibraryOutput
+
+    output = LibraryOutput()
+    stop = _Stop()
+    terminate = signal.signal(signal.SIGTERM, stop.terminate)
+    try:
+        return _run(options, shard, output)
+    except KeyboardInterrupt:
+        print("ngrl.sweep: stopped; the same command goes on", file=output.terminal)
+        return 128 + stop.signal
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+        output.close()
+
+
+class _Stop:
+    """Makes SIGTERM what Ctrl-C is: Ray's compiled code lets a KeyboardInterrupt through, and no other exception."""
+
+    def __init__(self) -> None:
+        self.signal = signal.SIGINT
+
+    def terminate(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM."""
+        del number, frame
+        self.signal = signal.SIGTERM
+        raise KeyboardInterrupt
+
+
+def _check(options: argparse.Namespace) -> tuple[int, int]:
+    """Refuse what needs no reading of files to be refused; the shard."""
+    if not Path(options.study).is_file():
+        raise UsageError(f"no such study: {options.study}")
+    if options.jobs is not None and options.jobs < 1:
+        raise UsageError(f"--jobs must be positive, got {options.jobs}")
+    if options.shard is None:
+        return 0, 1
+    index, _, count = options.shard.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UsageError(f"--shard must be I/N with I from 0 to N - 1, got {options.shard}")
+    return int(index), int(count)
+
+
+def _run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
+    from ngrl.experiments.engine import RayUnavailableError, check_address
+
+    try:
+        if options.ray_address and not options.dry_run:
+            check_address(options.ray_address)  # before TensorFlow, which takes seconds to import
+        return _read_and_run(options, shard, output)
+    except RayUnavailableError as error:
+        print(f"ngrl.sweep: {error}", file=output.terminal)
+        return EXIT_FAILURE
+
+
+def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
+    if not options.noprogress:
+        print(f"{Path(options.study).stem}: reading the study", file=output.terminal)
+    from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
+    from ngrl.experiments import configurables as _experiments  # noqa: F401
+    from ngrl.experiments import study
+    from ngrl.experiments.engine import RayUnavailableError
+    from ngrl.experiments.inventory import take_stock
+    from ngrl.training import configurables as _training  # noqa: F401
+    from ngrl.training.configuration import ConfigurationError
+
+    try:
+        plan = study.read(options.study, options.allow_gin_import, options.seeds)
+        chosen = _choose(plan, options.only)[shard[0] :: shard[1]]
+        folder = Path(options.runs, plan.name)
+        standings = take_stock(chosen, folder)
+        if options.dry_run:
+            print(_listing(plan.name, standings, folder), file=output.stdout)
+            return 0
+        return _sweep(options, plan, standings, folder, output)
+    except (ConfigurationError, UsageError) as error:
+        print(f"ngrl.sweep: {error}", file=output.terminal)
+        return EXIT_USAGE
+    except RayUnavailableError:
+        raise
+    except Exception as error:
+        traceback.print_exc()  # into the log
+        line = (str(error).strip().splitlines() or [""])[0]
+        print(f"ngrl.sweep: {type(error).__name__}: {line}; the traceback is in {output.keep()}", file=output.terminal)
+        return EXIT_FAILURE
+
+
+def _choose(plan: "Plan", patterns: Sequence[str]) -> "list[PlannedTrial]":
+    """The trials whose cells match one of the patterns; all without patterns."""
+    from ngrl.training.annotations import nearest
+
+    cells = {planned.trial.cell for planned in plan.trials}
+    for pattern in patterns:
+        if not fnmatch.filter(cells, pattern):
+            raise UsageError(f'{plan.name} has no cell "{pattern}"{nearest(pattern, cells)}')
+    return [
+        planned
+        for planned in plan.trials
+        if not patterns or any(fnmatch.fnmatch(planned.trial.cell, pattern) for pattern in patterns)
+    ]
+
+
+def _sweep(
+    options: argparse.Namespace, plan: "Plan", standings: "list[Standing]", folder: Path, output: "LibraryOutput"
+) -> int:
+    from ngrl.experiments.board import Board
+    from ngrl.experiments.engine import run_trials
+    from ngrl.experiments.hparams import write_hparams
+
+    for standing in standings:
+        if standing.note:
+            print(f"{plan.name}: {standing.planned.trial.name} is left out: {standing.note}", file=output.terminal)
+    to_run = [standing.planned for standing in standings if standing.state.is_to_run]
+    cpus, gpus = plan.study.cpus_per_trial, plan.study.gpus_per_trial
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        output.move_to(folder / "sweep.log")
+    except OSError as error:
+        raise UsageError(f"can't write to {folder}: {error.strerror}") from None
+
+    def over(planned: "PlannedTrial", outcome: str) -> None:
+        write_hparams(folder / planned.trial.name, planned.settings)
+
+    for standing in standings:
+        write_hparams(folder / standing.planned.trial.name, standing.planned.settings)
+    board = Board(plan.name, len(to_run), folder, output.terminal, over, options.noprogress)
+    try:
+        if to_run:
+            jobs = min(options.jobs or max(1, _cores() // cpus), len(to_run))
+            run_trials(to_run, folder.resolve(), board, jobs, cpus, gpus, plan.study.max_failures, options.ray_address)
+    finally:
+        board.close()
+    print(_summary(plan.name, standings, board.outcomes, folder), file=output.stdout)
+    failed = board.outcomes["failed"] + sum(bool(standing.note) for standing in standings)
+    return EXIT_FAILURE if failed else 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _listing(name: str, standings: "list[Standing]", folder: Path) -> str:
+    """How each trial stands, with the command of those that would be run."""
+    counts = Counter(standing.state.value for standing in standings)
+    lines = [
+        f"{name}: {len(standings)} trials in {folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+    ]
+    for standing in standings:
+        trial = standing.planned.trial
+        line = f"{standing.state.value:<12} {trial.name}"
+        if standing.state.is_to_run:
+            line += f": {trial.command(folder / trial.name)}"
+        elif standing.note:
+            line += f": {standing.note}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _summary(name: str, standings: "list[Standing]", outcomes: Counter[str], folder: Path) -> str:
+    before = Counter(standing.state.value for standing in standings if not standing.state.is_to_run)
+    counts = before + outcomes
+    return "\n".join(
+        [
+            f"{name}: {len(standings)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items()),
+            f"  report       python -m ngrl.report --runs {folder} --out report",
+            f"  TensorBoard  tensorboard --logdir {folder}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

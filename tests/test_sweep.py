@@ -1,0 +1,288 @@
+"""`ngrl.sweep` as a user runs it: a real sweep on Ray with two small trials, interrupted and with workers killed."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ngrl.experiments import engine
+
+ROOT = Path(__file__).parents[1]
+INTERVAL = 1_000  # environment steps between checkpoints
+STUDY = f"""
+Study.parts = (@small/Part(),)
+small/Part.experiments = ("gin/ngdqn_cartpole_v1.gin",)
+small/Part.seeds = 2
+small/Part.bindings = {{
+    "run.num_env_steps": 16000,
+    "run.checkpoint_every": {INTERVAL},
+    "run.log_every": 200,
+    "run.eval_episodes": 2,
+}}
+"""
+CELL = "ngdqn_cartpole_v1"
+
+
+def arguments(study, *options):
+    return [sys.executable, "-m", "ngrl.sweep", f"--study={study}", f"--runs={study.parent / 'runs'}", *options]
+
+
+def environment():
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "RAY_"))}
+
+
+def sweep(study, *options, **more):
+    return subprocess.run(
+        arguments(study, *options), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=280, **more
+    )
+
+
+def start(study, *options):
+    return subprocess.Popen(
+        arguments(study, *options),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep") / "small.gin"
+    path.write_text(STUDY)
+    return path
+
+
+def parents():
+    """Process id to that of the parent, of all that run."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = entry.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state != "Z":
+            found[int(entry.parent.name)] = int(parent)
+    return found
+
+
+def descendants(pid):
+    tree, running = {pid}, parents()
+    while more := {child for child, parent in running.items() if parent in tree} - tree:
+        tree |= more
+    return tree
+
+
+def listening_addresses(pids):
+    """Where the processes listen for connections; hexadecimal, as the kernel shows it."""
+    sockets = set()
+    for pid in pids:
+        for handle in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                sockets.update(re.findall(r"socket:\[(\d+)\]", os.readlink(handle)))
+            except OSError:
+                continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                found.add(fields[1].rpartition(":")[0])
+    return found
+
+
+def until(condition, seconds=200):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+    return value
+
+
+def episodes(run):
+    """The rows of a run so far; wall-clock times are the last column."""
+    path = run / "episodes.csv"
+    return path.read_text().splitlines()[1:] if path.exists() else []
+
+
+def env_steps(row):
+    return int(row.split(",")[1]) if row.count(",") == 5 else 0
+
+
+def has_come_to(run, steps):
+    rows = episodes(run)
+    return len(rows) > 1 and env_steps(rows[-2]) >= steps and rows
+
+
+def trainer(run):
+    return int((run / "run.lock").read_text())
+
+
+@pytest.fixture(scope="module")
+def story(study):
+    """A sweep that is stopped by Ctrl-C; then the same with a worker killed, and the process of another trial."""
+    runs = [study.parent / "runs" / "small" / f"{CELL}-seed{seed}" for seed in range(2)]
+    told = {"runs": runs}
+    process = start(study, "--jobs=2")
+    until(lambda: has_come_to(runs[0], 2 * INTERVAL))
+    told["processes"] = descendants(process.pid)
+    told["addresses"] = listening_addresses(told["processes"])
+    process.send_signal(signal.SIGINT)
+    told["interrupted"] = (*process.communicate(timeout=100), process.returncode)
+    told["left"] = told["processes"] & parents().keys()
+
+    process = start(study, "--jobs=2")
+    until(lambda: runs[1].exists() and len(episodes(runs[1])) > len(told.setdefault("rows", [])))
+    told["killed"] = {}
+    for run, steps, victim in ((runs[0], 5_000, "worker"), (runs[1], 7_000, "trial")):
+        until(lambda run=run, steps=steps: has_come_to(run, steps))
+        pid = trainer(run)
+        if victim == "worker":
+            pid = parents()[pid]
+            assert Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::")
+        told["killed"][victim] = episodes(run)[:-1]
+        os.kill(pid, signal.SIGKILL)
+    told["finished"] = (*process.communicate(timeout=280), process.returncode)
+    return told
+
+
+def test_interrupted_sweep_leaves_no_process_and_says_that_the_same_command_goes_on(story):
+    stdout, stderr, code = story["interrupted"]
+    assert code == 130
+    assert stdout == ""
+    assert stderr.splitlines()[-1] == "ngrl.sweep: stopped; the same command goes on"
+    assert len(story["processes"]) > 4  # Ray's own, the workers and the trials
+    assert not story["left"]
+
+
+def test_ray_listens_on_the_loopback_address_alone(story):
+    assert story["addresses"]
+    for address in story["addresses"]:
+        assert address in ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+
+
+def test_killed_worker_and_killed_trial_cost_at_most_one_checkpoint_interval(story):
+    _, stderr, code = story["finished"]
+    assert code == 0, stderr
+    assert f"{CELL}-seed0: its worker died; it goes on from its last checkpoint" in stderr
+    assert f"{CELL}-seed1: the process ended with signal 9; it goes on from its last checkpoint" in stderr
+    for run, before in zip(story["runs"], story["killed"].values(), strict=True):
+        after = episodes(run)
+        # Rows whose wall-clock time is the same were not run again.
+        kept = [old for old, new in zip(before, after, strict=False) if old == new]
+        assert env_steps(kept[-1]) >= env_steps(before[-1]) - INTERVAL - 200
+        assert [int(row.split(",")[0]) for row in after] == list(range(1, len(after) + 1))
+
+
+def test_terminal_shows_the_sweeps_own_lines_alone(story):
+    stdout, stderr, _ = story["finished"]
+    assert all(line.startswith("small: ") for line in stderr.splitlines()), stderr
+    assert re.search(
+        rf"small: {CELL}-seed0: best 100-episode mean [\d.]+, final [\d.]+, greedy [\d.]+, 16,00\d steps", stderr
+    )
+    assert stdout.splitlines()[0] == "small: 2 trials: 2 finished"
+
+
+def test_trials_are_in_the_hparams_tab_with_their_scores(story):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+    for seed, run in enumerate(story["runs"]):
+        events = EventAccumulator(str(run / "hparams")).Reload()
+        tags = events.PluginTagToContent(metadata.PLUGIN_NAME)
+        start = plugin_data_pb2.HParamsPluginData.FromString(tags[metadata.SESSION_START_INFO_TAG]).session_start_info
+        assert start.hparams["experiment"].string_value == CELL
+        assert start.hparams["seed"].number_value == seed
+        assert metadata.SESSION_END_INFO_TAG in tags
+        (steps,) = events.Tensors("env_steps")
+        assert steps.tensor_proto.float_val[0] >= 16_000
+
+
+def test_sweep_started_again_runs_nothing(story, study):
+    before = {path: path.stat().st_mtime_ns for run in story["runs"] for path in run.rglob("*")}
+    result = sweep(study, "--jobs=2")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "small: 2 trials: 2 finished"
+    assert {path: path.stat().st_mtime_ns for run in story["runs"] for path in run.rglob("*")} == before
+
+
+def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, study):
+    result = sweep(study, "--dry_run", "--seeds", "1", "2", "3", "--shard=1/2")
+    assert result.returncode == 0, result.stderr
+    first, *lines = result.stdout.splitlines()
+    assert first.startswith("small: 1 trials in ")
+    assert first.endswith(": 1 not begun")
+    (line,) = lines
+    assert line.startswith(f"not begun    {CELL}-seed2: python -m ngrl.launch --gin_file=gin/ngdqn_cartpole_v1.gin ")
+    assert line.endswith("--seed=2 --noprogress")
+    assert not (study.parent / "runs" / "small" / f"{CELL}-seed2").exists()
+    result = sweep(study, "--dry_run", "--only", "*_v1")
+    assert result.stdout.splitlines()[1:] == [f"finished     {CELL}-seed0", f"finished     {CELL}-seed1"]
+
+
+def test_run_of_another_experiment_is_named_and_the_rest_goes_on(story, study):
+    other = study.with_name("small.gin.d") / "small.gin"
+    other.parent.mkdir()
+    other.write_text(STUDY.replace('"run.eval_episodes": 2', '"NaturalGradient.damping": 2.0'))
+    (other.parent / "runs").symlink_to(study.parent / "runs")
+    result = sweep(other)
+    assert result.returncode == 1
+    for seed in range(2):
+        assert f"small: {CELL}-seed{seed} is left out: " in result.stderr
+    assert "NaturalGradient.damping (1.0 there, 2.0 here)" in result.stderr
+    assert result.stdout.splitlines()[0] == "small: 2 trials: 2 refused"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--study=nowhere.gin"], "no such study: nowhere.gin"),
+        (["--jobs=0"], "--jobs must be positive"),
+        (["--shard=2/2"], "--shard must be I/N"),
+        (["--only", "ngdqn_cartpol_v1"], f'small has no cell "ngdqn_cartpol_v1"; did you mean "{CELL}"?'),
+    ],
+)
+def test_wrong_command_line_gets_one_line(study, options, expected):
+    result = sweep(study, "--noprogress", *options)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_address_where_nothing_or_no_ray_answers_is_named(study, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        result = sweep(study, f"--ray_address={address}")
+        assert result.returncode == 1
+        assert result.stderr.startswith(f"ngrl.sweep: no Ray at {address}: ")
+        assert len(result.stderr.splitlines()) == 1
+        free.listen()
+        monkeypatch.setattr(engine, "_CONNECT_S", 0.5)
+        with pytest.raises(engine.RayUnavailableError, match=f"no Ray at {address}: timed out"):
+            engine.check_address(address)
+
+
+def test_help_needs_neither_tensorflow_nor_ray():
+    code = (
+        "import runpy, sys\n"
+        "for name in ('sweep', 'report'):\n"
+        "    sys.argv = [name, '--help']\n"
+        "    try:\n"
+        "        runpy.run_module(f'ngrl.{name}', run_name='__main__')\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code == 0\n"
+        "heavy = {'tensorflow', 'ray', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ngrl.sweep")
