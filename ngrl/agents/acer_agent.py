@@ -135,7 +135,12 @@ class AcerAgent(tf_agent.TFAgent):
         name: str = "AcerAgent",
     ):
         tf.Module.__init__(self, name=name)
-        _check(name, gamma, retrace_lambda, truncation, trust_region, entropy_weight, reward_scale, max_gradient_norm)
+        _check(
+            name,
+            fractions={"gamma": gamma, "retrace_lambda": retrace_lambda},
+            positive={"truncation": truncation, "reward_scale": reward_scale, "max_gradient_norm": max_gradient_norm},
+            not_negative={"trust_region": trust_region, "entropy_weight": entropy_weight},
+        )
         self._head = head_for(action_spec)
         if isinstance(critic, DiscreteCritic) != actor_network.is_discrete:
             kind = "discrete" if actor_network.is_discrete else "continuous"
@@ -210,7 +215,8 @@ class AcerAgent(tf_agent.TFAgent):
     def zero_extra(self) -> AcerExtra:
         """An all-zero `LossInfo.extra`."""
         zero = tf.zeros([])
-        return AcerExtra(*[zero] * (len(AcerExtra._fields) - 1), GradientStats(zero, zero, zero))
+        measured = {field: zero for field in AcerExtra._fields if field != "optimizer"}
+        return AcerExtra(**measured, optimizer=GradientStats(zero, zero, zero))
 
     def _initialize(self) -> None:
         pass
@@ -372,26 +378,14 @@ class AcerAgent(tf_agent.TFAgent):
         return stats
 
 
-def _check(
-    name: str,
-    gamma: float,
-    retrace_lambda: float,
-    truncation: float,
-    trust_region: float | None,
-    entropy_weight: float,
-    reward_scale: float,
-    max_gradient_norm: float | None,
-) -> None:
-    for argument, value in (("gamma", gamma), ("retrace_lambda", retrace_lambda)):
+def _check(name: str, fractions: dict[str, float], positive: dict[str, Any], not_negative: dict[str, Any]) -> None:
+    """Refuse numbers out of their range; None stands for what is left out."""
+    for argument, value in fractions.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: {argument} must lie in [0, 1], got {value}")
-    for argument, value in (
-        ("truncation", truncation),
-        ("reward_scale", reward_scale),
-        ("max_gradient_norm", max_gradient_norm),
-    ):
+    for argument, value in positive.items():
         if value is not None and not value > 0:
             raise ValueError(f"{name}: {argument} must be positive, got {value}")
-    for argument, value in (("trust_region", trust_region), ("entropy_weight", entropy_weight)):
+    for argument, value in not_negative.items():
         if value is not None and not value >= 0:
             raise ValueError(f"{name}: {argument} must not be negative, got {value}")

@@ -96,7 +96,7 @@ class DiscreteCritic(tf.Module, ActionValueCritic):
         )
 
     def errors(self, judgement: Judgement, target: tf.Tensor, log_ratio: tf.Tensor) -> tf.Tensor:
-        """`½ (Q^ret − Q(x, a))²` [N] (Wang et al. 2017, eq. 6)."""
+        """`½ (Q^ret − Q(x, a))²` [N] (Wang et al. 2017, section 3.1)."""
         del log_ratio
         return losses.half_squared_error(target, judgement.taken)
 
@@ -140,7 +140,10 @@ class DuelingCritic(tf.Module, ActionValueCritic):
         )
 
     def errors(self, judgement: Judgement, target: tf.Tensor, log_ratio: tf.Tensor) -> tf.Tensor:
-        """`½ (Q^ret − Q̃)² + ½ (V^target − V)²` [N], `V^target = min(1, ρ)(Q^ret − Q̃) + V` (Wang et al. 2017, eq. 14)."""
+        """`½ (Q^ret − Q̃)² + ½ (V^target − V)²` [N] with `V^target = min(1, ρ)(Q^ret − Q̃) + V`.
+
+        Wang et al. 2017, section 5.1: with the second term V keeps learning though A can explain what is left of Q̃.
+        """
         error = tf.stop_gradient(target - judgement.taken)
         value_target = losses.truncated_ratio(log_ratio, 1.0) * error + tf.stop_gradient(judgement.value)
         of_value = losses.half_squared_error(value_target, judgement.value)

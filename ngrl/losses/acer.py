@@ -8,12 +8,12 @@ import tensorflow as tf
 
 
 def truncated_ratio(log_ratio: tf.Tensor, truncation: float | tf.Tensor) -> tf.Tensor:
-    """`ρ̄ = min(c, ρ)` [...] from log ρ [...], a constant for every gradient (Wang et al. 2017, eq. 7)."""
+    """`ρ̄ = min(c, ρ)` [...] from log ρ [...], a constant for every gradient (Wang et al. 2017, section 3.2)."""
     return tf.stop_gradient(tf.exp(tf.minimum(log_ratio, tf.math.log(tf.cast(truncation, log_ratio.dtype)))))
 
 
 def correction_weight(log_ratio: tf.Tensor, truncation: float | tf.Tensor) -> tf.Tensor:
-    """`[(ρ − c) / ρ]₊ = [1 − c/ρ]₊` [...], in [0, 1), from log ρ [...]; a constant (Wang et al. 2017, eq. 7)."""
+    """`[(ρ − c) / ρ]₊ = [1 − c/ρ]₊` [...], in [0, 1), from log ρ [...]; a constant (Wang et al. 2017, section 3.2)."""
     log_level = tf.math.log(tf.cast(truncation, log_ratio.dtype))
     return tf.stop_gradient(-tf.math.expm1(tf.minimum(log_level - log_ratio, 0.0)))
 
@@ -21,7 +21,7 @@ def correction_weight(log_ratio: tf.Tensor, truncation: float | tf.Tensor) -> tf
 def truncated_policy_objective(
     log_probs: tf.Tensor, behaviour_log_probs: tf.Tensor, advantages: tf.Tensor, truncation: float | tf.Tensor
 ) -> tf.Tensor:
-    """`ρ̄ (Q^ret − V) log π(a|x)` [...]: its gradient is the first term of Wang et al. 2017, eq. 9.
+    """`ρ̄ (Q^ret − V) log π(a|x)` [...]: its gradient is the first term of ĝ in Wang et al. 2017, section 3.3.
 
     An action that π never takes has ρ̄ = 0: it adds 0, and its gradient is 0.
 
@@ -44,8 +44,8 @@ def bias_correction_objective(
 ) -> tf.Tensor:
     """`Σ_j w_j [1 − c/ρ(a_j)]₊ (Q(x, a_j) − V(x)) log π(a_j|x)`, [..., J] to [...].
 
-    Its gradient is the second term of Wang et al. 2017, eq. 9: `E_{a ~ π}` of the same. For discrete actions the a_j
-    are all actions and w_j = π(a_j|x); for continuous ones they are J draws from π and w_j = 1/J.
+    Its gradient is the second term of ĝ in Wang et al. 2017, section 3.3: `E_{a ~ π}` of the same. For discrete
+    actions the a_j are all actions and w_j = π(a_j|x); for continuous ones they are J draws from π and w_j = 1/J.
 
     Args:
       log_probs: log π(a_j|x) [..., J].
@@ -61,7 +61,7 @@ def bias_correction_objective(
 
 
 def trust_region_projection(gradient: tf.Tensor, kl_gradient: tf.Tensor, delta: float | tf.Tensor) -> tf.Tensor:
-    """`z* = g − max(0, (kᵀg − δ) / ‖k‖²) k`, [..., K] and [..., K] to [..., K] (Wang et al. 2017, eq. 12).
+    """`z* = g − max(0, (kᵀg − δ) / ‖k‖²) k`, [..., K] and [..., K] to [..., K] (Wang et al. 2017, section 3.3).
 
     The nearest z to g with kᵀz ≤ δ. Where k = 0, at the average policy itself, z* = g.
 
@@ -78,7 +78,7 @@ def trust_region_projection(gradient: tf.Tensor, kl_gradient: tf.Tensor, delta: 
 
 
 def stochastic_dueling(values: tf.Tensor, advantages: tf.Tensor, policy_advantages: tf.Tensor) -> tf.Tensor:
-    """`Q̃(x, a) = V(x) + A(x, a) − (1/n) Σ_i A(x, u_i)`, u_i ~ π(·|x), [...] (Wang et al. 2017, eq. 13).
+    """`Q̃(x, a) = V(x) + A(x, a) − (1/n) Σ_i A(x, u_i)`, u_i ~ π(·|x), [...] (Wang et al. 2017, section 5.1).
 
     Args:
       values: V(x) [...].

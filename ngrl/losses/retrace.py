@@ -17,8 +17,8 @@ def retrace_coefficient(
 ) -> tf.Tensor:
     """`c = λ min(1, ρ^(1/d))` [...], a constant for every gradient, from log ρ [...].
 
-    Munos et al. 2016, eq. 4; the root for d-dimensional continuous actions is Wang et al. 2017, algorithm 3: without
-    it the product of many small densities' ratios would cut every trace.
+    Munos et al. 2016, section 3; the root for d-dimensional continuous actions is Wang et al. 2017, algorithm 3:
+    without it the product of many dimensions' ratios would cut every trace.
 
     Args:
       log_ratio: log π(a|x) − log μ(a|x) [...]; −inf (an action that π never takes) gives 0.
@@ -39,8 +39,9 @@ def retrace_targets(
 ) -> tf.Tensor:
     """`Q^ret_t = r_t + γ · discount_t · (c_{t+1} (Q^ret_{t+1} − q_{t+1}) + v_t)` [T, B].
 
-    Wang et al. 2017, eq. 5, with q_t = Q(x_t, a_t); a constant for every gradient. At a boundary and in the last row, where no Q^ret of the
-    next row exists, the bracket is `v_t`. With `c_tm1` all ones it is the same paper's Q^opc (appendix C).
+    Wang et al. 2017, section 3.1, with q_t = Q(x_t, a_t); a constant for every gradient. At a boundary and in the
+    last row, where the next row's Q^ret does not exist, the bracket is `v_t`. With `c_tm1` all ones it is the same
+    paper's Q^opc (section 5.1).
 
     Args:
       r_t: Rewards [T, B].

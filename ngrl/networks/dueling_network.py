@@ -10,7 +10,7 @@ from ngrl.networks.value_network import ValueNetwork
 
 
 class StochasticDuelingNetwork(tf.Module):
-    """V(x) and A(x, a), from which `Q̃(x, a) = V(x) + A(x, a) − (1/n) Σ A(x, u_i)` (Wang et al. 2017, eq. 13).
+    """V(x) and A(x, a), from which `Q̃(x, a) = V(x) + A(x, a) − (1/n) Σ A(x, u_i)` (Wang et al. 2017, section 5.1).
 
     V and A are networks of their own. Actions count as the environment takes them, clipped to its bounds: beyond
     these A would have to learn to be flat.
