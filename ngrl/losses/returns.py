@@ -147,6 +147,10 @@ def accumulate_backwards(base: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
         ahead = tf.minimum(rows + span, num_steps - 1)
         ahead_base = tf.where(inside, tf.gather(base, ahead), zeros)
         # b_t ← b_t + a_t b_{t+k},  a_t ← a_t a_{t+k},  k ← 2k; beyond the last row b is 0, so that a does not matter
-        return 2 * span, base + tf.math.multiply_no_nan(ahead_base, decay), decay * tf.gather(decay, ahead)
+        return (
+            2 * span,
+            base + tf.math.multiply_no_nan(ahead_base, decay),
+            tf.math.multiply_no_nan(tf.gather(decay, ahead), decay),
+        )
 
     return tf.while_loop(lambda span, *_: span < num_steps, double, (tf.constant(1), base, decay))[1]
