@@ -13,7 +13,7 @@ from ngrl import losses
 from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, Judgement
 from ngrl.agents.heads import head_for
 from ngrl.agents.minibatches import masked_rows
-from ngrl.agents.policies import DRAWN, BehaviourPolicy
+from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
 from ngrl.agents.target_update import SoftUpdate, TargetUpdate
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
@@ -194,6 +194,11 @@ class AcerAgent(tf_agent.TFAgent):
         """The policy's optimizer."""
         return self._optimizer
 
+    @property
+    def critic_optimizer(self) -> tf.keras.optimizers.Optimizer:
+        """The critic's optimizer."""
+        return self._critic_optimizer
+
     def behave(self, observation: Any, seed: tf.Tensor) -> policy_step.PolicyStep:
         """Sampled actions that depend on the arguments and the weights only (stateless, so it resumes exactly).
 
@@ -205,12 +210,8 @@ class AcerAgent(tf_agent.TFAgent):
           Actions [N, ...] within the environment's bounds, and in `info` what `collect_policy` would say.
         """
         parameters = self._actor.distribution_parameters(observation)
-        drawn = self._head.sample(parameters, seed)
-        spec = tf.nest.flatten(self.action_spec)[0]
-        if self._actor.is_discrete:
-            return policy_step.PolicyStep(tf.cast(drawn, spec.dtype), (), {BEHAVIOUR: parameters})
-        action = tf.clip_by_value(drawn, spec.minimum, spec.maximum)
-        return policy_step.PolicyStep(action, (), {BEHAVIOUR: parameters, DRAWN: drawn})
+        step = sampled_step(self._actor, self._head, parameters, self.action_spec, seed)
+        return step._replace(info={BEHAVIOUR: parameters, **(step.info or {})})
 
     def zero_extra(self) -> AcerExtra:
         """An all-zero `LossInfo.extra`."""

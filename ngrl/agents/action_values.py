@@ -106,13 +106,12 @@ class DuelingCritic(tf.Module, ActionValueCritic):
 
     Args:
       network: Gives V(x) and A(x, a).
-      num_dimensions: D of the actions.
     """
 
-    def __init__(self, network: StochasticDuelingNetwork, num_dimensions: int):
+    def __init__(self, network: StochasticDuelingNetwork):
         super().__init__(name="DuelingCritic")
         self.network = network
-        self.num_dimensions = num_dimensions
+        self.num_dimensions = network.num_dimensions
 
     @property
     def variables(self) -> Sequence[tf.Variable]:

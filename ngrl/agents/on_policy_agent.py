@@ -16,7 +16,7 @@ from ngrl.agents.critic import Critic
 from ngrl.agents.heads import head_for
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import masked_rows
-from ngrl.agents.policies import DRAWN, CollectPolicy
+from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradientStats
@@ -139,12 +139,8 @@ class OnPolicyAgent(tf_agent.TFAgent):
         Returns:
           Actions [N, ...] within the environment's bounds, and in `info` what `collect_policy` would say.
         """
-        drawn = self._head.sample(self._parameters(self._encode(observation)), seed)
-        spec = tf.nest.flatten(self.action_spec)[0]
-        if self._actor.is_discrete:
-            return policy_step.PolicyStep(tf.cast(drawn, spec.dtype), (), ())
-        action = tf.clip_by_value(drawn, spec.minimum, spec.maximum)
-        return policy_step.PolicyStep(action, (), {DRAWN: drawn})
+        parameters = self._parameters(self._encode(observation))
+        return sampled_step(self._actor, self._head, parameters, self.action_spec, seed)
 
     def _initialize(self) -> None:
         pass

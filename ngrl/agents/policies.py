@@ -8,11 +8,31 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
+from ngrl.agents.heads import ActionHead
 from ngrl.networks import ActorNetwork
 from ngrl.replay import BEHAVIOUR
 
 #: Where the collect policy of continuous actions keeps what it drew, before clipping to the environment's bounds.
 DRAWN = "drawn_action"
+
+
+def sampled_step(
+    actor_network: ActorNetwork, head: ActionHead, parameters: tf.Tensor, action_spec: Any, seed: tf.Tensor
+) -> policy_step.PolicyStep:
+    """What `CollectPolicy` says, but drawn statelessly: it depends on the arguments only, so a run resumes exactly.
+
+    Args:
+      actor_network: The policy.
+      head: What its parameters mean.
+      parameters: The distribution's parameters [N, K].
+      action_spec: Spec of the environment's actions.
+      seed: Two integers [2].
+    """
+    drawn = head.sample(parameters, seed)
+    spec = tf.nest.flatten(action_spec)[0]
+    if actor_network.is_discrete:
+        return policy_step.PolicyStep(tf.cast(drawn, spec.dtype), (), ())
+    return policy_step.PolicyStep(tf.clip_by_value(drawn, spec.minimum, spec.maximum), (), {DRAWN: drawn})
 
 
 def info_spec(actor_network: ActorNetwork, action_spec: Any) -> Any:

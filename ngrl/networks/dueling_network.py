@@ -48,6 +48,7 @@ class StochasticDuelingNetwork(tf.Module):
         if num_samples < 1:
             raise ValueError(f"num_samples must be positive, got {num_samples}")
         self.num_samples = num_samples
+        self.num_dimensions = int(tf.nest.flatten(action_spec)[0].shape[0])
         self._bounds = tf.nest.flatten(action_spec)[0]
         shared = (hidden_layers, activation, initial_scale, output_scale)
         self._value = ValueNetwork(input_tensor_spec, *shared, seed=2 * seed, name="value")

@@ -163,9 +163,7 @@ def acer_agent(
     if num_actions is not None:
         critic = agents.DiscreteCritic(q_network(observation_spec, num_actions, seed=seed))
     else:
-        critic = agents.DuelingCritic(
-            dueling_network(observation_spec, action_spec, seed=seed), int(action_spec.shape[0])
-        )
+        critic = agents.DuelingCritic(dueling_network(observation_spec, action_spec, seed=seed))
     return agent(time_step_spec, action_spec, *actors, critic, optimizer, critic_optimizer, seed=seed)
 
 
