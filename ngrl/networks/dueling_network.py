@@ -43,7 +43,8 @@ class StochasticDuelingNetwork(tf.Module):
         name: str = "StochasticDuelingNetwork",
     ):
         super().__init__(name=name)
-        if is_discrete_action(action_spec):
+        # A number stands for that many discrete actions, as in `QNetwork`.
+        if isinstance(action_spec, int) or is_discrete_action(action_spec):
             raise ValueError("StochasticDuelingNetwork is for continuous actions, the environment's are discrete")
         if num_samples < 1:
             raise ValueError(f"num_samples must be positive, got {num_samples}")

@@ -71,8 +71,10 @@ class TrajectoryReplayLoop(CollectingLoop):
             raise ValueError(
                 f"replay_capacity ({replay_capacity}) is below num_steps · num_envs ({num_steps * num_envs})"
             )
-        if not 0 <= replay_ratio < math.inf or warmup_steps < 0:
-            raise ValueError("replay_ratio and warmup_steps must be finite and not negative")
+        if not 0 <= replay_ratio < math.inf:
+            raise ValueError(f"replay_ratio must be finite and not negative, got {replay_ratio}")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
         check_agent(type(self).__name__, agent)
         super().__init__(agent, agent.behave, environment, seed, num_steps, max_skipped_updates, jit_compile)
         self._replay_ratio = replay_ratio
