@@ -28,7 +28,7 @@ ALLOWED = {
     "networks": {"networks", "_tf_agents"},
     "environments": {"environments", "_tf_agents"},
     "replay": {"replay", "_tf_agents"},
-    "agents": {*NUMERICS, "agents", "networks", "_tf_agents"},
+    "agents": {*NUMERICS, "agents", "networks", "replay", "_tf_agents"},
 }
 ALLOWED["training"] = {"training", *ALLOWED, "_tf_agents"}
 ALLOWED["figures"] = set()  # serves whoever draws

@@ -1,6 +1,8 @@
 """TF-Agents agents: loss, curvature operator and optimizer."""
 
 from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
+from ngrl.agents.acer_agent import AcerAgent, AcerExtra
+from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, DuelingCritic
 from ngrl.agents.advantage import GeneralisedAdvantage, RewardNormaliser
 from ngrl.agents.compatible import CompatibleCritic, CompatibleRegression, EpisodicCritic, LstdQ
 from ngrl.agents.critic import Critic, CriticStats
@@ -13,12 +15,17 @@ from ngrl.agents.reinforce_agent import ReinforceAgent
 from ngrl.agents.target_update import HardUpdate, SoftUpdate, TargetUpdate
 
 __all__ = [
+    "AcerAgent",
+    "AcerExtra",
+    "ActionValueCritic",
     "CompatibleCritic",
     "CompatibleRegression",
     "Critic",
     "CriticStats",
+    "DiscreteCritic",
     "DqnAgent",
     "DqnExtra",
+    "DuelingCritic",
     "EpisodicCritic",
     "GeneralisedAdvantage",
     "HardUpdate",

@@ -16,7 +16,8 @@ from ngrl.agents.critic import Critic
 from ngrl.agents.heads import head_for
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import masked_rows
-from ngrl.agents.policies import DRAWN, CollectPolicy
+from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
+from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradientStats
 
@@ -138,12 +139,8 @@ class OnPolicyAgent(tf_agent.TFAgent):
         Returns:
           Actions [N, ...] within the environment's bounds, and in `info` what `collect_policy` would say.
         """
-        drawn = self._head.sample(self._parameters(self._encode(observation)), seed)
-        spec = tf.nest.flatten(self.action_spec)[0]
-        if self._actor.is_discrete:
-            return policy_step.PolicyStep(tf.cast(drawn, spec.dtype), (), ())
-        action = tf.clip_by_value(drawn, spec.minimum, spec.maximum)
-        return policy_step.PolicyStep(action, (), {DRAWN: drawn})
+        parameters = self._parameters(self._encode(observation))
+        return sampled_step(self._actor, self._head, parameters, self.action_spec, seed)
 
     def _initialize(self) -> None:
         pass
@@ -216,85 +213,43 @@ class OnPolicyAgent(tf_agent.TFAgent):
         )
 
     def _batch(self, experience: trajectory.Trajectory, weights: tf.Tensor | None, is_new: bool = True) -> PolicyBatch:
-        num_trajectories, num_rows = _sizes(experience)
+        num_trajectories, num_rows = sizes(experience)
         steps = tf.nest.map_structure(lambda leaf: leaf[:, :-1], experience)
         masks = losses.boundary_masks(
-            _time_major(tf.equal(steps.step_type, ts.StepType.LAST)),
-            _time_major(tf.equal(steps.next_step_type, ts.StepType.LAST)),
+            time_major(tf.equal(steps.step_type, ts.StepType.LAST)),
+            time_major(tf.equal(steps.next_step_type, ts.StepType.LAST)),
         )
-        r_t, discount_t = _time_major(steps.reward), _time_major(steps.discount)
+        r_t, discount_t = time_major(steps.reward), time_major(steps.discount)
         if is_new:
             self._advantage.observe(r_t, masks)
         values = None
         if self._critic is not None:
-            flat = self._critic.values(_flat(experience.observation))
-            values = _time_major(tf.reshape(flat, [num_trajectories, num_rows]))
+            flat = self._critic.values(flat_rows(experience.observation))
+            values = time_major(tf.reshape(flat, [num_trajectories, num_rows]))
         advantage, returns = self._advantage(r_t, discount_t, masks, values)
         value = tf.zeros_like(returns) if values is None else values[:-1]
-        step_weights = _rows(masks.weights)
+        step_weights = rows_of(masks.weights)
         if weights is not None:
             per_step = tf.reshape(tf.cast(weights, tf.float32), [-1, 1])  # of a scalar or of [B]
             step_weights *= tf.reshape(tf.broadcast_to(per_step, [num_trajectories, num_rows - 1]), [-1])
-        observation = _flat(steps.observation)
+        observation = flat_rows(steps.observation)
         used = step_weights > 0
         inputs = tf.nest.map_structure(lambda leaf: masked_rows(leaf, used), self._encode(observation))
         drawn = steps.action if self._actor.is_discrete else steps.policy_info[DRAWN]
         action = masked_rows(tf.reshape(drawn, [-1, *drawn.shape[2:]]), used)
         parameters = tf.stop_gradient(self._parameters(inputs))
         log_prob = tf.stop_gradient(self._head.log_prob(parameters, action))
-        advantage, returns = self._advantage.normalised(_rows(advantage), step_weights), _rows(returns)
+        advantage, returns = self._advantage.normalised(rows_of(advantage), step_weights), rows_of(returns)
         advantage = masked_rows(advantage, used)
-        spoilt = _spoilt(step_weights, advantage, returns, log_prob)
+        poison = spoilt(step_weights, advantage, returns, log_prob)
         return PolicyBatch(
             observation=observation,
             inputs=inputs,
             action=action,
-            advantage=advantage + spoilt,
-            returns=returns + spoilt,
-            value=_rows(value),
+            advantage=advantage + poison,
+            returns=returns + poison,
+            value=rows_of(value),
             weights=step_weights,
             old_parameters=parameters,
             old_log_prob=log_prob,
         )
-
-
-def _sizes(experience: trajectory.Trajectory) -> tuple[int, int]:
-    """B and T.
-
-    Raises:
-      ValueError: They are not known, or there is no transition in the trajectories.
-    """
-    shape = experience.step_type.shape
-    if shape.rank != 2 or not shape.is_fully_defined():
-        raise ValueError(f"trajectories must be [B, T, ...] with B and T known, got step types of shape {shape}")
-    if shape[0] < 1 or shape[1] < 2:
-        raise ValueError(
-            f"{shape[0]} trajectories of {shape[1]} rows hold no transition: at least 2 rows are needed, "
-            "the last for its observation"
-        )
-    return shape[0], shape[1]
-
-
-def _spoilt(weights: tf.Tensor, *numbers: tf.Tensor) -> tf.Tensor:
-    """NaN where a step that counts holds a number that is not finite, else 0; vectors [N] to a scalar.
-
-    Added to the batch, it lets the guards skip all of it. Minibatches that happen to lack the number would be trained
-    on otherwise, and the rest of what came with it is not to be trusted.
-    """
-    finite = tf.stack([tf.math.is_finite(tf.where(weights > 0, vector, 0.0)) for vector in numbers])
-    return tf.where(tf.reduce_all(finite), 0.0, float("nan"))
-
-
-def _time_major(values: tf.Tensor) -> tf.Tensor:
-    """[B, T] as [T, B]."""
-    return tf.transpose(values)
-
-
-def _rows(values: tf.Tensor) -> tf.Tensor:
-    """[T, B] as [B·T], trajectory after trajectory."""
-    return tf.reshape(tf.transpose(values), [-1])
-
-
-def _flat(nest: Any) -> Any:
-    """[B, T, ...] as [B·T, ...]."""
-    return tf.nest.map_structure(lambda leaf: tf.reshape(leaf, [-1, *leaf.shape[2:]]), nest)

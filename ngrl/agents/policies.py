@@ -8,10 +8,31 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
+from ngrl.agents.heads import ActionHead
 from ngrl.networks import ActorNetwork
+from ngrl.replay import BEHAVIOUR
 
 #: Where the collect policy of continuous actions keeps what it drew, before clipping to the environment's bounds.
 DRAWN = "drawn_action"
+
+
+def sampled_step(
+    actor_network: ActorNetwork, head: ActionHead, parameters: tf.Tensor, action_spec: Any, seed: tf.Tensor
+) -> policy_step.PolicyStep:
+    """What `CollectPolicy` says, but drawn statelessly: it depends on the arguments only, so a run resumes exactly.
+
+    Args:
+      actor_network: The policy.
+      head: What its parameters mean.
+      parameters: The distribution's parameters [N, K].
+      action_spec: Spec of the environment's actions.
+      seed: Two integers [2].
+    """
+    drawn = head.sample(parameters, seed)
+    spec = tf.nest.flatten(action_spec)[0]
+    if actor_network.is_discrete:
+        return policy_step.PolicyStep(tf.cast(drawn, spec.dtype), (), ())
+    return policy_step.PolicyStep(tf.clip_by_value(drawn, spec.minimum, spec.maximum), (), {DRAWN: drawn})
 
 
 def info_spec(actor_network: ActorNetwork, action_spec: Any) -> Any:
@@ -40,10 +61,13 @@ class CollectPolicy(actor_policy.ActorPolicy):
             time_step_spec,
             action_spec,
             actor_network,
-            info_spec=info_spec(actor_network, action_spec),
+            info_spec=self._told_spec(actor_network, action_spec),
             clip=True,
             name="CollectPolicy",
         )
+
+    def _told_spec(self, actor_network: ActorNetwork, action_spec: Any) -> Any:
+        return info_spec(actor_network, action_spec)
 
     def _action(self, time_step: ts.TimeStep, policy_state: Any, seed: Any = None) -> policy_step.PolicyStep:
         step = super()._distribution(time_step, policy_state)
@@ -54,3 +78,41 @@ class CollectPolicy(actor_policy.ActorPolicy):
         step = super()._distribution(time_step, policy_state)
         info = () if self._is_discrete else {DRAWN: step.action.mean()}
         return step._replace(info=info)
+
+
+class BehaviourPolicy(CollectPolicy):
+    """Samples actions, and says in its info which distribution they were drawn from.
+
+    `BEHAVIOUR` in the info holds the distribution's parameters, logits [N, A] or μ and log σ [N, 2D]: what an
+    off-policy correction needs when the trajectory is replayed.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      actor_network: The policy.
+    """
+
+    def __init__(self, time_step_spec: ts.TimeStep, action_spec: Any, actor_network: ActorNetwork):
+        super().__init__(time_step_spec, action_spec, actor_network)
+        self._actor = actor_network
+
+    def _told_spec(self, actor_network: ActorNetwork, action_spec: Any) -> Any:
+        return behaviour_info_spec(actor_network, action_spec)
+
+    def _action(self, time_step: ts.TimeStep, policy_state: Any, seed: Any = None) -> policy_step.PolicyStep:
+        return self._told(super()._action(time_step, policy_state, seed), time_step)
+
+    def _distribution(self, time_step: ts.TimeStep, policy_state: Any) -> policy_step.PolicyStep:
+        return self._told(super()._distribution(time_step, policy_state), time_step)
+
+    def _told(self, step: policy_step.PolicyStep, time_step: ts.TimeStep) -> policy_step.PolicyStep:
+        parameters = self._actor.distribution_parameters(time_step.observation)
+        return step._replace(info={**(step.info or {}), BEHAVIOUR: parameters})
+
+
+def behaviour_info_spec(actor_network: ActorNetwork, action_spec: Any) -> dict[str, tensor_spec.TensorSpec]:
+    """Spec of what `BehaviourPolicy` says beside its action."""
+    spec = tf.nest.flatten(action_spec)[0]
+    size = int(spec.maximum) + 1 if actor_network.is_discrete else 2 * int(spec.shape[0])
+    told = {BEHAVIOUR: tensor_spec.TensorSpec([size], tf.float32, name=BEHAVIOUR)}
+    return told | (info_spec(actor_network, action_spec) or {})

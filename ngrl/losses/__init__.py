@@ -1,5 +1,13 @@
 """Loss functions: pure, one per published equation."""
 
+from ngrl.losses.acer import (
+    bias_correction_objective,
+    correction_weight,
+    stochastic_dueling,
+    truncated_policy_objective,
+    truncated_ratio,
+    trust_region_projection,
+)
 from ngrl.losses.compatible import (
     EpisodeSums,
     LinearSystem,
@@ -26,6 +34,7 @@ from ngrl.losses.policy import (
     policy_gradient_loss,
     surrogate_loss,
 )
+from ngrl.losses.retrace import retrace_coefficient, retrace_targets
 from ngrl.losses.returns import (
     BoundaryMasks,
     boundary_masks,
@@ -47,10 +56,12 @@ __all__ = [
     "BoundaryMasks",
     "EpisodeSums",
     "LinearSystem",
+    "bias_correction_objective",
     "boundary_masks",
     "categorical_entropy",
     "categorical_log_prob",
     "clipped_surrogate_loss",
+    "correction_weight",
     "damp_scores",
     "diagonal_gaussian_entropy",
     "diagonal_gaussian_log_prob",
@@ -70,10 +81,16 @@ __all__ = [
     "normalise_advantages",
     "policy_gradient_loss",
     "q_learning_target",
+    "retrace_coefficient",
+    "retrace_targets",
     "squared_error",
+    "stochastic_dueling",
     "surrogate_loss",
     "symmetric_kl_categorical",
     "symmetric_kl_diagonal_gaussian",
     "td_lambda_returns",
+    "truncated_policy_objective",
+    "truncated_ratio",
+    "trust_region_projection",
     "weighted_mean",
 ]

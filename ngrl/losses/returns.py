@@ -37,7 +37,7 @@ def boundary_masks(is_last_tm1: tf.Tensor, is_last_t: tf.Tensor, dtype: tf.DType
       is_last_t: True where the state reached is the last of its episode [T, B].
       dtype: The floating-point type of the masks.
     """
-    _check_steps(is_last_tm1, is_last_t)
+    check_steps(is_last_tm1, is_last_t)
     reset = tf.cast(is_last_tm1, tf.bool)
     ends = tf.logical_or(reset, tf.cast(is_last_t, tf.bool))
     return BoundaryMasks(tf.cast(tf.logical_not(ends), dtype), tf.cast(tf.logical_not(reset), dtype))
@@ -82,13 +82,13 @@ def td_lambda_returns(
       gamma: The agent's discount factor.
       gae_lambda: λ, 0 for one-step targets, 1 for discounted returns.
     """
-    _check_steps(r_t, discount_t, continues_t, v_t)
+    check_steps(r_t, discount_t, continues_t, v_t)
     discount = gamma * discount_t
     # a_t = γ · discount_t · λ inside an episode, 0 at a boundary and in the last row, where no G_{t+1} is known.
-    decay = discount * gae_lambda * _inside(continues_t)
+    decay = discount * gae_lambda * within_batch(continues_t)
     # b_t = r_t + (γ · discount_t − a_t) v_t; a terminated step's v_t does not count, not even a non-finite one.
     base = r_t + tf.math.multiply_no_nan(v_t, discount - decay)
-    return tf.stop_gradient(_accumulate_backwards(base, decay))
+    return tf.stop_gradient(accumulate_backwards(base, decay))
 
 
 def generalised_advantage(
@@ -113,25 +113,25 @@ def generalised_advantage(
       gamma: The agent's discount factor.
       gae_lambda: λ, 0 for the one-step TD error, 1 for the return less `v_tm1`.
     """
-    _check_steps(r_t, discount_t, continues_t, v_tm1, v_t)
+    check_steps(r_t, discount_t, continues_t, v_tm1, v_t)
     discount = gamma * discount_t
     delta = r_t + tf.math.multiply_no_nan(v_t, discount) - v_tm1
-    return tf.stop_gradient(_accumulate_backwards(delta, discount * gae_lambda * continues_t))
+    return tf.stop_gradient(accumulate_backwards(delta, discount * gae_lambda * continues_t))
 
 
-def _check_steps(*tensors: tf.Tensor) -> None:
+def check_steps(*tensors: tf.Tensor) -> None:
     """All are [T, B] and alike: a broadcast of [T, 1] against [T, B] would be a silent error."""
     for tensor in tensors:
         tensor.shape.assert_has_rank(2)
         tensor.shape.assert_is_compatible_with(tensors[0].shape)
 
 
-def _inside(continues_t: tf.Tensor) -> tf.Tensor:
+def within_batch(continues_t: tf.Tensor) -> tf.Tensor:
     """`continues_t` with its last row 0: nothing is known after the end of the batch."""
     return tf.concat([continues_t[:-1], tf.zeros_like(continues_t[-1:])], axis=0)
 
 
-def _accumulate_backwards(base: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
+def accumulate_backwards(base: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
     """`x_t = b_t + a_t x_{t+1}` [T, B], with `x_T = 0`.
 
     By doubling: after a round, b and a of row t stand for the composed recurrence of twice as many rows. That takes
@@ -147,6 +147,10 @@ def _accumulate_backwards(base: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
         ahead = tf.minimum(rows + span, num_steps - 1)
         ahead_base = tf.where(inside, tf.gather(base, ahead), zeros)
         # b_t ← b_t + a_t b_{t+k},  a_t ← a_t a_{t+k},  k ← 2k; beyond the last row b is 0, so that a does not matter
-        return 2 * span, base + tf.math.multiply_no_nan(ahead_base, decay), decay * tf.gather(decay, ahead)
+        return (
+            2 * span,
+            base + tf.math.multiply_no_nan(ahead_base, decay),
+            tf.math.multiply_no_nan(tf.gather(decay, ahead), decay),
+        )
 
     return tf.while_loop(lambda span, *_: span < num_steps, double, (tf.constant(1), base, decay))[1]

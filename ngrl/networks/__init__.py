@@ -3,6 +3,7 @@
 from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
 from ngrl.networks.actor_network import ActorNetwork, is_discrete_action, num_discrete_actions
 from ngrl.networks.dense_network import DenseNetwork
+from ngrl.networks.dueling_network import StochasticDuelingNetwork
 from ngrl.networks.encoding import ObservationNormaliser, RunningMoments, encode_observation
 from ngrl.networks.gaussian_actor import GaussianActor
 from ngrl.networks.q_network import QNetwork
@@ -15,6 +16,7 @@ __all__ = [
     "ObservationNormaliser",
     "QNetwork",
     "RunningMoments",
+    "StochasticDuelingNetwork",
     "ValueNetwork",
     "encode_observation",
     "is_discrete_action",

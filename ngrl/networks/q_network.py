@@ -37,6 +37,8 @@ class QNetwork(DenseNetwork):
         seed: int = 0,
         name: str = "QNetwork",
     ):
+        if not isinstance(num_actions, int):
+            raise ValueError(f"QNetwork is for discrete actions and needs their number, got {num_actions!r}")
         super().__init__(
             input_tensor_spec,
             num_actions,

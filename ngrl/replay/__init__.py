@@ -1,5 +1,6 @@
 """Replay buffers: seeded and checkpointable."""
 
+from ngrl.replay.trajectories import BEHAVIOUR, TrajectoryReplayBuffer, check_behaviour
 from ngrl.replay.uniform import Transition, UniformReplayBuffer
 
-__all__ = ["Transition", "UniformReplayBuffer"]
+__all__ = ["BEHAVIOUR", "TrajectoryReplayBuffer", "Transition", "UniformReplayBuffer", "check_behaviour"]

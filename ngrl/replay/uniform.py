@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ngrl.replay.ring import Ring
+
 
 class Transition(NamedTuple):
     """One environment step. Leaves are [B, ...] arrays, or nests of such where the space is a Dict."""
@@ -15,31 +17,10 @@ class Transition(NamedTuple):
     next_observation: Any
 
 
-def _flatten(nest: Any) -> list[np.ndarray]:
-    """Leaves of nested tuples and dicts (dicts by sorted key, as `tf.nest` orders them)."""
-    if isinstance(nest, dict):
-        return [leaf for key in sorted(nest) for leaf in _flatten(nest[key])]
-    if isinstance(nest, tuple):
-        return [leaf for part in nest for leaf in _flatten(part)]
-    return [nest]
-
-
-def _pack(structure: Any, leaves: list[Any]) -> Any:
-    """Inverse of `_flatten`; takes the leaves from the front of the list."""
-    if isinstance(structure, dict):
-        packed = {key: _pack(structure[key], leaves) for key in sorted(structure)}
-        return {key: packed[key] for key in structure}
-    if isinstance(structure, tuple):
-        parts = [_pack(part, leaves) for part in structure]
-        return type(structure)(*parts) if hasattr(structure, "_fields") else tuple(parts)
-    return leaves.pop(0)
-
-
-class UniformReplayBuffer:
+class UniformReplayBuffer(Ring):
     """A ring of the latest `capacity` transitions, sampled uniformly with replacement.
 
-    The content lives in NumPy arrays (adding a step costs microseconds, where a TensorFlow call costs hundreds)
-    and the generator is this object's own, so that `state()` holds everything that the next draws depend on.
+    The generator is this object's own, so that `state()` holds everything that the next draws depend on.
 
     Args:
       example: One transition without a batch dimension: its structure, shapes and dtypes fix the storage.
@@ -51,47 +32,8 @@ class UniformReplayBuffer:
     """
 
     def __init__(self, example: Any, capacity: int, seed: int = 0):
-        if capacity < 1:
-            raise ValueError(f"capacity must be positive, got {capacity}")
-        self._structure = example
-        leaves = [np.asarray(leaf) for leaf in _flatten(example)]
-        self._storage = [np.zeros((capacity, *leaf.shape), leaf.dtype) for leaf in leaves]
-        self._capacity = capacity
-        self._cursor = 0
-        self._size = 0
+        super().__init__(example, capacity, "transition", "transitions")
         self._generator = np.random.Generator(np.random.PCG64(seed))
-
-    def __len__(self) -> int:
-        return self._size
-
-    @property
-    def capacity(self) -> int:
-        """How many transitions are kept at most."""
-        return self._capacity
-
-    def add_batch(self, items: Any) -> None:
-        """Append [B, ...] transitions, oldest first; the oldest content makes room.
-
-        Raises:
-          ValueError: The structure, a shape or a dtype is not the example's, or B exceeds the capacity.
-        """
-        leaves = [np.asarray(leaf) for leaf in _flatten(items)]
-        if len(leaves) != len(self._storage):
-            raise ValueError(f"a transition has {len(self._storage)} arrays, got {len(leaves)}")
-        count = len(leaves[0])
-        if count > self._capacity:
-            raise ValueError(f"{count} transitions do not fit a buffer of {self._capacity}")
-        for leaf, stored in zip(leaves, self._storage, strict=True):
-            if leaf.shape != (count, *stored.shape[1:]) or not np.can_cast(leaf.dtype, stored.dtype, "same_kind"):
-                raise ValueError(
-                    f"expected arrays of shape {(count, *stored.shape[1:])} and dtype {stored.dtype}, "
-                    f"got {leaf.shape} and {leaf.dtype}"
-                )
-        slots = (self._cursor + np.arange(count)) % self._capacity
-        for leaf, stored in zip(leaves, self._storage, strict=True):
-            stored[slots] = leaf
-        self._cursor = int((self._cursor + count) % self._capacity)
-        self._size = min(self._size + count, self._capacity)
 
     def sample(self, *shape: int) -> Any:
         """Independent uniform draws with leaves of shape [*shape, ...], e.g. `sample(updates, batch_size)`.
@@ -99,20 +41,13 @@ class UniformReplayBuffer:
         Raises:
           ValueError: The buffer is empty.
         """
-        if not self._size:
-            raise ValueError("can't sample from an empty replay buffer")
-        index = self._generator.integers(self._size, size=shape)
-        return _pack(self._structure, [stored[index] for stored in self._storage])
+        self._check_filled()
+        return self._gather(self._generator.integers(self._size, size=shape))
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything later draws depend on: arrays (the filled part only) and plain JSON values."""
-        arrays = {f"leaf_{i}": stored[: self._size] for i, stored in enumerate(self._storage)}
-        values = {
-            "cursor": self._cursor,
-            "size": self._size,
-            "generator": self._generator.bit_generator.state,
-        }
-        return arrays, values
+        arrays, values = super().state()
+        return arrays, values | {"generator": self._generator.bit_generator.state}
 
     def restore(self, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> None:
         """Set the state that `state()` returned.
@@ -120,12 +55,5 @@ class UniformReplayBuffer:
         Raises:
           ValueError: The arrays do not fit this buffer's transitions or capacity.
         """
-        size = int(values["size"])
-        loaded = [arrays.get(f"leaf_{i}") for i in range(len(self._storage))]
-        for leaf, stored in zip(loaded, self._storage, strict=True):
-            if leaf is None or size > self._capacity or leaf.shape != (size, *stored.shape[1:]):
-                raise ValueError("the saved replay buffer has other transitions or another capacity")
-            stored[:size] = leaf
-        self._size = size
-        self._cursor = int(values["cursor"])
+        super().restore(arrays, values)
         self._generator.bit_generator.state = values["generator"]

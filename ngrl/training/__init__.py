@@ -12,6 +12,7 @@ from ngrl.training.off_policy import OffPolicyLoop
 from ngrl.training.on_policy import OnPolicyLoop
 from ngrl.training.run_directory import RunDirectory, RunDirectoryError
 from ngrl.training.stopping import Interrupted
+from ngrl.training.trajectory_replay import TrajectoryReplayLoop
 
 __all__ = [
     "CheckpointError",
@@ -30,6 +31,7 @@ __all__ = [
     "Result",
     "RunDirectory",
     "RunDirectoryError",
+    "TrajectoryReplayLoop",
     "evaluate",
     "export_policy",
     "load_policy",

@@ -8,7 +8,7 @@ import gin
 import tensorflow as tf
 
 from ngrl import agents, losses, networks, optimizers, solvers
-from ngrl.training import experiment, exploration, off_policy, on_policy
+from ngrl.training import experiment, exploration, off_policy, on_policy, trajectory_replay
 from ngrl.training.progress import Progress
 
 _CLASSES: dict[str, Callable[..., Any]] = {
@@ -32,6 +32,7 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "NpgAgent": agents.NpgAgent,
     "TrpoAgent": agents.TrpoAgent,
     "PpoAgent": agents.PpoAgent,
+    "AcerAgent": agents.AcerAgent,
     "NacAgent": agents.NacAgent,
     "LstdQ": agents.LstdQ,
     "EpisodicCritic": agents.EpisodicCritic,
@@ -42,6 +43,7 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "HardUpdate": agents.HardUpdate,
     "SoftUpdate": agents.SoftUpdate,
     "QNetwork": networks.QNetwork,
+    "StochasticDuelingNetwork": networks.StochasticDuelingNetwork,
     "ActorNetwork": networks.ActorNetwork,
     "GaussianActor": networks.GaussianActor,
     "ValueNetwork": networks.ValueNetwork,
@@ -50,6 +52,7 @@ _CLASSES: dict[str, Callable[..., Any]] = {
     "LinearEpsilon": exploration.LinearEpsilon,
     "OffPolicyLoop": off_policy.OffPolicyLoop,
     "OnPolicyLoop": on_policy.OnPolicyLoop,
+    "TrajectoryReplayLoop": trajectory_replay.TrajectoryReplayLoop,
     "half_squared_error": losses.half_squared_error,
     "squared_error": losses.squared_error,
     "huber": losses.huber,
@@ -123,6 +126,45 @@ def policy_agent(
     actor_network = actor(observation_spec, action_spec, **shared)
     fitted = None if critic_optimizer is None else critic(value(observation_spec, **shared), critic_optimizer)
     return agent(time_step_spec, action_spec, actor_network, optimizer, fitted, advantage(), seed=seed)
+
+
+@gin.configurable
+def acer_agent(
+    time_step_spec: Any,
+    action_spec: Any,
+    seed: int,
+    optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
+    critic_optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
+    actor: Callable[..., networks.ActorNetwork] = _CONFIGURABLE["ActorNetwork"],
+    q_network: Callable[..., networks.QNetwork] = _CONFIGURABLE["QNetwork"],
+    dueling_network: Callable[..., networks.StochasticDuelingNetwork] = _CONFIGURABLE["StochasticDuelingNetwork"],
+    agent: Callable[..., agents.AcerAgent] = _CONFIGURABLE["AcerAgent"],
+) -> agents.AcerAgent:
+    """An ACER agent with networks built for the environment's specs.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      seed: Seed of the networks' initial weights and of the critic's draws.
+      optimizer: The policy's, `@actor/Adam()`.
+      critic_optimizer: The critic's, `@critic/Adam()`.
+      actor: Called with the observation and action specs and `seed`, for the policy and for the average policy.
+      q_network: The critic of discrete actions; called with the observation spec, the number of actions and `seed`.
+      dueling_network: The critic of continuous ones; called with the observation and action specs and `seed`.
+      agent: Called with the specs, the networks and the optimizers.
+
+    Raises:
+      ValueError: The environment's actions or observations are of a kind that a policy doesn't take.
+    """
+    observation_spec = time_step_spec.observation
+    actors = [actor(observation_spec, action_spec, seed=seed) for _ in range(2)]
+    critic: agents.ActionValueCritic
+    num_actions = networks.num_discrete_actions(action_spec)
+    if num_actions is not None:
+        critic = agents.DiscreteCritic(q_network(observation_spec, num_actions, seed=seed))
+    else:
+        critic = agents.DuelingCritic(dueling_network(observation_spec, action_spec, seed=seed))
+    return agent(time_step_spec, action_spec, *actors, critic, optimizer, critic_optimizer, seed=seed)
 
 
 #: What a command hands to the entry that it runs; the rest of an entry's arguments are a gin file's.

@@ -115,6 +115,22 @@ class TrainingLoop:
             self.statistics.forget_episodes_in_progress()
 
 
+# The method by which each loop asks an agent for actions, and by which agents differ.
+_ASKED = {"OnPolicyLoop": "act", "OffPolicyLoop": "explore", "TrajectoryReplayLoop": "behave"}
+
+
+def check_agent(loop: str, agent: Any) -> None:
+    """Refuse an agent that another loop is for.
+
+    Raises:
+      ValueError: So it is.
+    """
+    if hasattr(agent, _ASKED[loop]):
+        return
+    fitting = next((f": run.loop = @{name} is for it" for name, asked in _ASKED.items() if hasattr(agent, asked)), "")
+    raise ValueError(f"{loop} can't train {type(agent).__name__}{fitting}")
+
+
 def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """The arrays whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

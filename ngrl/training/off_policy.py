@@ -11,7 +11,8 @@ from ngrl.replay import Transition, UniformReplayBuffer
 from ngrl.training.checkpoints import LoopState
 from ngrl.training.compiled import Compiled
 from ngrl.training.exploration import EpsilonSchedule, ExponentialEpsilon
-from ngrl.training.loop import TrainingLoop, part
+from ngrl.training.loop import TrainingLoop, check_agent, part
+from ngrl.training.updates import many_updates
 
 
 class OffPolicyAgent(Protocol):
@@ -75,8 +76,7 @@ class OffPolicyLoop(TrainingLoop):
             raise ValueError("updates_per_step and warmup_steps must not be negative")
         if replay_capacity < batch_size:
             raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
-        if not hasattr(agent, "explore"):
-            raise ValueError(f"OffPolicyLoop can't train {type(agent).__name__}: run.loop = @OnPolicyLoop is for it")
+        check_agent("OffPolicyLoop", agent)
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._batch_size = batch_size
@@ -152,7 +152,11 @@ class OffPolicyLoop(TrainingLoop):
         self, batches: Transition, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor, streak: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
         """The updates of one call, then the next actions."""
-        loss, extra, skipped, streak = many_updates(self._agent, batches, self._updates_per_call, streak)
+
+        def update(index: tf.Tensor) -> Any:
+            return self._agent.train(as_transition(tf.nest.map_structure(lambda leaf: leaf[index], batches)))
+
+        loss, extra, skipped, streak = many_updates(update, self._agent.zero_extra(), self._updates_per_call, streak)
         with tf.control_dependencies([loss]):
             actions = self._agent.explore(observation, epsilon, seed)
         return actions, loss, extra, skipped, streak
@@ -188,40 +192,6 @@ class OffPolicyLoop(TrainingLoop):
         super().restore(state)
         self._replay.restore(part(state.arrays, "replay/"), state.values["replay"])
         self._actions = state.arrays.get("actions") if self._environment.can_restore else None
-
-
-def many_updates(
-    agent: OffPolicyAgent, batches: Transition, count: int, streak: tf.Tensor
-) -> tuple[tf.Tensor, Any, tf.Tensor, tf.Tensor]:
-    """U updates, one after the other, in one graph.
-
-    Args:
-      agent: The agent.
-      batches: Minibatches [U, B, ...].
-      count: U.
-      streak: [2], how many updates in a row were skipped before, and the cause of the first of them.
-
-    Returns:
-      Means over the updates of the loss and of `LossInfo.extra`, the number of skipped updates, and the new streak.
-    """
-
-    def update(
-        index: tf.Tensor, loss: tf.Tensor, extra: Any, skipped: tf.Tensor, streak: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
-        minibatch = tf.nest.map_structure(lambda leaf: leaf[index], batches)
-        info = agent.train(as_transition(minibatch))
-        stats = info.extra.optimizer
-        cause = tf.where(tf.equal(streak[0], 0), stats.skip_cause, streak[1])
-        streak = stats.skipped * tf.stack([streak[0] + 1, cause])
-        extra = tf.nest.map_structure(lambda total, value: total + value / count, extra, info.extra)
-        return index + 1, loss + info.loss / count, extra, skipped + stats.skipped, streak
-
-    zero = tf.zeros([])
-    start = (tf.constant(0), zero, agent.zero_extra(), zero, streak)
-    _, loss, extra, skipped, streak = tf.while_loop(
-        lambda index, *_: index < count, update, start, parallel_iterations=1
-    )
-    return loss, extra, skipped, streak
 
 
 def as_transition(items: Transition) -> trajectory.Transition:

@@ -56,3 +56,9 @@ def test_wrong_arguments_are_named(options, message):
     arguments = {"input_tensor_spec": tensor_spec.TensorSpec([3], tf.float32), "num_actions": 2, **options}
     with pytest.raises(ValueError, match=message):
         networks.QNetwork(**arguments)
+
+
+def test_a_spec_in_the_place_of_the_number_of_actions_is_refused():
+    box = tensor_spec.BoundedTensorSpec([1], tf.float32, -1, 1)
+    with pytest.raises(ValueError, match="QNetwork is for discrete actions and needs their number"):
+        networks.QNetwork(tensor_spec.TensorSpec([3], tf.float32), box)

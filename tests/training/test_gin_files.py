@@ -13,12 +13,19 @@ EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in pat
 ENTRIES = sorted(path for path in ROOT.rglob("*.gin") if "main.entry" in path.read_text())
 
 SHORT = ["run.num_env_steps = 300", "run.eval_episodes = 1"]
-SHORT_OFF_POLICY = [
-    "OffPolicyLoop.warmup_steps = 200",
-    "OffPolicyLoop.batch_size = 16",
-    "OffPolicyLoop.max_skipped_updates = 1000",
-]
-SHORT_ON_POLICY = ["OnPolicyLoop.batch_size = 128", "Critic.epochs = 1"]
+#: What shortens the experiments of each loop, and how many updates they make at least.
+LOOPS = {
+    "OffPolicyLoop": (
+        [
+            "OffPolicyLoop.warmup_steps = 200",
+            "OffPolicyLoop.batch_size = 16",
+            "OffPolicyLoop.max_skipped_updates = 1000",
+        ],
+        80,
+    ),
+    "OnPolicyLoop": (["OnPolicyLoop.batch_size = 128", "Critic.epochs = 1"], 2),
+    "TrajectoryReplayLoop": (["TrajectoryReplayLoop.num_steps = 4", "TrajectoryReplayLoop.warmup_steps = 100"], 6),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +45,7 @@ def test_the_published_and_the_own_experiments_are_there():
             f"paper/dqn_{env}.gin",
         } <= names
     for env in ("cartpole_v1", "acrobot", "lunar", "pendulum"):
-        assert {f"{agent}_{env}.gin" for agent in ("reinforce", "npg", "trpo", "ppo")} <= names
+        assert {f"{agent}_{env}.gin" for agent in ("reinforce", "npg", "trpo", "ppo", "acer")} <= names
     for env in ("hopper", "halfcheetah", "walker2d"):
         assert {f"{agent}_{env}.gin" for agent in ("npg", "trpo", "ppo")} <= names
 
@@ -52,18 +59,19 @@ def _unused(name):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_experiment_runs(path, tmp_path):
     configuration.parse([str(path)], [])
-    on_policy = "OnPolicyLoop" in str(gin.query_parameter("run.loop"))
+    loop = next(name for name in LOOPS if name in str(gin.query_parameter("run.loop")))
     gin.clear_config()
-    short = [*SHORT, *(SHORT_ON_POLICY if on_policy else SHORT_OFF_POLICY)]
-    if on_policy and not path.stem.endswith(("cartpole_v1", "pendulum")):
-        short.append("OnPolicyLoop.jit_compile = False")  # compiling takes most of the time, and is the same for all
+    shortened, least_updates = LOOPS[loop]
+    short = [*SHORT, *shortened]
+    if loop != "OffPolicyLoop" and not path.stem.endswith(("cartpole_v1", "pendulum")):
+        short.append(f"{loop}.jit_compile = False")  # compiling takes most of the time, and is the same for all
     configuration.parse([str(path)], short)
     final = configurables.run(tmp_path / "run")
     operative = configuration.operative_config()
     dead = [name for name in configuration.bindings() if f"{name} = " not in operative and not _unused(name)]
     assert not dead, "bound, but without effect"
     assert final["env_steps"] >= 300
-    assert final["train_steps"] >= (2 if on_policy else 80)
+    assert final["train_steps"] >= least_updates
     if path.parent.name != "paper":  # the published update, as printed, can diverge within a hundred steps
         assert final["skipped_updates"] == 0
     assert (tmp_path / "run" / "policy" / "saved_model.pb").exists()

@@ -132,6 +132,13 @@ def test_numbers_reach_tensorboard_and_the_policy_leaves_with_its_normaliser(tmp
         ("trpo_pendulum", "run.num_envs = 7", "multiple of num_envs (7)"),
         ("trpo_cartpole_v1", "run.loop = @OffPolicyLoop", "run.loop = @OnPolicyLoop is for it"),
         ("dqn_cartpole_v1", "run.loop = @OnPolicyLoop", "run.loop = @OffPolicyLoop is for it"),
+        ("trpo_cartpole_v1", "run.loop = @TrajectoryReplayLoop", "run.loop = @OnPolicyLoop is for it"),
+        ("acer_cartpole_v1", "run.loop = @OnPolicyLoop", "run.loop = @TrajectoryReplayLoop is for it"),
+        ("acer_cartpole_v1", "run.loop = @OffPolicyLoop", "run.loop = @TrajectoryReplayLoop is for it"),
+        ("acer_cartpole_v1", "acer_agent.q_network = @StochasticDuelingNetwork", "is for continuous actions"),
+        ("acer_pendulum", "acer_agent.dueling_network = @QNetwork", "QNetwork is for discrete actions"),
+        ("acer_pendulum", "acer_agent.optimizer = @NaturalGradient()", "must be a Keras optimizer of plain gradients"),
+        ("acer_cartpole_v1", "TrajectoryReplayLoop.replay_capacity = 100", "replay_capacity (100) is below"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, gin_file, binding, message):

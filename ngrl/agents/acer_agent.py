@@ -1,0 +1,392 @@
+"""ACER: actor-critic with experience replay (Wang et al. 2017)."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.policies import actor_policy, greedy_policy
+from tf_agents.trajectories import policy_step, trajectory
+from tf_agents.trajectories import time_step as ts
+from tf_agents.typing import types
+
+from ngrl import losses
+from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, Judgement
+from ngrl.agents.heads import head_for
+from ngrl.agents.minibatches import masked_rows
+from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
+from ngrl.agents.target_update import SoftUpdate, TargetUpdate
+from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
+from ngrl.networks import ActorNetwork
+from ngrl.optimizers import GradientStats, NaturalGradient, apply_finite_gradients
+from ngrl.replay import BEHAVIOUR, check_behaviour
+
+# What `max_ratio` shows at most.
+_LARGEST_RATIO = 1e6
+
+
+class AcerExtra(NamedTuple):
+    """`LossInfo.extra` of `AcerAgent`: float32 scalars, over the steps that count."""
+
+    policy_loss: tf.Tensor  # −Ê of the objective whose gradient is g
+    critic_loss: tf.Tensor
+    kl: tf.Tensor  # mean KL(average policy ‖ policy), before the update
+    entropy: tf.Tensor  # of the policy, in nats
+    mean_ratio: tf.Tensor  # ρ of the actions taken
+    max_ratio: tf.Tensor
+    truncated: tf.Tensor  # share of steps with ρ > c
+    trust_region: tf.Tensor  # share of steps at which the trust region bent the gradient
+    explained_variance: tf.Tensor  # of Q^ret by Q(x, a)
+    q_mean: tf.Tensor  # Q(x, a) of the actions taken
+    critic_gradient_norm: tf.Tensor
+    optimizer: GradientStats  # of the policy's step; `skipped` is of the whole update
+
+
+class AcerBatch(NamedTuple):
+    """N = B·T rows, those of each trajectory one after another; the last row of each has weight 0."""
+
+    observation: Any  # [N, ...], 0 in rows that hold a number that is not finite
+    actions: tf.Tensor  # as drawn [N] or [N, D]
+    behaviour: tf.Tensor  # parameters of the distribution they were drawn from [N, K]
+    weights: tf.Tensor  # [N], 0 at episode boundaries, which are no transitions
+    finite: tf.Tensor  # [N] bool, False where the observation is not
+    reward: tf.Tensor  # [T − 1, B]
+    discount: tf.Tensor  # [T − 1, B]
+    continues: tf.Tensor  # 0 where the step was the last of its episode [T − 1, B]
+
+
+class AcerView(NamedTuple):
+    """What the critic makes of a batch of N rows under the present policy."""
+
+    judgement: Judgement
+    log_ratio: tf.Tensor  # log ρ of the actions taken [N]
+    q_ret: tf.Tensor  # Q^ret [N], 0 at masked rows
+    advantage: tf.Tensor  # Q^ret − V, or Q^opc − V where actions are continuous [N]
+    poison: tf.Tensor  # NaN where a step that counts holds a number that is not finite, else 0; a scalar
+
+
+class Ascent(NamedTuple):
+    """The way up for the policy's statistics at N rows."""
+
+    objective: tf.Tensor  # [N]
+    projected: tf.Tensor  # z* [N, K], 0 at masked rows
+    kl: tf.Tensor  # KL(average policy ‖ policy) [N]
+    active: tf.Tensor  # 1 where the trust region bent the gradient [N]
+
+
+class AcerAgent(tf_agent.TFAgent):
+    """Off-policy actor-critic for one discrete action or a vector of continuous ones.
+
+    `train` takes a TF-Agents `Trajectory` [B, T, ...] with T ≥ 2 from `collect_policy`, fresh or replayed: its
+    `policy_info` tells the distribution that each action was drawn from. Of each trajectory the last row gives only
+    the observation from which the one before is bootstrapped. One update is
+
+      1. Retrace targets Q^ret (and Q^opc for continuous actions);
+      2. g, the gradient of the truncated and bias-corrected objective with respect to the statistics Φ of the policy;
+      3. its projection z* onto the trust region around the average policy, and z* propagated back to θ;
+      4. a step of the critic towards Q^ret;
+      5. the average policy, moved towards the new one.
+
+    Numbers that are not finite in a step that counts, the behaviour's log-probability of the action taken among them,
+    skip all of it. An action that the present policy never takes has the weight 0.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      actor_network: The policy.
+      average_network: Like it; its weights are set to the policy's and follow them.
+      critic: `DiscreteCritic` or `DuelingCritic`, as the actions are.
+      optimizer: Keras optimizer of the policy.
+      critic_optimizer: Keras optimizer of the critic.
+      gamma: The agent's discount factor.
+      retrace_lambda: λ of Retrace.
+      truncation: c, the level at which importance weights are truncated.
+      trust_region: δ; None leaves the trust region out.
+      average_update: How the average policy follows; `SoftUpdate(0.01)` by default, which is α = 0.99.
+      entropy_weight: Weight of the entropy bonus in the objective.
+      reward_scale: Rewards are multiplied by this.
+      max_gradient_norm: Clip the norm of the policy's and of the critic's gradients to this.
+      seed: Seed of the draws in the critic.
+      train_step_counter: Counts train steps; a counter of this agent's own by default.
+      name: Name of the agent.
+
+    Raises:
+      ValueError: The specs don't fit the networks or the critic, or an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: types.NestedTensorSpec,
+        actor_network: ActorNetwork,
+        average_network: ActorNetwork,
+        critic: ActionValueCritic,
+        optimizer: tf.keras.optimizers.Optimizer,
+        critic_optimizer: tf.keras.optimizers.Optimizer,
+        gamma: float = 0.99,
+        retrace_lambda: float = 1.0,
+        truncation: float = 10.0,
+        trust_region: float | None = 1.0,
+        average_update: TargetUpdate | None = None,
+        entropy_weight: float = 0.001,
+        reward_scale: float = 1.0,
+        max_gradient_norm: float | None = 10.0,
+        seed: int = 0,
+        train_step_counter: tf.Variable | None = None,
+        name: str = "AcerAgent",
+    ):
+        tf.Module.__init__(self, name=name)
+        _check(
+            name,
+            fractions={"gamma": gamma, "retrace_lambda": retrace_lambda},
+            positive={"truncation": truncation, "reward_scale": reward_scale, "max_gradient_norm": max_gradient_norm},
+            not_negative={"trust_region": trust_region, "entropy_weight": entropy_weight},
+        )
+        self._head = head_for(action_spec)
+        if isinstance(critic, DiscreteCritic) != actor_network.is_discrete:
+            kind = "discrete" if actor_network.is_discrete else "continuous"
+            raise ValueError(f"{name}: {type(critic).__name__} does not fit {kind} actions")
+        for argument, value in (("optimizer", optimizer), ("critic_optimizer", critic_optimizer)):
+            if not isinstance(value, tf.keras.optimizers.Optimizer) or isinstance(value, NaturalGradient):
+                raise ValueError(f"{name}: {argument} must be a Keras optimizer of plain gradients, got {value!r}")
+        actor_network.create_variables(time_step_spec.observation)
+        average_network.create_variables(time_step_spec.observation)
+        self._actor, self._average, self._critic = actor_network, average_network, critic
+        self._optimizer, self._critic_optimizer = optimizer, critic_optimizer
+        self._gamma, self._lambda = gamma, retrace_lambda
+        self._truncation, self._trust_region = truncation, trust_region
+        self._average_update = SoftUpdate(0.01) if average_update is None else average_update
+        self._entropy_weight, self._reward_scale = entropy_weight, reward_scale
+        self._max_gradient_norm, self._seed = max_gradient_norm, seed
+        with tf.init_scope():
+            optimizer.build(actor_network.trainable_weights)
+            critic_optimizer.build(critic.variables)
+            for source, destination in zip(actor_network.variables, average_network.variables, strict=True):
+                destination.assign(source)
+        policy = actor_policy.ActorPolicy(time_step_spec, action_spec, actor_network)
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            policy=greedy_policy.GreedyPolicy(policy),
+            collect_policy=BehaviourPolicy(time_step_spec, action_spec, actor_network),
+            train_sequence_length=None,
+            train_step_counter=tf.Variable(0, dtype=tf.int64, name="train_step")
+            if train_step_counter is None
+            else train_step_counter,
+        )
+
+    @property
+    def actor_network(self) -> ActorNetwork:
+        """The policy's network."""
+        return self._actor
+
+    @property
+    def average_network(self) -> ActorNetwork:
+        """The average policy's network."""
+        return self._average
+
+    @property
+    def critic(self) -> ActionValueCritic:
+        """The critic."""
+        return self._critic
+
+    @property
+    def optimizer(self) -> tf.keras.optimizers.Optimizer:
+        """The policy's optimizer."""
+        return self._optimizer
+
+    @property
+    def critic_optimizer(self) -> tf.keras.optimizers.Optimizer:
+        """The critic's optimizer."""
+        return self._critic_optimizer
+
+    def behave(self, observation: Any, seed: tf.Tensor) -> policy_step.PolicyStep:
+        """Sampled actions that depend on the arguments and the weights only (stateless, so it resumes exactly).
+
+        Args:
+          observation: Observations [N, ...].
+          seed: Two integers [2].
+
+        Returns:
+          Actions [N, ...] within the environment's bounds, and in `info` what `collect_policy` would say.
+        """
+        parameters = self._actor.distribution_parameters(observation)
+        step = sampled_step(self._actor, self._head, parameters, self.action_spec, seed)
+        return step._replace(info={BEHAVIOUR: parameters, **(step.info or {})})
+
+    def zero_extra(self) -> AcerExtra:
+        """An all-zero `LossInfo.extra`."""
+        zero = tf.zeros([])
+        measured = {field: zero for field in AcerExtra._fields if field != "optimizer"}
+        return AcerExtra(**measured, optimizer=GradientStats(zero, zero, zero))
+
+    def _initialize(self) -> None:
+        pass
+
+    def _train(self, experience: trajectory.Trajectory, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
+        if weights is not None:
+            raise ValueError("AcerAgent.train takes no weights: a trajectory's steps count by what it says of them")
+        batch = self._batch(experience)
+        with tf.GradientTape() as actor_tape:
+            parameters = self._actor.distribution_parameters(batch.observation)
+        statistics = tf.stop_gradient(parameters)
+        with tf.GradientTape() as critic_tape:
+            view = self._view(batch, statistics)
+            errors = self._critic.errors(view.judgement, view.q_ret, view.log_ratio)
+            critic_loss = losses.weighted_mean(errors, batch.weights)
+        ascent = self._ascent(batch, statistics, view)
+        policy_loss = -losses.weighted_mean(ascent.objective, batch.weights)
+        share = tf.math.divide_no_nan(batch.weights, tf.reduce_sum(batch.weights))[:, tf.newaxis]
+        actor_gradients = actor_tape.gradient(
+            parameters, self._actor.trainable_weights, output_gradients=-share * ascent.projected
+        )
+        critic_gradients = critic_tape.gradient(critic_loss, self._critic.variables)
+        loss = policy_loss + critic_loss + view.poison
+        critic_norm = tf.linalg.global_norm(critic_gradients)
+        stats = self._apply(actor_gradients, critic_gradients, critic_norm, loss)
+        self.train_step_counter.assign_add(1)
+        ratio = losses.truncated_ratio(view.log_ratio, _LARGEST_RATIO)
+        taken = tf.stop_gradient(view.judgement.taken)
+        extra = AcerExtra(
+            policy_loss=policy_loss,
+            critic_loss=critic_loss,
+            kl=losses.weighted_mean(ascent.kl, batch.weights),
+            entropy=losses.weighted_mean(self._head.entropy(statistics), batch.weights),
+            mean_ratio=losses.weighted_mean(ratio, batch.weights),
+            max_ratio=tf.reduce_max(tf.where(batch.weights > 0, ratio, 0.0)),
+            truncated=losses.weighted_mean(tf.cast(ratio > self._truncation, tf.float32), batch.weights),
+            trust_region=losses.weighted_mean(ascent.active, batch.weights),
+            explained_variance=losses.explained_variance(view.q_ret, taken, batch.weights),
+            q_mean=losses.weighted_mean(taken, batch.weights),
+            critic_gradient_norm=critic_norm,
+            optimizer=stats,
+        )
+        return tf_agent.LossInfo(loss, extra)
+
+    def _draw(self) -> tf.Tensor:
+        """A seed [2] for this train step."""
+        return tf.stack([tf.constant(self._seed, tf.int32), tf.cast(self.train_step_counter, tf.int32)])
+
+    def _batch(self, experience: trajectory.Trajectory) -> AcerBatch:
+        check_behaviour(experience)
+        num_trajectories, num_rows = sizes(experience)
+        masks = losses.boundary_masks(
+            time_major(tf.equal(experience.step_type, ts.StepType.LAST)),
+            time_major(tf.equal(experience.next_step_type, ts.StepType.LAST)),
+        )
+        # The last row of a trajectory is no transition either.
+        ends = tf.concat([tf.ones([num_rows - 1, 1]), tf.zeros([1, 1])], axis=0)
+        weights = rows_of(masks.weights * ends)
+        used = weights > 0
+        observation = flat_rows(experience.observation)
+        finite = tf.ones_like(used)
+        for leaf in tf.nest.flatten(observation):
+            if leaf.dtype.is_floating:
+                finite &= tf.reduce_all(tf.math.is_finite(tf.reshape(leaf, [num_trajectories * num_rows, -1])), axis=1)
+        info = experience.policy_info
+        actions = flat_rows(experience.action if self._actor.is_discrete else info[DRAWN])
+        return AcerBatch(
+            observation=tf.nest.map_structure(lambda leaf: masked_rows(leaf, finite), observation),
+            actions=masked_rows(actions, used),
+            behaviour=masked_rows(flat_rows(info[BEHAVIOUR]), used),
+            weights=weights,
+            finite=finite,
+            reward=self._reward_scale * time_major(experience.reward)[:-1],
+            discount=time_major(experience.discount)[:-1],
+            continues=masks.continues_t[:-1],
+        )
+
+    def _view(self, batch: AcerBatch, statistics: tf.Tensor) -> AcerView:
+        """What the critic makes of the batch under the present policy."""
+        judgement = self._critic.judge(batch.observation, batch.actions, statistics, self._head, self._draw())
+        log_prob = self._head.log_prob(statistics, batch.actions)
+        behaviour_log_prob = self._head.log_prob(batch.behaviour, batch.actions)
+        log_ratio = log_prob - behaviour_log_prob
+        # A state whose observation isn't finite has no value: whoever bootstraps from it must notice.
+        value = tf.where(batch.finite, tf.stop_gradient(judgement.value), float("nan"))
+        num_steps, num_trajectories = batch.reward.shape
+
+        def steps(rows: tf.Tensor) -> tf.Tensor:
+            return time_major(tf.reshape(rows, [num_trajectories, num_steps + 1]))
+
+        coefficient = losses.retrace_coefficient(log_ratio, self._lambda, self._critic.num_dimensions)
+        known = (batch.reward, batch.discount, batch.continues, steps(tf.stop_gradient(judgement.taken))[:-1])
+
+        def targets(c: tf.Tensor) -> tf.Tensor:
+            q = losses.retrace_targets(*known, steps(value)[1:], steps(c)[:-1], self._gamma)
+            return masked_rows(rows_of(tf.concat([q, tf.zeros_like(q[:1])], axis=0)), batch.weights > 0)
+
+        q_ret = targets(coefficient)
+        impossible = tf.math.is_inf(log_prob) & (log_prob < 0)
+        poison = spoilt(batch.weights, q_ret, behaviour_log_prob, tf.where(impossible, 0.0, log_prob))
+        q_policy = q_ret if self._actor.is_discrete else targets(tf.ones_like(coefficient))
+        return AcerView(judgement, log_ratio, q_ret, q_policy - tf.stop_gradient(judgement.value), poison)
+
+    def _ascent(self, batch: AcerBatch, statistics: tf.Tensor, view: AcerView) -> Ascent:
+        """The policy gradient with respect to the statistics Φ, projected onto the trust region."""
+        average = tf.stop_gradient(self._average.distribution_parameters(batch.observation))
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(statistics)
+            objective = self._objective(batch, statistics, view)
+            kl = self._head.kl(average, statistics)
+        used = batch.weights > 0
+        gradient = masked_rows(tape.gradient(objective, statistics), used)
+        if self._trust_region is None:
+            return Ascent(objective, gradient, kl, tf.zeros_like(kl))
+        kl_gradient = masked_rows(tape.gradient(kl, statistics), used)
+        projected = losses.trust_region_projection(gradient, kl_gradient, self._trust_region)
+        active = tf.reduce_any(tf.not_equal(projected, gradient), axis=-1)
+        return Ascent(objective, projected, kl, tf.cast(active, tf.float32))
+
+    def _objective(self, batch: AcerBatch, statistics: tf.Tensor, view: AcerView) -> tf.Tensor:
+        """What g is the gradient of [N]."""
+        judgement = view.judgement
+        behaviour_log_prob = self._head.log_prob(batch.behaviour, batch.actions)
+        objective = losses.truncated_policy_objective(
+            self._head.log_prob(statistics, batch.actions), behaviour_log_prob, view.advantage, self._truncation
+        )
+        correction = losses.bias_correction_objective(
+            self._log_probs(statistics, judgement.others),
+            self._log_probs(batch.behaviour, judgement.others),
+            judgement.other_values - tf.stop_gradient(judgement.value)[:, tf.newaxis],
+            judgement.other_weights,
+            self._truncation,
+        )
+        return objective + correction + self._entropy_weight * self._head.entropy(statistics)
+
+    def _log_probs(self, statistics: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+        """Log f(a_j|Φ) [N, J] of J actions a state [N, J] or [N, J, D]."""
+        count = actions.shape[1]
+        flat = self._head.log_prob(tf.repeat(statistics, count, axis=0), tf.reshape(actions, [-1, *actions.shape[2:]]))
+        return tf.reshape(flat, [-1, count])
+
+    def _apply(self, actor_gradients: Any, critic_gradients: Any, critic_norm: tf.Tensor, loss: tf.Tensor) -> Any:
+        """All of the update, or nothing of it."""
+        # One that is not finite makes both norms so: whichever step is asked first, neither is taken.
+        poisoned = loss + 0 * (critic_norm + tf.linalg.global_norm(actor_gradients))
+        pairs = zip(critic_gradients, self._critic.variables, strict=True)
+        apply_finite_gradients(self._critic_optimizer, pairs, poisoned, self._max_gradient_norm)
+        variables = self._actor.trainable_weights
+        pairs = zip(actor_gradients, variables, strict=True)
+        stats = apply_finite_gradients(self._optimizer, pairs, poisoned, self._max_gradient_norm)
+
+        def follow() -> tf.Tensor:
+            self._actor.project()
+            step = tf.cast(self.train_step_counter, tf.int64) + 1
+            self._average_update.apply(variables, self._average.trainable_weights, step)
+            return tf.constant(0.0)
+
+        tf.cond(tf.equal(stats.skipped, 0), follow, lambda: tf.constant(0.0))
+        return stats
+
+
+def _check(name: str, fractions: dict[str, float], positive: dict[str, Any], not_negative: dict[str, Any]) -> None:
+    """Refuse numbers out of their range; None stands for what is left out."""
+    for argument, value in fractions.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: {argument} must lie in [0, 1], got {value}")
+    for argument, value in positive.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name}: {argument} must be positive, got {value}")
+    for argument, value in not_negative.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name}: {argument} must not be negative, got {value}")
