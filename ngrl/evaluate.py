@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput") -> int:
     from ngrl.training import configuration, evaluation, export
     from ngrl.training import errors as known
+    from ngrl.training.files import write_json
     from ngrl.training.progress import Terminal
-    from ngrl.training.run_directory import write_json
 
     progress = Terminal(options.policy_dir, output.terminal)
     try:

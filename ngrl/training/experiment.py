@@ -17,9 +17,10 @@ from ngrl import (
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
 from ngrl.training.evaluation import check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
+from ngrl.training.files import write_json, write_text
 from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
 from ngrl.training.progress import Progress, Quiet
-from ngrl.training.run_directory import RunDirectory, move_aside, write_json
+from ngrl.training.run_directory import RunDirectory, move_aside
 from ngrl.training.stopping import Interrupted, StopRequest
 
 
@@ -143,7 +144,7 @@ def run(
             if moved is not None:
                 reporter.note(f"the earlier run is now {moved}")
             training = Training(directory, built, built_loop, reporter, keep_checkpoints, stop)
-            (directory.path / "operative_config.gin").write_text(config_text(), encoding="utf-8")
+            write_text(directory.path / "operative_config.gin", config_text())
             directory.write(seed=seed)
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
             description = {
@@ -218,6 +219,7 @@ class Training:
         self._progress = progress
         self._store = CheckpointStore(directory.path / "checkpoints", agent, keep_checkpoints, progress.warn)
         self._wall_before = 0.0
+        self._saving_s = 0.0
         self._logged_at = -1
         csv_size = self._resume()
         self._started = time.monotonic()
@@ -241,8 +243,13 @@ class Training:
                 )
             return 0
         run_values = state.values.pop("run")
-        self._loop.restore(state)
+        try:
+            self._loop.restore(state)
+        except (KeyError, ValueError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise CheckpointError(f"{self._directory.path}: the checkpoint is of another loop: {reason}") from error
         self._wall_before = run_values["wall_s"]
+        self._saving_s = run_values["saving_s"]
         self._progress.note(f"resuming at {self._loop.statistics.env_steps:,} environment steps")
         return run_values["csv_size"]
 
@@ -292,12 +299,15 @@ class Training:
         self._progress.update(self._loop.statistics.env_steps, self._loop.statistics.episodes, scalars)
 
     def _save(self) -> None:
+        started = time.monotonic()
         state = self._loop.state()
         state.values["run"] = {
             "wall_s": self._wall,
+            "saving_s": self._saving_s,
             "csv_size": self._episode_log.sync(),
         }
         self._store.save(self._loop.statistics.env_steps, state)
+        self._saving_s += time.monotonic() - started
         if not self._directory.checkpointed:
             self._directory.write(checkpointed=True)
 
@@ -317,6 +327,7 @@ class Training:
             "best_at_env_steps": statistics.best_at_env_steps,
             "final_100_episode_mean": _json_number(statistics.average_return),
             "wall_s": round(self._wall, 1),
+            "saving_s": round(self._saving_s, 3),  # the part of wall_s that went into checkpoints
         }
         if eval_episodes:
             self._progress.start_evaluation(eval_episodes)
