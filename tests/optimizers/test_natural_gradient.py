@@ -234,7 +234,7 @@ def test_solver_that_breaks_down_at_a_small_damping_raises_it_until_the_step_equ
     # In float32 F + 1e-9 I is exactly of rank 1 here, and so is the Gram matrix of its 4 rows.
     x = np.outer(np.arange(1.0, 5.0), [1.0, 2.0, -1.0]).astype(np.float32)
     w = tf.Variable(tf.ones([3, 1]))
-    rule = optimizers.LevenbergMarquardt(initial=1e-9, minimum=1e-9, increase=1e4)
+    rule = optimizers.LevenbergMarquardt(initial=1e-9, minimum=1e-9, increase=1e8)
     optimizer = optimizers.NaturalGradient(1.0, SOLVERS[name](), rule)
 
     def run():
@@ -254,7 +254,7 @@ def test_solver_that_breaks_down_at_a_small_damping_raises_it_until_the_step_equ
         skipped = int(stats.skipped)
         assert stats.skip_cause == (optimizers.SkipCause.CURVATURE_PRODUCT if skipped else 0)
     assert 1 < len(dampings) < 5
-    np.testing.assert_allclose(dampings, 1e-9 * 1e4 ** np.arange(len(dampings)), rtol=1e-5)
+    np.testing.assert_allclose(dampings, 1e-9 * 1e8 ** np.arange(len(dampings)), rtol=1e-5)
     curvature = x.astype(np.float64).T @ x / len(x)
     expected = np.ones(3) - np.linalg.solve(curvature + dampings[-1] * np.eye(3), curvature @ np.ones(3))
     np.testing.assert_allclose(w.numpy()[:, 0], expected, atol=1e-4)
