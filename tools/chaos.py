@@ -13,6 +13,7 @@ all kills were made (give it more --steps). With --kills 0 it tells only what th
 """
 
 import argparse
+import contextlib
 import csv
 import itertools
 import json
@@ -48,8 +49,11 @@ class Run:
         self._command += [f"--gin_bindings={binding}" for binding in bindings]
         self.process: subprocess.Popen[bytes] | None = None
 
+        self._left: set[tuple[int, int]] = set()
+
     def start(self) -> None:
         """Give the command."""
+        self._left = self._half_written()
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(self._command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
 
@@ -80,10 +84,18 @@ class Run:
         """The steps of the checkpoints that are there, ascending."""
         return sorted(int(path.name[5:]) for path in (self.directory / "checkpoints").glob("step_*"))
 
+    def _half_written(self) -> set[tuple[int, int]]:
+        """Step and time of the latest change of what is no checkpoint yet, or never became one."""
+        found = set()
+        for path in (self.directory / "checkpoints").glob("writing_*"):
+            with contextlib.suppress(FileNotFoundError):  # finished just now
+                found.add((int(path.name[8:]), path.stat().st_ctime_ns))
+        return found
+
     @property
     def unfinished(self) -> list[int]:
-        """The steps of the checkpoints that are being written, or were when the process was killed."""
-        return [int(path.name[8:]) for path in (self.directory / "checkpoints").glob("writing_*")]
+        """The steps of the checkpoints that this process is writing, or was writing when it was killed."""
+        return [step for step, _ in self._half_written() - self._left]
 
     def resumed_at(self) -> int | None:
         """Where the process said that it resumes; None where it said nothing, at a fresh start or for lack of time."""
@@ -145,7 +157,7 @@ class Chaos:
                 seen = time.monotonic()
                 self._wait(lambda: not self._run.unfinished)
                 self._saving = time.monotonic() - seen
-        time.sleep(self._random.uniform(0, 0.9 * self._saving))
+        time.sleep(self._random.uniform(0, 0.6 * self._saving))
 
     def _await_any_moment(self) -> None:
         until = time.monotonic() + self._random.uniform(0, 1.2 * self._start_up)

@@ -25,11 +25,12 @@ from ngrl.training.gin_reader import (
     Reader,
     constructor,
     first_line,
+    is_stand_in,
     named,
     settable_parameters,
 )
 
-__all__ = ["ConfigurationError", "bindings", "describe", "one_line", "operative_config", "parse"]
+__all__ = ["ConfigurationError", "bindings", "check", "describe", "identity", "one_line", "operative_config", "parse"]
 
 # Where classes come from whose parameters carry no type annotations.
 _UNANNOTATED = ("keras.", "tf_keras.")
@@ -65,6 +66,23 @@ def parse(
         Nothing has been bound then.
     """
     reader = Reader(allow_gin_import)
+    check(reader, gin_files, gin_bindings, entry_options)
+    for binding in reader.bindings:
+        gin.bind_parameter(binding.key, binding.value)
+        _locations[binding.key] = binding.where
+
+
+def check(
+    reader: Reader,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    entry_options: Mapping[str, str] | None = None,
+) -> None:
+    """Reads files and bindings with a reader and checks them all, as `parse`, but binds nothing.
+
+    Raises:
+      ConfigurationError: As `parse`.
+    """
     for name in gin_files:
         reader.read_file(name)
     for text in gin_bindings:
@@ -76,9 +94,6 @@ def parse(
     _check_macros(reader, in_force)
     for binding in in_force.values():
         _check_value(binding, in_force)
-    for binding in reader.bindings:
-        gin.bind_parameter(binding.key, binding.value)
-        _locations[binding.key] = binding.where
 
 
 def operative_config() -> str:
@@ -89,6 +104,16 @@ def operative_config() -> str:
 def bindings() -> dict[str, str]:
     """What is bound, as text: `{"run.seed": "1", ...}`, macros too, sorted by name."""
     return {name: text for name, text, _ in _bound()}
+
+
+def identity() -> dict[str, str]:
+    """What is bound, as text, with the values of macros in their place: a macro's own name changes nothing."""
+    found = {}
+    for (scope, selector), parameters in gin_config._CONFIG.items():
+        if selector != MACRO:
+            for parameter, value in parameters.items():
+                found[_name(scope, selector, parameter)] = repr(_resolve(value, {}))
+    return dict(sorted(found.items()))
 
 
 def describe() -> str:
@@ -135,7 +160,7 @@ def _entry(in_force: dict[Key, Binding]) -> str:
         # What can't be resolved, or isn't a function, is refused with all other wrong values.
         with contextlib.suppress(_Unresolved):
             value = _resolve(binding.value, in_force)
-            if isinstance(value, annotations.Given):
+            if isinstance(value, annotations.Given | annotations.Made) and not value.text.endswith(")"):
                 return value.text.removeprefix("@")
     return "run"
 
@@ -189,7 +214,7 @@ def _resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] =
         if target is gin_config._retrieve_constant:
             return gin_config._CONSTANTS[name]
         if not _is_macro(value):
-            if value.evaluate:
+            if value.evaluate or is_stand_in(target):
                 return annotations.Made(repr(value), annotations.made_type(target))
             return annotations.Given(repr(value), target)
         if name in inside:
@@ -225,10 +250,14 @@ def _bound() -> list[tuple[str, str, str | None]]:
     found = []
     for (scope, selector), parameters in gin_config._CONFIG.items():
         for parameter, value in parameters.items():
-            shortest = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
-            name = scope if selector == MACRO else f"{scope}/{shortest}".lstrip("/")
+            name = scope if selector == MACRO else _name(scope, selector, parameter)
             found.append((name, repr(value), _locations.get((scope, selector, parameter))))
     return sorted(found)
+
+
+def _name(scope: str, selector: str, parameter: str) -> str:
+    """`scope/name.parameter`, with as little of the name as is clear."""
+    return f"{scope}/{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}".lstrip("/")
 
 
 def _location_in_message(name: str, message: str) -> str | None:

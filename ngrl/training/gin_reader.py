@@ -144,10 +144,13 @@ class Reader:
                 f'import of "{module}" refused: a gin file may import only ngrl\'s modules '
                 f"(--allow_gin_import={module} allows it)"
             )
+        self._import_allowed(statement)
+
+    def _import_allowed(self, statement: config_parser.ImportStatement) -> None:
         try:
-            importlib.import_module(module)
+            importlib.import_module(statement.module)
         except Exception as error:
-            raise _Fault(f'cannot import "{module}": {first_line(str(error))}') from None
+            raise _Fault(f'cannot import "{statement.module}": {first_line(str(error))}') from None
         gin_config._IMPORTS.add(statement)
 
 
@@ -236,6 +239,11 @@ def _binding(statement: config_parser.BindingStatement, where: str) -> Binding:
     except ValueError as error:  # what gin refuses beyond this, so that binding can't fail later
         raise _Fault(first_line(str(error))) from None
     return Binding(key, f"{info.name}.{parameter}", value, where)
+
+
+def is_stand_in(target: Any) -> bool:
+    """Whether a configurable only has the name and parameters of one (`ngrl.training.stand_ins`)."""
+    return getattr(target, "is_stand_in", False)
 
 
 def constructor(info: Any) -> Callable[..., Any]:
