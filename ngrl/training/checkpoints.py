@@ -67,7 +67,11 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: It could not be written, e.g. because the disk is full. Earlier checkpoints are untouched.
+          TypeError: An array holds Python objects, which only pickle could write.
         """
+        for name, array in state.arrays.items():
+            if array.dtype.hasobject:
+                raise TypeError(f"{name} holds Python objects: checkpoints hold no pickle")
         final = self._folder / f"step_{step:010d}"
         if step == self._saved_step:
             return final  # nothing has happened since

@@ -15,9 +15,9 @@ from ngrl import (
     environments,
 )
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
-from ngrl.training.evaluation import check_video, describe_specs, evaluate, record_video
+from ngrl.training.evaluation import Actor, check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
-from ngrl.training.files import write_json, write_text
+from ngrl.training.files import WriteError, write_json, write_text
 from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
 from ngrl.training.progress import Progress, Quiet
 from ngrl.training.run_directory import RunDirectory, move_aside
@@ -61,6 +61,7 @@ def run(
     num_envs: int = 8,
     env_backend: str = "gymnasium",
     env_kwargs: dict[str, Any] | None = None,
+    env_timeout: float | None = 120.0,
     truncation_is_terminal: bool = False,
     check_finite: bool = True,
     seed: int = 0,
@@ -89,6 +90,7 @@ def run(
       num_envs: Environments stepped together.
       env_backend: Backend of `ngrl.environments.load`.
       env_kwargs: Arguments of the environment.
+      env_timeout: Seconds that a step or reset may take where `env_backend` is "async"; None waits for ever.
       truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
       check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
       seed: Seed of everything random.
@@ -111,6 +113,7 @@ def run(
       ValueError: Neither `num_env_steps` nor `num_episodes` is given, or one is not positive.
       RunDirectoryError: The directory can't be used.
       CheckpointError: A checkpoint can't be written or read.
+      WriteError: Another file can't be written, e.g. because the disk is full.
       NonFiniteError: Too many updates in a row were skipped.
       EnvironmentFault: The environment failed.
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
@@ -124,6 +127,7 @@ def run(
         backend=env_backend,
         truncation_is_terminal=truncation_is_terminal,
         check_finite=check_finite,
+        timeout=env_timeout,
         env_kwargs=env_kwargs,
     )
     with contextlib.closing(environment):
@@ -157,7 +161,9 @@ def run(
             final = training.finish(description, eval_episodes)
             directory.write(status="finished", final=final)
             if capture_video:
-                record_video(as_actor(built.policy), env_id, directory.path / "video.gif", seed, env_kwargs)
+                record_video(
+                    training.stoppable(as_actor(built.policy)), env_id, directory.path / "video.gif", seed, env_kwargs
+                )
             return Result(final)
 
 
@@ -271,10 +277,16 @@ class Training:
             self._log()
             self._save()
             self._check_stop()
-        finally:
-            self._progress.stop()
-            self._episode_log.close()
-            self._summaries.close()
+        except BaseException:
+            with contextlib.suppress(WriteError):  # what went wrong first is what to tell
+                self._close()
+            raise
+        self._close()
+
+    def _close(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for close in (self._summaries.close, self._episode_log.close, self._progress.stop):
+                stack.callback(close)
 
     def _check_stop(self) -> None:
         if self._stop.requested:
@@ -300,6 +312,7 @@ class Training:
 
     def _save(self) -> None:
         started = time.monotonic()
+        self._summaries.flush()
         state = self._loop.state()
         state.values["run"] = {
             "wall_s": self._wall,
@@ -332,13 +345,13 @@ class Training:
         if eval_episodes:
             self._progress.start_evaluation(eval_episodes)
             result = evaluate(
-                as_actor(self._agent.policy),
+                self.stoppable(as_actor(self._agent.policy)),
                 description["env_id"],
                 eval_episodes,
                 description["seed"],
                 backend=description["env_backend"],
                 env_kwargs=description["env_kwargs"],
-                progress=self._evaluated,
+                progress=self._progress.evaluated,
             )
             self._progress.stop()
             final["evaluation"] = result.summary()
@@ -354,9 +367,14 @@ class Training:
             summaries.close()
         return final
 
-    def _evaluated(self, episodes: int) -> None:
-        self._check_stop()
-        self._progress.evaluated(episodes)
+    def stoppable(self, actor: Actor) -> Actor:
+        """The actor, between two of whose actions a signal stops the evaluation."""
+
+        def act(step: Any) -> Any:
+            self._check_stop()
+            return actor(step)
+
+        return act
 
 
 class _Rate:

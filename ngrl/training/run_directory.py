@@ -22,7 +22,8 @@ class RunDirectoryError(RuntimeError):
     """The directory can't be used for this run; the message is one line."""
 
 
-# What may differ between a run and its continuation: how long it goes on and what is reported or kept.
+# What may differ between a run and its continuation: how long it goes on or waits, and what is reported or kept.
+# Macros are no settings of their own (`configuration.identity`), so that one may serve any of these.
 _FREE_TO_CHANGE = frozenset(
     f"run.{name}"
     for name in (
@@ -33,6 +34,7 @@ _FREE_TO_CHANGE = frozenset(
         "keep_checkpoints",
         "eval_episodes",
         "capture_video",
+        "env_timeout",
     )
 )
 _PACKAGES = ("tensorflow", "tf-keras", "tf-agents", "gymnasium", "numpy", "tensorboard", "gin-config")

@@ -16,7 +16,9 @@ from gin import config as gin_config
 from gin import config_parser, selector_map
 
 from ngrl.training import configuration, gin_names
-from ngrl.training.gin_reader import Reader
+from ngrl.training.gin_reader import ConfigurationError, Reader
+
+__all__ = ["ConfigurationError", "check", "stand_in"]
 
 
 def check(
