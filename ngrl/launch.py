@@ -159,7 +159,8 @@ def _run(
         return error.exit_code
     except Exception as error:
         output.log_exception()
-        line = configuration.one_line(error)
+        # Gin appends where an error passed through; only one made of a wrong value is explained by that.
+        line = str(error).splitlines()[0] if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
         if isinstance(error, known.USAGE if started else known.WHILE_BUILDING):
             print(f"ngrl.launch: {line}", file=output.terminal)
             return EXIT_USAGE

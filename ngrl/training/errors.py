@@ -15,5 +15,7 @@ USAGE = (ConfigurationError, RunDirectoryError, PolicyError)
 WHILE_BUILDING = (*USAGE, ValueError, TypeError, ImportError)
 #: A run failed in a way that its message explains.
 FAILURES = (CheckpointError, WriteError, NonFiniteError, EnvironmentFault)
+#: The message says all that there is to say.
+EXPLAINED = (*FAILURES, RunDirectoryError)
 
-__all__ = ["FAILURES", "USAGE", "WHILE_BUILDING", "Interrupted"]
+__all__ = ["EXPLAINED", "FAILURES", "USAGE", "WHILE_BUILDING", "Interrupted"]
