@@ -126,9 +126,13 @@ class CheckpointStore:
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             reason = self._difference(prefix) or " ".join(str(error).split())[:300]
             raise CheckpointError(f"checkpoint {folder} belongs to another network or optimizer: {reason}") from error
-        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            loaded = {name: arrays[name] for name in arrays.files}
-        return LoopState(json.loads((folder / "state.json").read_text(encoding="utf-8")), loaded)
+        try:
+            with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+                loaded = {name: arrays[name] for name in arrays.files}
+            return LoopState(json.loads((folder / "state.json").read_text(encoding="utf-8")), loaded)
+        except (OSError, ValueError) as error:  # a pickle, for example
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"checkpoint {folder} holds what ngrl has not written: {reason}") from error
 
     def _difference(self, prefix: str) -> str:
         """Which variables differ between a checkpoint and the trackable, with their shapes."""

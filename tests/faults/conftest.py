@@ -14,7 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / "tools"), str(HERE.parent / "environments")]
+sys.path[:0] = [str(ROOT / "tools"), str(HERE.parent / "environments"), str(HERE.parent / "training")]
 
 
 class Server:
