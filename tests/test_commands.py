@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,21 @@ def test_policy_of_another_environment_is_refused(finished):
     result = command("evaluate", f"--policy_dir={policy}", "--env_id=Acrobot-v1", cwd=folder)
     assert result.returncode == 2
     assert "Acrobot-v1 has" in result.stderr
+
+
+def test_policy_from_outside_runs_is_a_program_that_must_be_trusted(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / "runs" / "ngdqn_cartpole_v1" / "policy", tmp_path / "stranger")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "policy").symlink_to(tmp_path / "stranger")
+    for policy in ("stranger", "runs/policy", "runs/../stranger"):
+        result = command("evaluate", f"--policy_dir={policy}", "--episodes=1", cwd=tmp_path)
+        assert result.returncode == 2
+        assert "a SavedModel is a program" in result.stderr
+        assert "--trust" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    result = command("evaluate", "--policy_dir=stranger", "--episodes=1", "--trust", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -25,15 +25,13 @@ from ngrl.training.gin_reader import (
     Reader,
     constructor,
     first_line,
+    is_of_keras,
     is_stand_in,
     named,
     settable_parameters,
 )
 
 __all__ = ["ConfigurationError", "bindings", "check", "describe", "identity", "one_line", "operative_config", "parse"]
-
-# Where classes come from whose parameters carry no type annotations.
-_UNANNOTATED = ("keras.", "tf_keras.")
 
 # What `ngrl.training.configurables.main` runs.
 _ENTRY: Key = ("", "ngrl.main", "entry")
@@ -191,7 +189,7 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     info = gin_config._REGISTRY[selector]
     parameter = settable_parameters(info)[0].get(name)
     annotation = annotations.parameter_annotations(constructor(info)).get(name, Any)
-    if annotation is Any and name != "name" and info.wrapped.__module__.startswith(_UNANNOTATED):
+    if annotation is Any and name != "name" and is_of_keras(info):
         # Numbers, schedules, ...: no optimizer or schedule of Keras takes a text.
         if not isinstance(value, str):
             return

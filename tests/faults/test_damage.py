@@ -201,7 +201,7 @@ def test_checkpoints_neither_write_nor_read_pickles(two):
         store.save(3, LoopState({}, {"objects": np.array([object()])}))
     np.savez(two / "arrays.npz", evil=np.array([object()], dtype=object))
     sign(two)
-    with pytest.raises(CheckpointError, match="step_0000000002 holds what ngrl has not written: .*allow_pickle=False"):
+    with pytest.raises(CheckpointError, match=r"step_0000000002 holds what ngrl has not written: .*allow_pickle=False"):
         store.restore_latest()
 
 
