@@ -116,6 +116,7 @@ class Chaos:
         self._random = random.Random(seed)
         self._start_up = 10.0  # seconds until a process saves for the first time, as last seen
         self._saving = 0.02  # seconds that a save takes, as last seen
+        self._between = 0.05  # seconds from one save to the next, as last seen
         self.kills = 0
         self.inside_save = 0
         self.inside_export = 0
@@ -146,22 +147,36 @@ class Chaos:
         while not self._run.ended and not what():
             time.sleep(_POLL)
 
+    def _await_saves(self, number: int) -> None:
+        """Wait until the process begins its n-th save, and learn how long things take."""
+        started = time.monotonic()
+        self._wait(lambda: self._run.unfinished)
+        self._start_up = time.monotonic() - started
+        for _ in range(number - 1):
+            self._await_end_of_save()
+            ended = time.monotonic()
+            self._wait(lambda: self._run.unfinished)
+            self._between = time.monotonic() - ended
+
+    def _await_end_of_save(self) -> None:
+        seen = time.monotonic()
+        self._wait(lambda: not self._run.unfinished)
+        self._saving = time.monotonic() - seen
+
     def _await_save(self) -> None:
         """Wait until the first, second or third save of the process is under way."""
-        started = time.monotonic()
-        for remaining in range(self._random.randint(0, 2), -1, -1):
-            self._wait(lambda: self._run.unfinished)
-            if started:
-                self._start_up, started = time.monotonic() - started, 0.0
-            if remaining:
-                seen = time.monotonic()
-                self._wait(lambda: not self._run.unfinished)
-                self._saving = time.monotonic() - seen
+        self._await_saves(self._random.randint(1, 3))
         time.sleep(self._random.uniform(0, 0.6 * self._saving))
 
     def _await_any_moment(self) -> None:
-        until = time.monotonic() + self._random.uniform(0, 1.2 * self._start_up)
-        self._wait(lambda: time.monotonic() > until)
+        """Wait until some moment from the process's start to the middle between its second and third save."""
+        if self._random.random() < 0.4:  # while it starts, or as it begins to train
+            until = time.monotonic() + self._random.uniform(0, self._start_up)
+            self._wait(lambda: time.monotonic() > until or self._run.unfinished)
+        else:
+            self._await_saves(self._random.randint(1, 2))
+            self._await_end_of_save()
+            time.sleep(self._random.uniform(0, self._between))
 
     def _await_export(self) -> None:
         """Wait until one of the policies is being exported."""
@@ -256,7 +271,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--kills", type=int, default=100)
     add("--seed", type=int, default=0, help="of the kills (default: 0)")
     add("--interval", type=int, default=200, help="environment steps between checkpoints (default: 200)")
-    add("--steps", type=int, help="environment steps of the run (default: three intervals a kill)")
+    add("--steps", type=int, help="environment steps of the run (default: four intervals a kill)")
     add("--gin_bindings", action="append", default=[], metavar="'NAME=VALUE'")
     add("--runs", type=Path, default=Path("runs/chaos"), help="where the two runs go (default: runs/chaos)")
     return parser
@@ -265,7 +280,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the command and return its exit code."""
     options = build_parser().parse_args()
-    steps = options.steps or options.interval * max(options.kills, 1) * 3
+    steps = options.steps or options.interval * max(options.kills, 1) * 4
     bindings = [f"run.num_env_steps={steps}", f"run.checkpoint_every={options.interval}", "run.eval_episodes=3"]
     bindings += options.gin_bindings
     folder = options.runs.resolve() / options.gin_file.stem

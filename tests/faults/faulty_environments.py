@@ -71,3 +71,25 @@ class Poisoned(gymnasium.Env):
 
 
 gymnasium.register("test/Poisoned-v0", entry_point=Poisoned)
+
+
+class Endless(gymnasium.Env):
+    """Episodes of five steps, until a policy has been exported; from then on an episode never ends."""
+
+    def __init__(self):
+        self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self._length = 10**9 if pathlib.Path("run/policy").exists() else 5
+        self._steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self._steps += 1
+        return np.zeros(2, np.float32), 1.0, self._steps == self._length, False, {}
+
+
+gymnasium.register("test/Endless-v0", entry_point=Endless)

@@ -39,3 +39,11 @@ def test_second_ctrl_c_ends_a_run_that_the_first_could_not(start, tmp_path):
         "ngrl.launch: stopped at once; the same command resumes run from its last checkpoint, if it has one"
     )
     assert checkpoints(tmp_path / "run")
+
+
+def test_run_is_stopped_amid_the_first_episode_of_its_evaluation(start, tmp_path):
+    run = start(*arguments("ngdqn", "test/Endless-v0", "run"))
+    run.wait_until(lambda: (tmp_path / "run" / "policy_collect").exists())
+    time.sleep(1.0)  # into the episode, which never ends
+    assert run.kill(signal.SIGTERM) == 143
+    assert "the same command resumes run" in run.lines[-1]
