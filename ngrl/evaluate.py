@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,20 @@ def build_parser() -> argparse.ArgumentParser:
     add("--episodes", type=int, default=100, metavar="N", help="episodes to play (default: 100)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the environments (default: 0)")
     add("--video", metavar="DIR", help="save the first episode as an animated GIF in DIR")
+    add(
+        "--trust",
+        action="store_true",
+        help="load a policy from outside runs/: a SavedModel is a program, which can do whatever you can",
+    )
     return parser
+
+
+def needs_trust(policy_dir: Path) -> bool:
+    """Whether a SavedModel lies outside `runs/` of the current folder, so that it may be a stranger's program.
+
+    TensorFlow runs what a SavedModel says, reading and writing files included.
+    """
+    return (policy_dir / "saved_model.pb").exists() and not policy_dir.is_relative_to(Path("runs").resolve())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,15 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = f"--episodes must be positive, got {options.episodes}"
     elif options.seed < 0:
         problem = f"--seed must not be negative, got {options.seed}"
+    elif not options.trust and needs_trust(policy_dir):
+        problem = (
+            f"{options.policy_dir} lies outside runs/, and a SavedModel is a program that can do whatever you can: "
+            "give --trust if you trust who made it"
+        )
     if problem:
         print(f"ngrl.evaluate: {problem}", file=sys.stderr)
         return EXIT_USAGE
 
-    from ngrl.terminal import LibraryOutput
+    from ngrl.terminal import STOPPING, LibraryOutput, exit_code, terminable
 
     output = LibraryOutput()
     try:
-        return _run(options, policy_dir, output)
+        with terminable():
+            return _run(options, policy_dir, output)
+    except STOPPING as error:
+        print("ngrl.evaluate: stopped; nothing was written", file=output.terminal)
+        return exit_code(error)
     finally:
         output.close()
 
@@ -57,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput") -> int:
     from ngrl.training import configuration, evaluation, export
     from ngrl.training import errors as known
+    from ngrl.training.files import write_json
     from ngrl.training.progress import Terminal
-    from ngrl.training.run_directory import write_json
 
     progress = Terminal(options.policy_dir, output.terminal)
     try:
@@ -90,7 +111,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput")
             print(f"video: {path}", file=output.stdout)
     except Exception as error:
         progress.stop()
-        traceback.print_exc()  # into the log
+        output.log_exception()
         line = configuration.one_line(error)
         if not isinstance(error, (*known.WHILE_BUILDING, *known.FAILURES)):
             line = f"{type(error).__name__}: {line}; the traceback is in {output.keep()}"

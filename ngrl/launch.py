@@ -3,12 +3,9 @@
 import argparse
 import os
 import shlex
-import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,30 +84,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ngrl.launch: --seed must lie between 0 and 2147483647, got {options.seed}", file=sys.stderr)
         return EXIT_USAGE
 
-    from ngrl.terminal import LibraryOutput
+    # So do errors in the files; the classes that they name stand in by their signatures.
+    from ngrl.training import stand_ins
 
-    output = LibraryOutput()
-    terminate = signal.signal(signal.SIGTERM, _terminated)
+    entry_options = _entry_options(options)
     try:
-        return _run(options, output)
-    except (KeyboardInterrupt, _Terminated) as error:
-        print("ngrl.launch: stopped before there was anything to save", file=output.terminal)
-        return 128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)
+        stand_ins.check(options.gin_file, options.gin_bindings, options.allow_gin_import, entry_options)
+    except stand_ins.ConfigurationError as error:
+        print(f"ngrl.launch: {error}", file=sys.stderr)
+        return EXIT_USAGE
+
+    from ngrl.terminal import STOPPING, LibraryOutput, exit_code, terminable
+
+    root_dir = Path(options.root_dir) if options.root_dir else default_root_dir(options.gin_file[-1], options.seed)
+    output = LibraryOutput()
+    started: list[Path] = []
+    try:
+        with terminable():
+            return _run(options, entry_options, root_dir, output, started)
+    except STOPPING as error:
+        where = f"at once; the same command resumes {root_dir} from its last checkpoint, if it has one"
+        print(f"ngrl.launch: stopped {where if started else 'before there was anything to save'}", file=output.terminal)
+        return exit_code(error)
     finally:
-        signal.signal(signal.SIGTERM, terminate)
         output.close()
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived outside the training loop."""
+def _entry_options(options: argparse.Namespace) -> dict[str, str]:
+    """The options that set a parameter of what is run, as a gin file would."""
+    entry_options = {}
+    if options.seed is not None:
+        entry_options["seed"] = str(options.seed)
+    if options.capture_video:
+        entry_options["capture_video"] = "True"
+    return entry_options
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
-
-
-def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
-    root_dir = Path(options.root_dir) if options.root_dir else default_root_dir(options.gin_file[-1], options.seed)
+def _run(
+    options: argparse.Namespace,
+    entry_options: dict[str, str],
+    root_dir: Path,
+    output: "LibraryOutput",
+    started: list[Path],
+) -> int:
+    """Run what the files describe; `started` gets the directory once that is this run's."""
     name = Path(options.gin_file[-1]).stem
     if not options.noprogress:
         print(f"{name}: starting TensorFlow", file=output.terminal)
@@ -121,13 +138,6 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
     from ngrl.training import errors as known
     from ngrl.training.progress import Quiet, Terminal
 
-    entry_options = {}
-    if options.seed is not None:
-        entry_options["seed"] = str(options.seed)
-    if options.capture_video:
-        entry_options["capture_video"] = "True"
-    started: list[Path] = []
-
     def on_start() -> None:
         output.move_to(root_dir / "log.txt")
         started.append(root_dir)
@@ -137,7 +147,7 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
         result = configurables.main(
             root_dir,
             noresume=options.noresume,
-            config=configuration.bindings(),
+            config=configuration.identity(),
             config_text=configuration.operative_config,
             progress=Quiet(output.terminal) if options.noprogress else Terminal(name, output.terminal),
             on_start=on_start,
@@ -148,8 +158,9 @@ def _run(options: argparse.Namespace, output: "LibraryOutput") -> int:
         print(f"{name}: {line}{hint}", file=output.terminal)
         return error.exit_code
     except Exception as error:
-        traceback.print_exc()  # into the log
-        line = configuration.one_line(error)
+        output.log_exception()
+        # Gin appends where an error passed through; only one made of a wrong value is explained by that.
+        line = str(error).splitlines()[0] if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
         if isinstance(error, known.USAGE if started else known.WHILE_BUILDING):
             print(f"ngrl.launch: {line}", file=output.terminal)
             return EXIT_USAGE

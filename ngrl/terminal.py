@@ -1,11 +1,43 @@
 """What reaches the terminal: ngrl's own lines. What libraries print goes to a log file."""
 
+import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived where nothing but ending the process was in order."""
+
+
+#: What ends a command at once.
+STOPPING = (KeyboardInterrupt, Terminated)
+
+
+def exit_code(error: BaseException) -> int:
+    """What the shell is told of one of `STOPPING`: 128 + the signal's number."""
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """While this context lasts, SIGTERM raises `Terminated`, as SIGINT raises KeyboardInterrupt."""
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 class LibraryOutput:
@@ -16,41 +48,54 @@ class LibraryOutput:
     """
 
     def __init__(self) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         self.terminal: TextIO = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
         self.stdout: TextIO = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
-        handle, name = tempfile.mkstemp(prefix="ngrl-", suffix=".log")
+        try:
+            handle, name = tempfile.mkstemp(prefix="ngrl-", suffix=".log")
+            self._temporary = True
+        except OSError:  # no room for a log is no reason to do nothing
+            handle, name = os.open(os.devnull, os.O_WRONLY), os.devnull
+            self._temporary = False
         self._path = Path(name)
-        self._temporary = True
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         os.close(handle)
 
     def move_to(self, path: Path) -> None:
-        """Append what was logged so far to `path`, and log there from now on."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        with path.open("ab") as log:
-            with self._path.open("rb") as early:
-                shutil.copyfileobj(early, log)
-            log.flush()
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
+        """Append what was logged so far to `path`, and log there from now on, if there is room."""
+        _flush()
+        try:
+            with path.open("ab") as log:
+                with self._path.open("rb") as early:
+                    shutil.copyfileobj(early, log)
+                log.flush()
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+        except OSError:
+            return
         self._discard()
         self._path, self._temporary = path, False
 
+    def log_exception(self) -> None:
+        """Write the traceback of the exception being handled into the log, if there is room."""
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+
     def keep(self) -> Path:
         """Let the log outlive the process wherever it is now, and say where that is."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         self._temporary = False
         return self._path
 
     def close(self) -> None:
         """Give standard output and error back, and drop the log if it was never moved to a lasting place."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        if not _flush():  # a full disk: let what is left go nowhere rather than to the terminal
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+            _flush()
         os.dup2(self.stdout.fileno(), 1)
         os.dup2(self.terminal.fileno(), 2)
         self._discard()
@@ -58,3 +103,13 @@ class LibraryOutput:
     def _discard(self) -> None:
         if self._temporary:
             self._path.unlink(missing_ok=True)
+
+
+def _flush() -> bool:
+    """Write out what Python holds back of standard output and error; whether that was possible."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,8 +159,22 @@ def test_policy_of_another_environment_is_refused(finished):
     assert "Acrobot-v1 has" in result.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_stopped_run_resumes_with_the_same_command(number, tmp_path, finished):
+def test_policy_from_outside_runs_is_a_program_that_must_be_trusted(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / "runs" / "ngdqn_cartpole_v1" / "policy", tmp_path / "stranger")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "policy").symlink_to(tmp_path / "stranger")
+    for policy in ("stranger", "runs/policy", "runs/../stranger"):
+        result = command("evaluate", f"--policy_dir={policy}", "--episodes=1", cwd=tmp_path)
+        assert result.returncode == 2
+        assert "a SavedModel is a program" in result.stderr
+        assert "--trust" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    result = command("evaluate", "--policy_dir=stranger", "--episodes=1", "--trust", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_stopped_run_resumes_with_the_same_command(tmp_path):
     arguments = [f"--gin_file={GIN}", *bind(*SHORT), "--root_dir=run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "ngrl.launch", *arguments, *bind("run.num_env_steps=1000000")],
@@ -173,39 +188,16 @@ def test_stopped_run_resumes_with_the_same_command(number, tmp_path, finished):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
-    if number == signal.SIGKILL:
-        assert process.returncode == -number
-    else:
-        assert process.returncode == 128 + number
-        assert "the same command resumes run" in stderr.splitlines()[-1]
-    steps = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step_*"))
-    result = command("launch", *arguments, *bind(f"run.num_env_steps={steps + 400}"), cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert re.search(rf"resuming at {steps:,} environment steps", result.stderr)
-
-
-def test_run_can_be_stopped_while_it_evaluates(tmp_path):
-    evaluating = bind(*SHORT, "run.eval_episodes=100000", "run.num_env_steps=500")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ngrl.launch", f"--gin_file={GIN}", *evaluating, "--root_dir=run"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "policy_collect").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
     sent = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert time.monotonic() - sent < 10
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 143
     assert "the same command resumes run" in stderr.splitlines()[-1]
+    steps = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step_*"))
+    result = command("launch", *arguments, *bind(f"run.num_env_steps={steps + 400}"), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.search(rf"resuming at {steps:,} environment steps", result.stderr)
 
 
 @pytest.mark.parametrize("module", ["launch", "evaluate"])

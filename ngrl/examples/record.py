@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ngrl.training import Result, RunDirectory
+from ngrl.training.files import write_text
 from ngrl.training.metrics import Summaries
 from ngrl.training.progress import Progress, Quiet
 from ngrl.training.run_directory import move_aside
@@ -101,6 +102,6 @@ def recording(
         on_start()
         if moved is not None:
             (progress or Quiet()).note(f"the earlier run is now {moved}")
-        (directory.path / "operative_config.gin").write_text(config_text(), encoding="utf-8")
+        write_text(directory.path / "operative_config.gin", config_text())
         directory.write(status="running", **({"seed": settings["seed"]} if "seed" in settings else {}))
         yield Record(directory)

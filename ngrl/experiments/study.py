@@ -157,7 +157,7 @@ def _expand(
             bindings = tuple(f"{name} = {text}" for name, text in {**shared, **point}.items())
             cell = "-".join([experiment_name(gin_file), *_labels(point)])
             read_bindings = configuration.read([gin_file], bindings, allow_gin_import, {"seed": "0"}, where)
-            config = configuration.as_text(read_bindings)
+            config = configuration.identity_of(read_bindings)
             seed_name = read_bindings[-1].name
             for seed in chosen:
                 yield PlannedTrial(

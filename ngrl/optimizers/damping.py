@@ -103,7 +103,8 @@ class LevenbergMarquardt(DampingRule):
     (2013), which Knight & Lerner's "adapt damping" uses.
 
     Where the optimizer has a line search, ρ is that of the length it accepted, and a search that accepted none counts
-    as a poor model.
+    as a poor model. So does a solver that breaks down though all numbers are finite: F + λI was not positive definite
+    to the dtype's accuracy, and the step is skipped, but the next has a larger λ.
 
     Args:
       initial: λ at the start.

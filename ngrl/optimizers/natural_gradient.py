@@ -6,7 +6,7 @@ where a trust region or a line search asks for it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -228,6 +228,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             product = operator.matvec(x)
         elif self.scale_by_gradient_norm:
             product = gradient_norm * product
+        unusable = step.is_unusable(solution.result, solution.stats.residual)
         return Direction(
             value=x,
             slope=tf.reduce_sum(gradient * x),
@@ -236,7 +237,17 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             result=solution.result,
             iterations=solution.stats.iterations,
             residual=solution.stats.residual,
+            broke_down=self._broke_down(unusable, lambda: operator.matvec(gradient / gradient_norm)),
         )
+
+    def _broke_down(self, unusable: tf.Tensor, sample: Callable[[], tf.Tensor]) -> tf.Tensor:
+        """Whether an unusable solution is the solver's failure: numbers that are not finite in F have one in `sample`.
+
+        Evaluated where the damping rule could answer it, and then only when it happened.
+        """
+        if not self.damping_rule.needs_reduction_ratio:
+            return tf.constant(False)
+        return tf.cond(unusable, lambda: tf.reduce_all(tf.math.is_finite(sample())), lambda: tf.constant(False))
 
     def _solve_dual(self, operator: GaussNewton, coefficients: tf.Tensor) -> Direction:
         solution = self.solver.solve_rows(operator, coefficients, self.damping)
@@ -250,6 +261,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             row_values = gradient_norm * solution.gram_dual
         else:
             row_values = solution.gram_dual  # A x = A Aᵀ z
+        unusable = step.is_unusable(solution.result, solution.stats.residual)
         return Direction(
             value=x,
             slope=tf.reduce_sum(coefficients * row_values),  # gᵀx = cᵀ A x
@@ -258,6 +270,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             result=solution.result,
             iterations=solution.stats.iterations,
             residual=solution.stats.residual,
+            broke_down=self._broke_down(unusable, lambda: solution.gram),
         )
 
     def _accumulate(self, x: tf.Tensor, gradient_norm: tf.Tensor) -> tf.Tensor:
@@ -286,7 +299,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if self._velocity is not None:
             self._velocity.assign(tf.where(outcome.taken, direction.value, self._velocity))
         if self.damping_rule.needs_reduction_ratio:
-            self._adapt_damping(outcome, loss)
+            self._adapt_damping(proposal, outcome)
         self.iterations.assign_add(tf.cast(outcome.taken, self.iterations.dtype))
         if isinstance(self._learning_rate, tf.keras.optimizers.schedules.LearningRateSchedule):
             self._current_learning_rate.assign(self._scheduled_learning_rate())  # what `learning_rate` reports
@@ -359,13 +372,17 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             return tf.constant(self.max_kl, tf.float64)
         return tf.maximum(tf.cast(self.max_kl(self.iterations), tf.float64), 0)
 
-    def _adapt_damping(self, outcome: Outcome, loss: tf.Tensor) -> None:
-        # A change that is lost in the loss's rounding says nothing of the model; a loss no longer finite does.
+    def _adapt_damping(self, proposal: Proposal, outcome: Outcome) -> None:
         dtype = outcome.predicted.dtype
-        rounding = np.finfo(dtype.as_numpy_dtype).eps * tf.abs(tf.cast(loss, dtype))
+        # A change that is lost in the loss's rounding says nothing of the model; a loss no longer finite does.
+        rounding = np.finfo(dtype.as_numpy_dtype).eps * tf.abs(tf.cast(proposal.loss, dtype))
         measurable = (tf.abs(outcome.predicted) > 8 * rounding) | tf.logical_not(tf.math.is_finite(outcome.loss))
-        updated = self.damping_rule.update(tf.convert_to_tensor(self._damping), tf.cast(outcome.ratio, dtype))
-        self._damping.assign(tf.where(outcome.judged & measurable, updated, self._damping))
+        # A step skipped because the solver broke down is a poor model too: else every later one would break down alike.
+        # Where a loss or gradient is not finite λ is not to blame.
+        broke_down = proposal.direction.broke_down & tf.equal(proposal.cause, SkipCause.CURVATURE_PRODUCT)
+        ratio = tf.where(broke_down, tf.constant(float("nan"), dtype), tf.cast(outcome.ratio, dtype))
+        updated = self.damping_rule.update(tf.convert_to_tensor(self._damping), ratio)
+        self._damping.assign(tf.where(broke_down | (outcome.judged & measurable), updated, self._damping))
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments, serialised."""

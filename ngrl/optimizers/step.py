@@ -16,7 +16,11 @@ ScalarFn: TypeAlias = Callable[[], tf.Tensor]
 
 
 class SkipCause(enum.IntEnum):
-    """What was not finite when a step was skipped; the first of these that holds."""
+    """What was not finite when a step was skipped; the first of these that holds.
+
+    `CURVATURE_PRODUCT` stands for a solver that broke down: on a product that is not finite, or on F + λI that is not
+    positive definite to the dtype's accuracy.
+    """
 
     NONE = 0
     LOSS = 1
@@ -60,6 +64,7 @@ class Direction(NamedTuple):
     result: tf.Tensor  # solvers.Result
     iterations: tf.Tensor
     residual: tf.Tensor
+    broke_down: tf.Tensor  # bool: no x was found, though F and g are finite; a larger λ may help
 
 
 class Proposal(NamedTuple):
@@ -130,12 +135,17 @@ def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: tf.Tensor 
     return tf.where(moves, tf.minimum(learning_rate, tf.sqrt(squared_bound)), unbounded)
 
 
+def is_unusable(result: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
+    """Whether a solver broke down without a direction; scalars.
+
+    A breakdown that left an iterate better than 0 is a usable, merely inexact direction.
+    """
+    return tf.logical_and(tf.equal(result, solvers.Result.BREAKDOWN), tf.logical_not(residual < 1))
+
+
 def skip_cause(loss: tf.Tensor, direction: Direction, step_norm: tf.Tensor) -> tf.Tensor:
     """The first thing that is not finite, as a `SkipCause` (int32 scalar)."""
-    # A breakdown that left an iterate better than 0 is a usable, merely inexact direction.
-    unusable = tf.logical_and(
-        tf.equal(direction.result, solvers.Result.BREAKDOWN), tf.logical_not(direction.residual < 1)
-    )
+    unusable = is_unusable(direction.result, direction.residual)
     finite_step = tf.math.is_finite(step_norm) & tf.math.is_finite(direction.curvature)
     cause = tf.where(finite_step, SkipCause.NONE.value, SkipCause.SOLUTION.value)
     cause = tf.where(unusable, SkipCause.CURVATURE_PRODUCT.value, cause)

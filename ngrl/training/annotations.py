@@ -39,6 +39,9 @@ class Given:
     text: str
     target: Any
 
+    def __repr__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True)
 class Made:
@@ -46,6 +49,9 @@ class Made:
 
     text: str
     type: type | None
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def made_type(target: Any) -> type | None:

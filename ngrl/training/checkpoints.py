@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-SCHEMA_VERSION = 1
+from ngrl.training.files import checksum, failure, size_of, sync
+
+#: 2: the manifest carries a checksum of itself.
+SCHEMA_VERSION = 2
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"^step_(\d{10,})$")
+_VARIABLE = "/.ATTRIBUTES/VARIABLE_VALUE"
+_MAX_SHOWN = 3
 
 
 class CheckpointError(RuntimeError):
@@ -33,7 +39,8 @@ class CheckpointStore:
 
     A checkpoint is written under a temporary name, every file is flushed, and a rename makes it visible: a process
     killed at any moment leaves the one before. On reading, the manifest decides whether a checkpoint is whole; a
-    damaged one is passed over, with a warning, in favour of the newest whole one.
+    damaged one is passed over, with a warning, in favour of the newest whole one, and removed by the next save. At no
+    moment are there more than `keep` checkpoints and one that is being written.
 
     Args:
       folder: Where the checkpoints live.
@@ -53,13 +60,18 @@ class CheckpointStore:
         self._keep = keep
         self._warn = warn
         self._saved_step = -1
+        self._damaged: list[Path] = []
 
     def save(self, step: int, state: LoopState) -> Path:
         """Write a checkpoint and remove the oldest beyond `keep`.
 
         Raises:
           CheckpointError: It could not be written, e.g. because the disk is full. Earlier checkpoints are untouched.
+          TypeError: An array holds Python objects, which only pickle could write.
         """
+        for name, array in state.arrays.items():
+            if array.dtype.hasobject:
+                raise TypeError(f"{name} holds Python objects: checkpoints hold no pickle")
         final = self._folder / f"step_{step:010d}"
         if step == self._saved_step:
             return final  # nothing has happened since
@@ -72,18 +84,16 @@ class CheckpointStore:
             np.savez(temporary / "arrays.npz", **state.arrays)
             (temporary / "state.json").write_text(json.dumps(state.values), encoding="utf-8")
             _write_manifest(temporary, step)
-            if final.exists():  # a damaged one, or restore_latest would have said that this step is saved
+            if final.exists():  # of a store that restored nothing from it
                 shutil.rmtree(final)
             os.rename(temporary, final)
-            _sync(self._folder)
+            sync(self._folder)
         except (OSError, tf.errors.OpError) as error:
-            size = sum(path.stat().st_size for path in temporary.glob("*")) if temporary.exists() else 0
+            line = failure(final, error, size_of(temporary))
             shutil.rmtree(temporary, ignore_errors=True)
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"can't write checkpoint {final} ({size} bytes written): {reason}") from error
+            raise CheckpointError(line) from error
         self._saved_step = step
-        for old in self._list()[: -self._keep]:
-            shutil.rmtree(old)
+        self._remove_oldest()
         return final
 
     def restore_latest(self) -> LoopState | None:
@@ -98,73 +108,122 @@ class CheckpointStore:
             problem = _problem(folder)
             if problem:
                 self._warn(f"checkpoint {folder} is damaged ({problem}); falling back to the one before")
+                self._damaged.append(folder)
                 continue
             state = self._load(folder)
-            self._saved_step = int(folder.name.removeprefix("step_"))
+            self._saved_step = _step(folder)
             return state
         if folders:
             raise CheckpointError(f"no whole checkpoint in {self._folder}: start anew with --noresume")
         return None
 
     def _load(self, folder: Path) -> LoopState:
+        prefix = str(folder / "variables")
         try:
-            status = self._checkpoint.read(str(folder / "variables"))
+            status = self._checkpoint.read(prefix)
             status.assert_existing_objects_matched()
             status.assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = self._difference(prefix) or " ".join(str(error).split())[:300]
             raise CheckpointError(f"checkpoint {folder} belongs to another network or optimizer: {reason}") from error
-        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            loaded = {name: arrays[name] for name in arrays.files}
-        return LoopState(json.loads((folder / "state.json").read_text(encoding="utf-8")), loaded)
+        try:
+            with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+                loaded = {name: arrays[name] for name in arrays.files}
+            return LoopState(json.loads((folder / "state.json").read_text(encoding="utf-8")), loaded)
+        except (OSError, ValueError) as error:  # a pickle, for example
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"checkpoint {folder} holds what ngrl has not written: {reason}") from error
+
+    def _difference(self, prefix: str) -> str:
+        """Which variables differ between a checkpoint and the trackable, with their shapes."""
+        with tempfile.TemporaryDirectory() as folder:
+            here = _shapes(self._checkpoint.write(f"{folder}/variables"))
+        there = _shapes(prefix)
+        differing = [
+            f"{name} ({there.get(name, 'missing')} there, {here.get(name, 'missing')} here)"
+            for name in sorted({*here, *there})
+            if here.get(name) != there.get(name)
+        ]
+        return shortened(differing)
 
     def _list(self) -> list[Path]:
         if not self._folder.is_dir():
             return []
-        return sorted(path for path in self._folder.iterdir() if _NAME.match(path.name))
+        return sorted((path for path in self._folder.iterdir() if _NAME.match(path.name)), key=_step)
 
     def _remove_litter(self) -> None:
-        for path in self._folder.glob("writing_*"):
+        """What a killed process left, half a checkpoint or one too many; and those found damaged."""
+        for path in (*self._folder.glob("writing_*"), *self._damaged):
             shutil.rmtree(path, ignore_errors=True)
+        self._damaged = []
+        self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        for old in self._list()[: -self._keep]:
+            shutil.rmtree(old)
+
+
+def shortened(parts: list[str]) -> str:
+    """The first few of several parts of a message, and how many more there are."""
+    more = len(parts) - _MAX_SHOWN
+    return ", ".join(parts[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def _shapes(prefix: str) -> dict[str, list[int]]:
+    """Shapes of the variables in a checkpoint, by the path to them from the agent."""
+    shapes = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    return {
+        name.removeprefix("agent/").replace(_VARIABLE, "").replace("/.OPTIMIZER_SLOT", ""): shape
+        for name, shape in shapes.items()
+        if "OBJECT_GRAPH" not in name
+    }
 
 
 def _write_manifest(folder: Path, step: int) -> None:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     for path in files:
-        _sync(path)
-    manifest = {
+        sync(path)
+    manifest: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "step": step,
-        "sha256": {path.name: _checksum(path) for path in files},
+        "sha256": {path.name: checksum(path) for path in files},
     }
+    manifest["own_sha256"] = _own_checksum(manifest)
     path = folder / _MANIFEST
     path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    _sync(path)
+    sync(path)
+
+
+def _own_checksum(manifest: dict[str, Any]) -> str:
+    """Checksum of a manifest's content without the checksum itself."""
+    content = {name: value for name, value in manifest.items() if name != "own_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _problem(folder: Path) -> str:
-    """Why a checkpoint can't be trusted; empty when it is whole."""
+    """Why a checkpoint can't be trusted; empty when it is whole.
+
+    Raises:
+      CheckpointError: It may be whole, but is of another schema version.
+    """
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if manifest["schema_version"] != SCHEMA_VERSION:
+        version = manifest["schema_version"]
+        # Version 1 had no checksum of its own; in any other, a flipped bit must not pass for another version.
+        if (version != 1 or "own_sha256" in manifest) and manifest["own_sha256"] != _own_checksum(manifest):
+            return f"{_MANIFEST} has changed since it was written"
+        if version != SCHEMA_VERSION:
             raise CheckpointError(
-                f"checkpoint {folder} has schema version {manifest['schema_version']}, this ngrl reads {SCHEMA_VERSION}"
+                f"checkpoint {folder} has schema version {version}, this ngrl reads {SCHEMA_VERSION}: "
+                "resume with the version of ngrl that wrote it, or start anew with --noresume"
             )
-        for name, checksum in manifest["sha256"].items():
-            if _checksum(folder / name) != checksum:
+        for name, expected in manifest["sha256"].items():
+            if checksum(folder / name) != expected:
                 return f"{name} has changed since it was written"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return " ".join(str(error).split()) or type(error).__name__
     return ""
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

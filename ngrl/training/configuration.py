@@ -25,6 +25,8 @@ from ngrl.training.gin_reader import (
     Reader,
     constructor,
     first_line,
+    is_of_keras,
+    is_stand_in,
     named,
     settable_parameters,
 )
@@ -34,18 +36,17 @@ __all__ = [
     "Binding",
     "ConfigurationError",
     "Key",
-    "as_text",
     "bindings",
     "describe",
+    "identity",
+    "identity_of",
     "one_line",
     "operative_config",
     "parse",
     "read",
+    "read_with",
     "resolve",
 ]
-
-# Where classes come from whose parameters carry no type annotations.
-_UNANNOTATED = ("keras.", "tf_keras.")
 
 # What `ngrl.training.configurables.main` runs.
 _ENTRY: Key = ("", "ngrl.main", "entry")
@@ -103,7 +104,17 @@ def read(
       ConfigurationError: A file or an included file is missing or can't be parsed; a name, a parameter or a
         macro doesn't exist, or a macro serves nothing; a value has the wrong type; an import isn't allowed.
     """
-    reader = Reader(allow_gin_import)
+    return read_with(Reader(allow_gin_import), gin_files, gin_bindings, entry_options, where)
+
+
+def read_with(
+    reader: Reader,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    entry_options: Mapping[str, str] | None = None,
+    where: str = "",
+) -> list[Binding]:
+    """`read`, with a reader of one's own."""
     for name in gin_files:
         reader.read_file(name)
     for text in gin_bindings:
@@ -128,10 +139,25 @@ def bindings() -> dict[str, str]:
     return {name: text for name, text, _ in _bound()}
 
 
-def as_text(read_bindings: Iterable[Binding]) -> dict[str, str]:
-    """What `bindings` would return once these are bound."""
-    in_force = {binding.key: binding.value for binding in read_bindings}
-    return dict(sorted((_name(key), repr(value)) for key, value in in_force.items()))
+def identity() -> dict[str, str]:
+    """What is bound, as text, with the values of macros in their place: a macro's own name changes nothing."""
+    bound = {
+        (scope, selector, parameter): value
+        for (scope, selector), parameters in gin_config._CONFIG.items()
+        for parameter, value in parameters.items()
+    }
+    return _identity(bound, {})
+
+
+def identity_of(read_bindings: Iterable[Binding]) -> dict[str, str]:
+    """What `identity` would return once these are bound, and nothing else."""
+    in_force = {binding.key: binding for binding in read_bindings}
+    return _identity({key: binding.value for key, binding in in_force.items()}, in_force)
+
+
+def _identity(values: Mapping[Key, Any], in_force: dict[Key, Binding]) -> dict[str, str]:
+    found = {_name(key): repr(resolve(value, in_force)) for key, value in values.items() if key[1] != MACRO}
+    return dict(sorted(found.items()))
 
 
 def describe() -> str:
@@ -178,7 +204,7 @@ def _entry(in_force: dict[Key, Binding]) -> str:
         # What can't be resolved, or isn't a function, is refused with all other wrong values.
         with contextlib.suppress(_Unresolved):
             value = resolve(binding.value, in_force)
-            if isinstance(value, annotations.Given):
+            if isinstance(value, annotations.Given | annotations.Made) and not value.text.endswith(")"):
                 return value.text.removeprefix("@")
     return "run"
 
@@ -209,7 +235,7 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     info = gin_config._REGISTRY[selector]
     parameter = settable_parameters(info)[0].get(name)
     annotation = annotations.parameter_annotations(constructor(info)).get(name, Any)
-    if annotation is Any and name != "name" and info.wrapped.__module__.startswith(_UNANNOTATED):
+    if annotation is Any and name != "name" and is_of_keras(info):
         # Numbers, schedules, ...: no optimizer or schedule of Keras takes a text.
         if not isinstance(value, str):
             return
@@ -232,7 +258,7 @@ def resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] = 
         if target is gin_config._retrieve_constant:
             return gin_config._CONSTANTS[name]
         if not _is_macro(value):
-            if value.evaluate:
+            if value.evaluate or is_stand_in(target):
                 return annotations.Made(repr(value), annotations.made_type(target))
             return annotations.Given(repr(value), target)
         if name in inside:

@@ -4,6 +4,7 @@ from ngrl.environments import EnvironmentFault
 from ngrl.training.checkpoints import CheckpointError
 from ngrl.training.configuration import ConfigurationError
 from ngrl.training.export import PolicyError
+from ngrl.training.files import WriteError
 from ngrl.training.loop import NonFiniteError
 from ngrl.training.run_directory import RunDirectoryError
 from ngrl.training.stopping import Interrupted
@@ -13,6 +14,8 @@ USAGE = (ConfigurationError, RunDirectoryError, PolicyError)
 #: What a constructor raises for a wrong value, as long as nothing runs yet; later it is a fault of the program.
 WHILE_BUILDING = (*USAGE, ValueError, TypeError, ImportError)
 #: A run failed in a way that its message explains.
-FAILURES = (CheckpointError, NonFiniteError, EnvironmentFault)
+FAILURES = (CheckpointError, WriteError, NonFiniteError, EnvironmentFault)
+#: The message says all that there is to say.
+EXPLAINED = (*FAILURES, RunDirectoryError)
 
-__all__ = ["FAILURES", "USAGE", "WHILE_BUILDING", "Interrupted"]
+__all__ = ["EXPLAINED", "FAILURES", "USAGE", "WHILE_BUILDING", "Interrupted"]

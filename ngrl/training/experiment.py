@@ -15,12 +15,13 @@ from ngrl import (
     environments,
 )
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
-from ngrl.training.evaluation import check_video, describe_specs, evaluate, record_video
+from ngrl.training.evaluation import Actor, check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
+from ngrl.training.files import WriteError, write_json, write_text
 from ngrl.training.loop import NonFiniteError
 from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
 from ngrl.training.progress import Progress, Quiet
-from ngrl.training.run_directory import RunDirectory, move_aside, write_json
+from ngrl.training.run_directory import RunDirectory, move_aside
 from ngrl.training.stopping import Interrupted, StopRequest
 
 
@@ -61,6 +62,7 @@ def run(
     num_envs: int = 8,
     env_backend: str = "gymnasium",
     env_kwargs: dict[str, Any] | None = None,
+    env_timeout: float | None = 120.0,
     truncation_is_terminal: bool = False,
     check_finite: bool = True,
     seed: int = 0,
@@ -89,6 +91,7 @@ def run(
       num_envs: Environments stepped together.
       env_backend: Backend of `ngrl.environments.load`.
       env_kwargs: Arguments of the environment.
+      env_timeout: Seconds that a step or reset may take where `env_backend` is "async"; None waits for ever.
       truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
       check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
       seed: Seed of everything random.
@@ -111,6 +114,7 @@ def run(
       ValueError: Neither `num_env_steps` nor `num_episodes` is given, or one is not positive.
       RunDirectoryError: The directory can't be used.
       CheckpointError: A checkpoint can't be written or read.
+      WriteError: Another file can't be written, e.g. because the disk is full.
       NonFiniteError: Too many updates in a row were skipped.
       EnvironmentFault: The environment failed.
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
@@ -124,6 +128,7 @@ def run(
         backend=env_backend,
         truncation_is_terminal=truncation_is_terminal,
         check_finite=check_finite,
+        timeout=env_timeout,
         env_kwargs=env_kwargs,
     )
     with contextlib.closing(environment):
@@ -144,7 +149,7 @@ def run(
             if moved is not None:
                 reporter.note(f"the earlier run is now {moved}")
             training = Training(directory, built, built_loop, reporter, keep_checkpoints, stop)
-            (directory.path / "operative_config.gin").write_text(config_text(), encoding="utf-8")
+            write_text(directory.path / "operative_config.gin", config_text())
             directory.write(seed=seed)
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
             description = {
@@ -157,7 +162,9 @@ def run(
             final = training.finish(description, eval_episodes)
             directory.write(status="finished", final=final)
             if capture_video:
-                record_video(as_actor(built.policy), env_id, directory.path / "video.gif", seed, env_kwargs)
+                record_video(
+                    training.stoppable(as_actor(built.policy)), env_id, directory.path / "video.gif", seed, env_kwargs
+                )
             return Result(final)
 
 
@@ -219,6 +226,7 @@ class Training:
         self._progress = progress
         self._store = CheckpointStore(directory.path / "checkpoints", agent, keep_checkpoints, progress.warn)
         self._wall_before = 0.0
+        self._saving_s = 0.0
         self._logged_at = -1
         csv_size = self._resume()
         self._started = time.monotonic()
@@ -242,8 +250,13 @@ class Training:
                 )
             return 0
         run_values = state.values.pop("run")
-        self._loop.restore(state)
+        try:
+            self._loop.restore(state)
+        except (KeyError, ValueError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise CheckpointError(f"{self._directory.path}: the checkpoint is of another loop: {reason}") from error
         self._wall_before = run_values["wall_s"]
+        self._saving_s = run_values["saving_s"]
         self._progress.note(f"resuming at {self._loop.statistics.env_steps:,} environment steps")
         return run_values["csv_size"]
 
@@ -265,14 +278,19 @@ class Training:
             self._log()
             self._save()
             self._check_stop()
-        except NonFiniteError as error:
-            # The same seed gets here again: whoever runs many runs needn't repeat this one.
-            self._directory.write(status="diverged", failure=str(error), final=self._reached())
+        except BaseException as error:
+            with contextlib.suppress(WriteError):  # what went wrong first is what to tell
+                self._close()
+            if isinstance(error, NonFiniteError):
+                # The same seed gets here again: whoever runs many runs needn't repeat this one.
+                self._directory.write(status="diverged", failure=str(error), final=self._reached())
             raise
-        finally:
-            self._progress.stop()
-            self._episode_log.close()
-            self._summaries.close()
+        self._close()
+
+    def _close(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for close in (self._summaries.close, self._episode_log.close, self._progress.stop):
+                stack.callback(close)
 
     def _check_stop(self) -> None:
         if self._stop.requested:
@@ -298,12 +316,16 @@ class Training:
         self._progress.update(self._loop.statistics.env_steps, self._loop.statistics.episodes, scalars)
 
     def _save(self) -> None:
+        started = time.monotonic()
+        self._summaries.flush()
         state = self._loop.state()
         state.values["run"] = {
             "wall_s": self._wall,
+            "saving_s": self._saving_s,
             "csv_size": self._episode_log.sync(),
         }
         self._store.save(self._loop.statistics.env_steps, state)
+        self._saving_s += time.monotonic() - started
         if not self._directory.checkpointed:
             self._directory.write(checkpointed=True)
 
@@ -317,13 +339,13 @@ class Training:
         if eval_episodes:
             self._progress.start_evaluation(eval_episodes)
             result = evaluate(
-                as_actor(self._agent.policy),
+                self.stoppable(as_actor(self._agent.policy)),
                 description["env_id"],
                 eval_episodes,
                 description["seed"],
                 backend=description["env_backend"],
                 env_kwargs=description["env_kwargs"],
-                progress=self._evaluated,
+                progress=self._progress.evaluated,
             )
             self._progress.stop()
             final["evaluation"] = result.summary()
@@ -351,11 +373,17 @@ class Training:
             "best_at_env_steps": statistics.best_at_env_steps,
             "final_100_episode_mean": _json_number(statistics.average_return),
             "wall_s": round(self._wall, 1),
+            "saving_s": round(self._saving_s, 3),  # the part of wall_s that went into checkpoints
         }
 
-    def _evaluated(self, episodes: int) -> None:
-        self._check_stop()
-        self._progress.evaluated(episodes)
+    def stoppable(self, actor: Actor) -> Actor:
+        """The actor, between two of whose actions a signal stops the evaluation."""
+
+        def act(step: Any) -> Any:
+            self._check_stop()
+            return actor(step)
+
+        return act
 
 
 class _Rate:

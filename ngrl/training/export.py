@@ -12,7 +12,7 @@ from tf_agents.trajectories import time_step as ts
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.training.evaluation import Actor
-from ngrl.training.run_directory import write_json
+from ngrl.training.files import WriteError, failure, size_of, unfinished, write_json
 
 _SIDECAR = "ngrl_policy.json"
 
@@ -52,14 +52,22 @@ def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[st
 
     The folder appears whole or not at all, in the place of an older one. `description` goes into `ngrl_policy.json`
     beside the model, for `ngrl.evaluate`.
+
+    Raises:
+      WriteError: It can't be written, e.g. because the disk is full; an older one is still there.
     """
-    temporary = folder.with_name(f"{folder.name}.writing")
+    temporary = unfinished(folder)
     shutil.rmtree(temporary, ignore_errors=True)
-    policy_saver.PolicySaver(_ActionsOnly(policy), batch_size=None).save(str(temporary))
-    write_json(temporary / _SIDECAR, description)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    try:
+        policy_saver.PolicySaver(_ActionsOnly(policy), batch_size=None).save(str(temporary))
+        write_json(temporary / _SIDECAR, description)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except (OSError, WriteError, tf.errors.OpError) as error:
+        line = str(error) if isinstance(error, WriteError) else failure(folder, error, size_of(temporary))
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise WriteError(line) from error
 
 
 def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:

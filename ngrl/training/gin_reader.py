@@ -144,10 +144,13 @@ class Reader:
                 f'import of "{module}" refused: a gin file may import only ngrl\'s modules '
                 f"(--allow_gin_import={module} allows it)"
             )
+        self._import_allowed(statement)
+
+    def _import_allowed(self, statement: config_parser.ImportStatement) -> None:
         try:
-            importlib.import_module(module)
+            importlib.import_module(statement.module)
         except Exception as error:
-            raise _Fault(f'cannot import "{module}": {first_line(str(error))}') from None
+            raise _Fault(f'cannot import "{statement.module}": {first_line(str(error))}') from None
         gin_config._IMPORTS.add(statement)
 
 
@@ -238,6 +241,16 @@ def _binding(statement: config_parser.BindingStatement, where: str) -> Binding:
     return Binding(key, f"{info.name}.{parameter}", value, where)
 
 
+def is_of_keras(info: Any) -> bool:
+    """Whether a configurable is one of Keras' own, which carry no type annotations."""
+    return info.wrapped.__module__.startswith(("keras.", "tf_keras."))
+
+
+def is_stand_in(target: Any) -> bool:
+    """Whether a configurable only has the name and parameters of one (`ngrl.training.stand_ins`)."""
+    return getattr(target, "is_stand_in", False)
+
+
 def constructor(info: Any) -> Callable[..., Any]:
     """The function whose parameters a configurable takes."""
     target = info.wrapped
@@ -267,7 +280,9 @@ def settable_parameters(info: Any) -> tuple[dict[str, inspect.Parameter], bool]:
         and (not info.allowlist or parameter.name in info.allowlist)
         and parameter.name not in (info.denylist or ())
     }
-    return known, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    # Keras takes **kwargs to refuse them itself, later and with a traceback.
+    return known, takes_any and not is_of_keras(info)
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -79,8 +79,9 @@ class TrainingLoop:
         in_a_row, cause = int(self._streak[0]), SkipCause(int(self._streak[1]))
         if in_a_row >= self._max_skipped:
             what = cause.name.lower().replace("_", " ")
+            problem = "not finite, or not positive definite" if cause == SkipCause.CURVATURE_PRODUCT else "not finite"
             raise NonFiniteError(
-                f"{in_a_row} updates in a row were skipped; the first because its {what} was not finite "
+                f"{in_a_row} updates in a row were skipped; the first because its {what} was {problem} "
                 f"(train step {self.train_steps - in_a_row + 1})"
             )
 

@@ -5,7 +5,7 @@ import csv
 import math
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl.training.checkpoints import CheckpointError
+from ngrl.training.files import WriteError, failure, writing
 
 WINDOW = 100
 
@@ -122,6 +123,7 @@ class EpisodeLog:
 
     Raises:
       CheckpointError: The file is shorter than `resume_at`.
+      WriteError: It can't be written, e.g. because the disk is full; every method raises it then.
     """
 
     _HEADER = ("episode", "env_steps", "train_steps", "return", "length", "wall_s")
@@ -129,18 +131,21 @@ class EpisodeLog:
     def __init__(self, path: Path, resume_at: int = 0):
         if resume_at and (not path.is_file() or path.stat().st_size < resume_at):
             raise CheckpointError(f"{path} is shorter than the checkpoint says: restore it, or use --noresume")
-        self._file = path.open("r+" if resume_at else "w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        if resume_at:
-            self._file.truncate(resume_at)
-            self._file.seek(resume_at)
-        else:
-            self._writer.writerow(self._HEADER)
+        self._path = path
+        with writing(path):
+            self._file = path.open("r+" if resume_at else "w", newline="", encoding="utf-8")
+            self._writer = csv.writer(self._file, lineterminator="\n")
+            if resume_at:
+                self._file.truncate(resume_at)
+                self._file.seek(resume_at)
+            else:
+                self._writer.writerow(self._HEADER)
 
     def write(self, episode: Episode) -> None:
         """Append a row."""
         row = episode._replace(wall_s=round(episode.wall_s, 3))
-        self._writer.writerow(row)
+        with writing(self._path):
+            self._writer.writerow(row)
 
     def flush(self) -> None:
         """Let other processes read what was written. What can't be written now is told of by `sync`."""
@@ -148,21 +153,16 @@ class EpisodeLog:
             self._file.flush()
 
     def sync(self) -> int:
-        """Flush to the disk and return the file's size in bytes.
-
-        Raises:
-          CheckpointError: The file can't be written, e.g. because the disk is full.
-        """
-        try:
+        """Flush to the disk and return the file's size in bytes."""
+        with writing(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
             return self._file.tell()
-        except OSError as error:
-            raise CheckpointError(f"can't write {self._file.name}: {error.strerror}") from error
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
 
 class Summaries:
@@ -170,25 +170,43 @@ class Summaries:
 
     Args:
       folder: Where the event files go.
+
+    Raises:
+      WriteError: They can't be written, e.g. because the disk is full; every method raises it then.
     """
 
     def __init__(self, folder: Path):
-        self._writer = tf.summary.create_file_writer(str(folder), flush_millis=10_000)
+        self._folder = folder
+        with self._writing():
+            self._writer = tf.summary.create_file_writer(str(folder), flush_millis=10_000)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise WriteError(failure(self._folder, error)) from error
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
         """Write every finite scalar under its tag; numbers that were not measured (NaN) leave no point."""
-        with self._writer.as_default(step=step):
+        with self._writing(), self._writer.as_default(step=step):
             for tag, value in scalars.items():
                 if math.isfinite(value):
                     tf.summary.scalar(tag, value)
 
     def write_picture(self, tag: str, png: bytes, step: int) -> None:
         """Write a picture, given as the content of a PNG file, under its tag."""
-        with self._writer.as_default(step=step):
+        with self._writing(), self._writer.as_default(step=step):
             tf.summary.image(tag, tf.io.decode_png(png, channels=3)[tf.newaxis])
+
+    def flush(self) -> None:
+        """Have everything written so far in the files; without it, what can't be written goes unnoticed."""
+        with self._writing():
+            self._writer.flush()
 
     def close(self) -> None:
         """Flush and close."""
+        self.flush()
         self._writer.close()
 
 

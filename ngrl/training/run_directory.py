@@ -1,5 +1,6 @@
 """A run's directory: whose it is, who writes to it, and what `run.json` says."""
 
+import contextlib
 import datetime
 import fcntl
 import json
@@ -11,16 +12,18 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ngrl
+from ngrl.training.files import remove_unfinished, write_json
 
 
 class RunDirectoryError(RuntimeError):
     """The directory can't be used for this run; the message is one line."""
 
 
-# What may differ between a run and its continuation: how long it goes on and what is reported or kept.
+# What may differ between a run and its continuation: how long it goes on or waits, and what is reported or kept.
+# Macros are no settings of their own (`configuration.identity`), so that one may serve any of these.
 _FREE_TO_CHANGE = frozenset(
     f"run.{name}"
     for name in (
@@ -31,6 +34,7 @@ _FREE_TO_CHANGE = frozenset(
         "keep_checkpoints",
         "eval_episodes",
         "capture_video",
+        "env_timeout",
     )
 )
 _PACKAGES = ("tensorflow", "tf-keras", "tf-agents", "gymnasium", "numpy", "tensorboard", "gin-config")
@@ -65,28 +69,36 @@ class RunDirectory:
         except RunDirectoryError:
             self.close()
             raise
+        remove_unfinished(path)
 
     @property
     def _run_json(self) -> Path:
         return self.path / "run.json"
 
-    def _take_lock(self) -> Any:
-        lock = (self.path / "run.lock").open("a+", encoding="utf-8")
+    def _take_lock(self) -> TextIO:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
+            lock = (self.path / "run.lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise RunDirectoryError(f"can't write to the run directory {self.path}: {error.strerror}") from error
+        try:
+            _lock(lock, self.path)
+        except RunDirectoryError:
             lock.close()
-            raise RunDirectoryError(f"{self.path} is in use by process {owner}") from None
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
+            raise
+        with contextlib.suppress(OSError):  # on a full disk the lock holds, though its owner stays unnamed
+            lock.seek(0)
+            lock.truncate()
+            lock.write(str(os.getpid()))
+            lock.flush()
         return lock
 
     def _check_experiment(self) -> None:
         if not self._run_json.exists():
+            if any((self.path / "checkpoints").glob("step_*")):
+                raise RunDirectoryError(
+                    f"{self.path} holds checkpoints, but no run.json that says of which experiment: restore it, or "
+                    "start anew with --noresume"
+                )
             return
         check_same_experiment(self.path, self.read().get("config", {}), self._config)
 
@@ -102,12 +114,19 @@ class RunDirectory:
           RunDirectoryError: It can't be read.
         """
         try:
-            return json.loads(self._run_json.read_text(encoding="utf-8"))
+            content = json.loads(self._run_json.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunDirectoryError(f"can't read {self._run_json}: {error}") from error
+        if not isinstance(content, dict):
+            raise RunDirectoryError(f"can't read {self._run_json}: it holds no object")
+        return content
 
     def write(self, **values: Any) -> None:
-        """Set values in `run.json`, which is replaced as a whole."""
+        """Set values in `run.json`, which is replaced as a whole.
+
+        Raises:
+          WriteError: It can't be written.
+        """
         content = self.read() if self._run_json.exists() else _provenance()
         content.update(values, config=self._config)
         write_json(self._run_json, content)
@@ -151,10 +170,7 @@ def move_aside(path: Path) -> Path | None:
             return None
         raise RunDirectoryError(f"{path} is no run of ngrl's: choose another --root_dir")
     with lock_path.open("r", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunDirectoryError(f"{path} is in use by process {lock.read().strip()}") from None
+        _lock(lock, path)
     number = 1
     while (target := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
@@ -162,11 +178,20 @@ def move_aside(path: Path) -> Path | None:
     return target
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file as a whole: a reader sees the old or the new content, never half of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def _lock(file: TextIO, directory: Path) -> None:
+    """Lock a directory by its open lock file; the system lifts the lock when the process ends, however it does.
+
+    Raises:
+      RunDirectoryError: Another process holds it, or the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        raise RunDirectoryError(f"{directory} is in use by process {owner}") from None
+    except OSError as error:
+        raise RunDirectoryError(f"can't lock {directory}: {error.strerror}") from error
 
 
 def _provenance() -> dict[str, Any]:

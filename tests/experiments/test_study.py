@@ -74,7 +74,7 @@ def test_planned_configuration_is_what_launching_the_trial_binds(read):
     }
     try:
         configuration.parse([options["--gin_file"]], planned.trial.bindings, (), {"seed": options["--seed"]})
-        assert configuration.bindings() == planned.config
+        assert configuration.identity() == planned.config
     finally:
         configuration.gin.clear_config()
 

@@ -228,6 +228,61 @@ def test_non_finite_numbers_leave_every_weight_and_slot_byte_identical(compiled,
     assert [value.numpy().tobytes() for value in [problem.w, *optimizer.variables]] == before
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", ["cholesky", "dual_cholesky"])
+def test_solver_that_breaks_down_at_a_small_damping_raises_it_until_the_step_equals_a_dense_solve(compiled, name):
+    # In float32 F + 1e-9 I is exactly of rank 1 here, and so is the Gram matrix of its 4 rows.
+    x = np.outer(np.arange(1.0, 5.0), [1.0, 2.0, -1.0]).astype(np.float32)
+    w = tf.Variable(tf.ones([3, 1]))
+    rule = optimizers.LevenbergMarquardt(initial=1e-9, minimum=1e-9, increase=1e8)
+    optimizer = optimizers.NaturalGradient(1.0, SOLVERS[name](), rule)
+
+    def run():
+        operator = GaussNewton(lambda inputs: inputs @ w, [w], tf.constant(x))
+        output_gradient = tf.matmul(x, w) / len(x)  # of the mean of half the squared outputs
+        return optimizer.apply_output_gradient(
+            output_gradient, operator, loss_fn=lambda: tf.reduce_mean((x @ w) ** 2) / 2
+        )
+
+    optimizer.build([w])
+    train = tf.function(run, jit_compile=True) if compiled else run
+    dampings, skipped = [], 1
+    while skipped:
+        assert w.numpy().tobytes() == np.ones([3, 1], np.float32).tobytes()
+        stats = train()
+        dampings.append(float(stats.damping))
+        skipped = int(stats.skipped)
+        assert stats.skip_cause == (optimizers.SkipCause.CURVATURE_PRODUCT if skipped else 0)
+    assert 1 < len(dampings) < 5
+    np.testing.assert_allclose(dampings, 1e-9 * 1e8 ** np.arange(len(dampings)), rtol=1e-5)
+    curvature = x.astype(np.float64).T @ x / len(x)
+    expected = np.ones(3) - np.linalg.solve(curvature + dampings[-1] * np.eye(3), curvature @ np.ones(3))
+    np.testing.assert_allclose(w.numpy()[:, 0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", ["cholesky", "dual_cholesky", "cg"])
+@pytest.mark.parametrize("poison", ["loss", "gradient", "inputs"])
+def test_numbers_that_are_not_finite_are_not_blamed_on_the_damping(compiled, name, poison):
+    problem = LinearProblem()
+    optimizer = optimizers.NaturalGradient(1.0, SOLVERS[name](), optimizers.LevenbergMarquardt(initial=1.0))
+    optimizer.build([problem.w])
+    x, loss = np.array(problem.x), NAN if poison == "loss" else 1.0
+    scale = INF if poison == "gradient" else 1.0
+    if poison == "inputs":
+        x[3, 1] = NAN
+
+    def poisoned():
+        operator = GaussNewton(problem.forward, [problem.w], tf.constant(x))
+        loss_fn = lambda: tf.constant(loss, tf.float64)  # noqa: E731
+        return optimizer.apply_output_gradient(scale * problem.output_gradient(), operator, loss_fn=loss_fn)
+
+    before = [value.numpy().tobytes() for value in [problem.w, *optimizer.variables]]
+    stats = tf.function(poisoned, jit_compile=True)() if compiled else poisoned()
+    assert stats.skipped == 1
+    assert [value.numpy().tobytes() for value in [problem.w, *optimizer.variables]] == before
+
+
 def test_zero_curvature_gives_a_finite_step():
     problem = LinearProblem()
     operator = GaussNewton(lambda x: tf.zeros([len(x), 2], tf.float64) * problem.w[0, 0], [problem.w], problem.x)

@@ -58,8 +58,7 @@ def variables(folder):
     with np.load(newest / "arrays.npz") as arrays:
         values.update({name: arrays[name] for name in arrays.files})
     state = json.loads((newest / "state.json").read_text())
-    state["run"].pop("wall_s")
-    state["run"].pop("csv_size")
+    del state["run"]  # wall-clock seconds, and the size of a file that holds some
     return values, state
 
 

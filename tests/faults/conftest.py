@@ -1,0 +1,129 @@
+"""What the tests of faults share: processes that can be killed, small experiments, a disk that is soon full."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(ROOT / "tools"), str(HERE.parent / "environments"), str(HERE.parent / "training")]
+
+
+class Server:
+    """The fork server, which says what it can be asked."""
+
+    def __init__(self, errors: Path):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+        path = os.pathsep.join([str(ROOT), str(HERE), str(HERE.parent / "environments")])
+        with errors.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, str(HERE / "fork_server.py")],
+                env={**environment, "PYTHONPATH": path, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        assert self.process.stdout.readline() == "ready\n", errors.read_text()
+
+    def ask(self, **request: Any) -> int:
+        """Its answer to a request."""
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        return int(self.process.stdout.readline())
+
+
+class Process:
+    """A process of `ngrl.launch`."""
+
+    def __init__(self, server: Server, output: Path, **request: Any):
+        self._server = server
+        self._output = output
+        self.pid = server.ask(output=str(output), **request)
+        self.code: int | None = None
+
+    def wait(self) -> int:
+        """Wait for its end; its exit code, negative where a signal ended it."""
+        if self.code is None:
+            self.code = self._server.ask(wait=self.pid)
+        return self.code
+
+    def wait_until(self, condition: Callable[[], Any]) -> None:
+        """Wait until something has happened, which must not be its end."""
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z", self.lines
+            assert time.monotonic() < deadline, self.lines
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Let it do nothing until `go_on`."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it continue after `stop`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self, number: int) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        os.kill(self.pid, number)
+        return self.wait()
+
+    @property
+    def lines(self) -> list[str]:
+        """What it printed so far."""
+        return self._output.read_text().splitlines()
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server") / "errors.txt")
+    yield server
+    server.process.stdin.close()
+    server.process.wait(timeout=30)
+
+
+@pytest.fixture
+def start(_server: Server, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts `ngrl.launch` with arguments in the test's own folder; ends what still runs after the test."""
+    started: list[Process] = []
+
+    def start(*argv: str, **options: Any) -> Process:
+        output = tmp_path / f"output-{len(started)}.txt"
+        started.append(Process(_server, output, argv=argv, cwd=str(tmp_path), **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.code is None:
+            process.kill(signal.SIGKILL)
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a disk of so many bytes, `tmp_path / "disk"`; called again, it changes the size."""
+    disk = tmp_path / "disk"
+    mounted = False
+
+    def mount(size: int) -> Path:
+        nonlocal mounted
+        disk.mkdir(exist_ok=True)
+        options = f"size={size}" + (",remount" if mounted else "")
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"no permission to mount a tmpfs: {done.stderr.strip()}")
+        mounted = True
+        return disk
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

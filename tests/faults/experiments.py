@@ -1,0 +1,54 @@
+"""The experiments that the tests of faults run: every agent, small and short."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+GIN = Path(__file__).parents[2] / "gin"
+
+_OFF_POLICY = ("OffPolicyLoop.warmup_steps=64", "OffPolicyLoop.batch_size=16", "OffPolicyLoop.jit_compile=False")
+_ON_POLICY = ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False")
+_CRITIC = ("Critic.epochs=1", "ActorNetwork.hidden_layers=(8,)", "ValueNetwork.hidden_layers=(8,)")
+_STATEFUL = (
+    "policy_agent.normaliser=@ObservationNormaliser",
+    "GeneralisedAdvantage.reward_normaliser=@RewardNormaliser()",
+)
+
+
+class Agent(NamedTuple):
+    """An agent's gin file, and what makes it small."""
+
+    gin_file: str
+    bindings: tuple[str, ...]
+    continuous: bool = True  # whether it takes continuous actions too
+
+
+#: A new agent is a line here.
+AGENTS = {
+    "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)"), continuous=False),
+    "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
+    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
+    "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "PpoAgent.epochs=1")),
+    "nac": Agent("nac_cartpole_v1", _ON_POLICY),
+}
+ENVIRONMENTS = {"CartPole-v1": False, "LunarLander-v3": False, "Pendulum-v1": True}  # whether actions are continuous
+PAIRS = [
+    (name, env_id)
+    for name, agent in AGENTS.items()
+    for env_id, continuous in ENVIRONMENTS.items()
+    if agent.continuous or not continuous
+]
+
+
+#: Imports the environments called `test/...`.
+FAULTY = Path(__file__).with_name("faulty.gin")
+
+
+def arguments(agent: str, env_id: str, root_dir: object, *bindings: str, steps: int = 400) -> list[str]:
+    """Arguments of `ngrl.launch` for a short run of an agent."""
+    gin_file, small, _ = AGENTS[agent]
+    run = {"env_id": repr(env_id), "num_env_steps": steps, "checkpoint_every": 100, "num_envs": 4, "eval_episodes": 1}
+    bound = [f"run.{name}={value}" for name, value in run.items()]
+    chosen = [f"--gin_bindings={binding}" for binding in (*bound, *small, *bindings)]
+    if env_id.startswith("test/"):
+        chosen += [f"--gin_file={FAULTY}", "--allow_gin_import=faulty_environments"]
+    return [f"--gin_file={GIN / gin_file}.gin", f"--root_dir={root_dir}", *chosen]

@@ -1,0 +1,132 @@
+"""Runs `ngrl.launch` in processes that can be killed, without loading TensorFlow for each.
+
+Started as a program, it loads everything, then forks a process for each line it reads: a JSON object with `cwd`,
+`output` (a file), `argv` (or `save`, see `save_one`), `die`, and `export` (False leaves out the export of policies,
+which takes longer than a short run). It answers with the process's id; to `{"wait": id}` it answers with the exit code
+of that process, negative where a signal ended it.
+Nothing of TensorFlow has run before the fork, so that the processes are as good as new.
+
+`die` names a moment at which the process sends itself SIGKILL, with no chance to do anything more:
+`["step", n]` before the n-th step of the loop, `["save", n, k]` at the k-th file operation of the n-th save.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+
+FILE_OPERATIONS = (
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.listdir",
+    "os.scandir",
+    "shutil.rmtree",
+)
+
+
+class Death:
+    """Kills the process at the k-th file operation from now on.
+
+    Args:
+      operations: k, from 0.
+    """
+
+    def __init__(self, operations: int):
+        self._left = operations
+        sys.addaudithook(self)
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        """Count an operation; an audit hook."""
+        if event in FILE_OPERATIONS:
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._left -= 1
+
+
+def arm(die: list) -> None:
+    """Have the process die at a moment of its run."""
+    from ngrl.training import checkpoints, loop
+
+    kind, number, *operations = die
+    counts = {"step": 0, "save": 0}
+
+    def counted(owner, name, what, act):
+        before = getattr(owner, name)
+
+        def method(*arguments):
+            counts[what] += 1
+            if what == kind and counts[what] == number:
+                act()
+            return before(*arguments)
+
+        setattr(owner, name, method)
+
+    counted(loop.TrainingLoop, "_advance", "step", lambda: os.kill(os.getpid(), signal.SIGKILL))
+    counted(checkpoints.CheckpointStore, "save", "save", lambda: Death(*operations))
+
+
+def save_one(folder: str, step: int, keep: int) -> int:
+    """Resume from a folder of checkpoints and save one more, in which every number is the step; the exit code."""
+    import numpy as np
+    import tensorflow as tf
+
+    from ngrl.training import CheckpointStore, LoopState
+
+    module = tf.Module()
+    module.v = tf.Variable(0.0)
+    store = CheckpointStore(pathlib.Path(folder), module, keep)
+    store.restore_latest()
+    module.v.assign(step)
+    store.save(step, LoopState({"step": step}, {"step": np.array(step)}))
+    return 0
+
+
+def work(request: dict) -> int:
+    """Do what a request asks; the exit code of the command."""
+    from ngrl import launch
+    from ngrl.training import experiment
+
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(request["cwd"])
+    if request.get("die"):
+        arm(request["die"])
+    if "save" in request:
+        return save_one(*request["save"])
+    if not request.get("export", True):
+        experiment.export_policy = lambda *arguments: None
+    code = launch.main(request["argv"])
+    sys.stdout.flush()
+    return code
+
+
+def serve() -> None:
+    """Answer requests until there are no more."""
+    from ngrl.examples import configurables as _examples  # noqa: F401
+    from ngrl.training import configurables as _configurables  # noqa: F401
+
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    print("ready", file=answers)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            print(os.waitstatus_to_exitcode(status), file=answers)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                code = work(request)
+            finally:
+                os._exit(code)
+        print(pid, file=answers)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,73 @@
+"""Row 1: a run that SIGKILL ended, at any moment, goes on with the same command as if it had never been killed."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+from chaos import differences, litter
+from conftest import ROOT
+from experiments import PAIRS, arguments
+
+from ngrl.training import CheckpointStore
+
+import tensorflow as tf  # isort: skip
+
+
+@pytest.mark.parametrize(("number", "agent", "env_id"), [(number, *pair) for number, pair in enumerate(PAIRS)])
+def test_killed_run_is_bit_equal_to_one_that_was_not(start, tmp_path, number, agent, env_id):
+    """Every other pair is killed inside a save, the rest between two, at moments drawn for each."""
+    assert start(*arguments(agent, env_id, "whole"), export=False).wait() == 0
+    draw = random.Random(f"{agent} {env_id}")
+    die = ["step", draw.randint(30, 70)] if number % 2 else ["save", draw.randint(2, 3), draw.randint(3, 12)]
+    killed = arguments(agent, env_id, "killed")
+    assert start(*killed, die=die, export=False).wait() == -signal.SIGKILL
+    last = start(*killed, export=False)
+    assert last.wait() == 0, last.lines
+    assert any("resuming at " in line for line in last.lines)
+    assert not differences(tmp_path / "whole", tmp_path / "killed")
+    assert not litter(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_save_killed_at_any_of_its_file_operations_leaves_a_whole_checkpoint(start, tmp_path, keep):
+    folder = tmp_path / "checkpoints"
+    for step in range(1, keep + 1):
+        assert start(save=[str(folder), step, keep]).wait() == 0
+    newest, operation, outcomes = keep, 0, []
+    while True:
+        killed = start(save=[str(folder), newest + 1, keep], die=["save", 1, operation])
+        survived = killed.wait() == 0
+        assert survived or killed.code == -signal.SIGKILL
+        assert len(list(folder.iterdir())) <= keep + 1
+        module = tf.Module()
+        module.v = tf.Variable(0.0)
+        state = CheckpointStore(folder, module, keep).restore_latest()
+        assert state.values["step"] == state.arrays["step"] == module.v.numpy() in (newest, newest + 1)
+        outcomes.append(int(module.v.numpy()) - newest)
+        newest, operation = int(module.v.numpy()), operation + 1
+        if survived:
+            break
+    assert operation > 12
+    # First without, then with the new checkpoint: it appears at one operation, as a whole.
+    assert sorted(outcomes) == outcomes
+    assert 0 < sum(outcomes) < len(outcomes)
+    assert len(list(folder.iterdir())) == keep
+
+
+def test_run_killed_ten_times_is_bit_equal_and_leaves_no_litter(tmp_path):
+    """The tool of CONTRIBUTING in short: processes of `ngrl.launch` from their start to the export of the policies."""
+    command = [sys.executable, str(ROOT / "tools" / "chaos.py"), str(ROOT / "gin" / "ngdqn_cartpole_v1.gin")]
+    command += ["--kills", "10", "--runs", str(tmp_path), "--gin_bindings", "OffPolicyLoop.jit_compile=False"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["kills"] == 10
+    assert report["identical"]
+    assert report["inside_a_save"] >= 3
+    assert report["resumes_exact"] == report["resumes_seen"] >= 5
+    assert report["most_intervals_done_again"] < 1.1  # an interval, and the step of the environments that ended it
+    assert report["most_checkpoints"] <= 3
+    assert not report["litter"]

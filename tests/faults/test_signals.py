@@ -1,0 +1,49 @@
+"""Rows 2 and 13: signals, and two runs in one directory."""
+
+import os
+import signal
+import time
+
+import pytest
+from experiments import arguments
+
+
+def checkpoints(folder):
+    return sorted(int(path.name[5:]) for path in (folder / "checkpoints").glob("step_*"))
+
+
+@pytest.mark.parametrize(("agent", "number", "code"), [("ngdqn", signal.SIGTERM, 143), ("trpo", signal.SIGINT, 130)])
+def test_signal_leaves_a_checkpoint_and_says_how_to_resume(start, tmp_path, agent, number, code):
+    forever = arguments(agent, "CartPole-v1", "run", steps=10**9)
+    run = start(*forever)
+    run.wait_until(lambda: checkpoints(tmp_path / "run"))
+    second = start(*forever)
+    assert second.wait() == 2
+    assert second.lines[-1] == f"ngrl.launch: run is in use by process {run.pid}"
+    assert run.kill(number) == code
+    assert "a checkpoint is written and the same command resumes run" in run.lines[-1]
+    newest = checkpoints(tmp_path / "run")[-1]
+    resumed = start(*arguments(agent, "CartPole-v1", "run", steps=newest + 100), export=False)
+    assert resumed.wait() == 0
+    assert any(f"resuming at {newest:,} environment steps" in line for line in resumed.lines)
+
+
+def test_second_ctrl_c_ends_a_run_that_the_first_could_not(start, tmp_path):
+    # The environment hangs in the run's own process, so that no step ever ends.
+    run = start(*arguments("ngdqn", "test/Hanging-v0", "run", "run.env_kwargs={'patience': 60}", steps=10**9))
+    run.wait_until(lambda: (tmp_path / "hanging").exists())
+    os.kill(run.pid, signal.SIGINT)
+    time.sleep(0.5)  # two signals at once would be one
+    assert run.kill(signal.SIGINT) == 130
+    assert run.lines[-1] == (
+        "ngrl.launch: stopped at once; the same command resumes run from its last checkpoint, if it has one"
+    )
+    assert checkpoints(tmp_path / "run")
+
+
+def test_run_is_stopped_amid_the_first_episode_of_its_evaluation(start, tmp_path):
+    run = start(*arguments("ngdqn", "test/Endless-v0", "run"))
+    run.wait_until(lambda: (tmp_path / "run" / "policy_collect").exists())
+    time.sleep(1.0)  # into the episode, which never ends
+    assert run.kill(signal.SIGTERM) == 143
+    assert "the same command resumes run" in run.lines[-1]
