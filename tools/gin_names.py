@@ -99,6 +99,7 @@ def module_text() -> str:
     from gin import config as gin_config
 
     from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
+    from ngrl.experiments import configurables as _experiments  # noqa: F401  (the same)
     from ngrl.training import configurables as _configurables  # noqa: F401  (the same)
 
     own, others = {}, []
