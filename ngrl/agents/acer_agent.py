@@ -317,7 +317,7 @@ class AcerAgent(tf_agent.TFAgent):
 
         q_ret = targets(coefficient)
         impossible = tf.math.is_inf(log_prob) & (log_prob < 0)
-        poison = spoilt(batch.weights, q_ret, behaviour_log_prob, tf.where(impossible, 0.0, log_prob))
+        poison = spoilt(batch.weights, value, q_ret, behaviour_log_prob, tf.where(impossible, 0.0, log_prob))
         q_policy = q_ret if self._actor.is_discrete else targets(tf.ones_like(coefficient))
         return AcerView(judgement, log_ratio, q_ret, q_policy - tf.stop_gradient(judgement.value), poison)
 

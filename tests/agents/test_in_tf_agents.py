@@ -1,13 +1,16 @@
 """The agents in TF-Agents' own machinery."""
 
 import numpy as np
+import pytest
+
+from ngrl import agents, environments, networks, optimizers
+
+import tensorflow as tf  # isort: skip
 from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.train import learner
 from tf_agents.train.utils import train_utils
-
-from ngrl import agents, environments, networks, optimizers
 
 
 def test_dqn_agent_trains_in_a_stock_driver_replay_buffer_and_learner(tmp_path):
@@ -37,3 +40,37 @@ def test_dqn_agent_trains_in_a_stock_driver_replay_buffer_and_learner(tmp_path):
     assert int(step) == 5
     assert any((old != new.numpy()).any() for old, new in zip(before, agent.q_network.variables, strict=True))
     assert info.extra.optimizer.kl <= 0.01 * 1.001
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_acer_agent_trains_on_what_a_stock_driver_collected_and_a_stock_buffer_replays(env_id):
+    environment = tf_py_environment.TFPyEnvironment(environments.load(env_id, num_envs=2, seed=0))
+    time_step_spec, action_spec = environment.time_step_spec(), environment.action_spec()
+    observation = time_step_spec.observation
+    actors = [networks.ActorNetwork(observation, action_spec, (8,)) for _ in range(2)]
+    if actors[0].is_discrete:
+        critic = agents.DiscreteCritic(networks.QNetwork(observation, 2, (8,)))
+    else:
+        critic = agents.DuelingCritic(networks.StochasticDuelingNetwork(observation, action_spec, (8,)))
+    rates = [tf.keras.optimizers.Adam(0.01) for _ in range(2)]
+    agent = agents.AcerAgent(time_step_spec, action_spec, *actors, critic, *rates)
+    agent.initialize()
+    buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(agent.collect_data_spec, 2, max_length=500)
+    driver = dynamic_step_driver.DynamicStepDriver(
+        environment, agent.collect_policy, observers=[buffer.add_batch], num_steps=80
+    )
+    driver.run()
+    fresh = agent.train(buffer.gather_all())
+    assert float(fresh.extra.mean_ratio) == pytest.approx(
+        1, abs=1e-4
+    )  # the policy that acted is the one that is trained
+    replayed = iter(buffer.as_dataset(sample_batch_size=8, num_steps=10))
+    for _ in range(3):
+        trained = [*actors[0].variables, *critic.variables]
+        before = [variable.numpy() for variable in trained]
+        info = agent.train(next(replayed)[0])
+        assert info.extra.optimizer.skipped == 0
+        assert all((old != new.numpy()).any() for old, new in zip(before, trained, strict=True))
+    assert np.isfinite(info.loss)
+    assert info.extra.kl > 0
+    assert agent.train_step_counter == 4
