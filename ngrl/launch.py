@@ -134,6 +134,7 @@ def _run(
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
     from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
+    from ngrl.experiments import configurables as _experiments  # noqa: F401
     from ngrl.training import configurables, configuration
     from ngrl.training import errors as known
     from ngrl.training.progress import Quiet, Terminal

@@ -38,9 +38,9 @@ from ngrl.examples.descent import (
     sampled_fisher,
 )
 from ngrl.examples.gaussian import Gaussian
-from ngrl.examples.record import Record, recording
 from ngrl.training import Result
 from ngrl.training.progress import Progress
+from ngrl.training.record import Record, recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -98,6 +98,11 @@ class OffPolicyLoop(TrainingLoop):
         return Transition(first, np.zeros(spec.shape, spec.dtype), np.float32(0), np.float32(0), first)
 
     @property
+    def replay(self) -> UniformReplayBuffer:
+        """What has been collected."""
+        return self._replay
+
+    @property
     def epsilon(self) -> float:
         """ε of the next action."""
         if self.statistics.env_steps < self._warmup_steps:

@@ -1,4 +1,4 @@
-"""What an example leaves: a run's directory with pictures, tables and TensorBoard's events."""
+"""What an entry that trains no agent leaves: a run's directory with pictures, tables and TensorBoard's events."""
 
 import contextlib
 import csv
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngrl.training import Result, RunDirectory
+from ngrl.training.experiment import Result
 from ngrl.training.files import write_text
 from ngrl.training.metrics import Summaries
 from ngrl.training.progress import Progress, Quiet
-from ngrl.training.run_directory import move_aside
+from ngrl.training.run_directory import RunDirectory, move_aside
 
 
 class Record:
-    """Writes into a run's directory; what an earlier run of the same example left there is replaced.
+    """Writes into a run's directory; what an earlier run of the same entry left there is replaced.
 
     Args:
       directory: The run's directory.
@@ -78,11 +78,11 @@ def recording(
     progress: Progress | None,
     on_start: Callable[[], None],
 ) -> Iterator[Record]:
-    """Hold an example's directory while it is written.
+    """Hold an entry's directory while it is written.
 
     Args:
       root_dir: The directory.
-      settings: The example's own settings, name to value: they identify it where `config` is None, and its seed, if it
+      settings: The entry's own settings, name to value: they identify it where `config` is None, and its seed, if it
         has one, is kept in `run.json`.
       noresume: As in `ngrl.training.run`, and so are the rest.
       config: What identifies the experiment.
