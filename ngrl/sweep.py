@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--only", nargs="+", default=[], metavar="CELL", help="run these cells alone; * and ? match as in file names")
     add("--seeds", nargs="+", type=int, metavar="N", help="run these seeds instead of the study's")
     add("--shard", metavar="I/N", help="run every N-th trial from the I-th on, counted from 0: for arrays of jobs")
-    add("--jobs", type=int, metavar="N", help="trials at a time (default: as many as this machine has cores)")
+    add("--jobs", type=int, metavar="N", help="trials at a time (default: as many as there are cores)")
     add("--ray_address", metavar="A", help="run on the Ray cluster at HOST:PORT, or 'auto' for that of this machine")
     add("--dry_run", action="store_true", help="check everything, say what would be run, and run nothing")
     add("--noprogress", action="store_true", help="show no progress, only failures and the result")
@@ -196,7 +196,7 @@ def _sweep(
     board = Board(plan.name, len(to_run), folder, output.terminal, over, options.noprogress)
     try:
         if to_run:
-            jobs = min(options.jobs or max(1, _cores() // cpus), len(to_run))
+            jobs = options.jobs or (None if options.ray_address else min(max(1, _cores() // cpus), len(to_run)))
             run_trials(to_run, folder.resolve(), board, jobs, cpus, gpus, plan.study.max_failures, options.ray_address)
     finally:
         board.close()

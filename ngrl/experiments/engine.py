@@ -62,7 +62,7 @@ def run_trials(
     trials: "Sequence[PlannedTrial]",
     folder: Path,
     watcher: Watcher,
-    jobs: int,
+    jobs: int | None,
     cpus: int,
     gpus: float,
     max_failures: int,
@@ -76,7 +76,7 @@ def run_trials(
       trials: What to run, in this order.
       folder: Where their run directories are; for a cluster, on a file system that all nodes share.
       watcher: Is told how they get on.
-      jobs: How many run together at most.
+      jobs: How many run together at most; None, for a cluster alone, means as many as it has room for.
       cpus: Cores of each.
       gpus: GPUs of each.
       max_failures: How often a trial whose process or worker died is started again.
@@ -85,7 +85,10 @@ def run_trials(
     Raises:
       RayUnavailableError: There is no Ray to run them on.
     """
-    with _ray(address, jobs * cpus, math.ceil(jobs * gpus)), _scratch(folder if address else None) as scratch:
+    with (
+        _ray(address, (jobs or 1) * cpus, math.ceil((jobs or 1) * gpus)),
+        _scratch(folder if address else None) as scratch,
+    ):
         try:
             _fit(trials, folder, scratch, watcher, jobs, {"cpu": cpus, "gpu": gpus}, max_failures)
         finally:
@@ -98,7 +101,7 @@ def _fit(
     folder: Path,
     scratch: Path,
     watcher: Watcher,
-    jobs: int,
+    jobs: int | None,
     resources: dict[str, float],
     max_failures: int,
 ) -> None:

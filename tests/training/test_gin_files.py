@@ -6,11 +6,16 @@ import gin
 import pytest
 
 from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
+from ngrl.experiments import configurables as _experiments  # noqa: F401
 from ngrl.training import configurables, configuration
 
 ROOT = Path(__file__).parents[2] / "gin"
 EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in path.read_text())
-ENTRIES = sorted(path for path in ROOT.rglob("*.gin") if "main.entry" in path.read_text())
+ENTRIES = sorted(
+    path
+    for path in ROOT.rglob("*.gin")
+    if path.stem != "base" and ("main.entry" in path.read_text() or path.parent.name == "solvers")
+)
 
 SHORT = ["run.num_env_steps = 300", "run.eval_episodes = 1"]
 #: What shortens the experiments of each loop, and how many updates they make at least.
@@ -26,6 +31,12 @@ LOOPS = {
     "OnPolicyLoop": (["OnPolicyLoop.batch_size = 128", "Critic.epochs = 1"], 2),
     "TrajectoryReplayLoop": (["TrajectoryReplayLoop.num_steps = 4", "TrajectoryReplayLoop.warmup_steps = 100"], 6),
 }
+SHORT_SOLVERS = [
+    "solver_comparison.at_env_steps = (300,)",
+    "solver_comparison.dampings = (1.0,)",
+    "solver_comparison.repeats = 1",
+    "OffPolicyLoop.warmup_steps = 200",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -80,14 +91,18 @@ def test_experiment_runs(path, tmp_path):
 def test_the_examples_are_there():
     names = {str(path.relative_to(ROOT)) for path in ENTRIES}
     assert {"examples/mle_gaussian.gin", "examples/geometry.gin"} <= names
+    assert {"solvers/cartpole_v1.gin", "solvers/lunar.gin"} <= names
 
 
 @pytest.mark.parametrize("path", ENTRIES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_entry_runs_as_the_file_says(path, tmp_path):
-    configuration.parse([str(path)], [])
+    compares_solvers = path.parent.name == "solvers"
+    configuration.parse([str(path)], SHORT_SOLVERS if compares_solvers else [])
     result = configurables.main(tmp_path / "run", config=configuration.bindings())
     operative = configuration.operative_config()
     dead = [name for name in configuration.bindings() if f"{name} = " not in operative]
+    if compares_solvers:  # these include an experiment for its agent, and run no training of its length
+        dead = [name for name in dead if not name.startswith("run.")]
     assert not dead, "bound, but without effect"
     assert result["summary"]
     assert (tmp_path / "run" / "run.json").exists()
