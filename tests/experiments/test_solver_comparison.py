@@ -9,6 +9,8 @@ from ngrl import solvers
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.experiments.solver_comparison import Exact, System, TimedSolver, angle, compare
 
+import tensorflow as tf  # isort: skip
+
 
 @pytest.fixture(scope="module")
 def system():
