@@ -44,9 +44,8 @@ def _by_environment(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 
 def _colours(methods: Sequence[str]) -> dict[str, str]:
-    return {
-        method: figures.COLOURS[number % len(figures.COLOURS)] for number, method in enumerate(dict.fromkeys(methods))
-    }
+    own = [colour for colour in figures.COLOURS if colour != figures.GREY]  # grey is for what was published
+    return {method: own[number % len(own)] for number, method in enumerate(dict.fromkeys(methods))}
 
 
 def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray], colours: Sequence[str]) -> None:
