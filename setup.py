@@ -23,7 +23,7 @@ def _long_description() -> str:
 
 # envpool has no wheel for Python 3.10.
 ENVPOOL = "envpool>=1.2.5,<1.3; python_version >= '3.11'"
-MATPLOTLIB = "matplotlib>=3.8"
+MATPLOTLIB = "matplotlib>=3.10"
 SWEEP = ["ray[tune]>=2.55,<2.56", "pyarrow<26"]
 REPORT = ["rliable>=1.2,<1.3", "pandas<3", MATPLOTLIB]
 

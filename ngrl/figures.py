@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = COLOURS = ("#1b6ca8", "#d1603d", "#4c956c", "#7d5ba6", "#8d99ae")
+BLUE, ORANGE, GREEN, PURPLE, GREY, GOLD = COLOURS = ("#1b6ca8", "#d1603d", "#4c956c", "#7d5ba6", "#8d99ae", "#c9a227")
 _DOTS_PER_INCH = 120
 _CAPTION_CHARACTERS_PER_INCH = 17
 

@@ -8,14 +8,15 @@ episodes and of those of the nine before. Prints Markdown: what the agents of ea
 """
 
 import argparse
-import csv
 import re
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from plot_runs import COLOURS, dress, plt, save
+
+from ngrl import figures
+from ngrl.experiments.episodes import Episodes
 
 WINDOW = 10
 LABELS = {"toy_pg": "policy gradient", "toy_npg": "natural policy gradient", "toy_nac": "episodic natural actor-critic"}
@@ -23,10 +24,10 @@ LABELS = {"toy_pg": "policy gradient", "toy_npg": "natural policy gradient", "to
 
 def curve(run: Path) -> tuple[np.ndarray, np.ndarray]:
     """Updates made, and the mean return of their episodes over the latest `WINDOW` of them."""
+    episodes = Episodes.read(run / "episodes.csv")
     by_update: dict[int, list[float]] = defaultdict(list)
-    with (run / "episodes.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            by_update[int(row["train_steps"])].append(float(row["return"]))
+    for update, episode_return in zip(episodes.train_steps, episodes.returns, strict=True):
+        by_update[int(update)].append(float(episode_return))
     updates = sorted(by_update)
     sums = np.array([sum(by_update[update]) for update in updates])
     counts = np.array([len(by_update[update]) for update in updates], float)
@@ -52,9 +53,9 @@ def main() -> None:
         if not (run / "episodes.csv").is_file():
             sys.exit(f"plot_toy: {run} is no run directory: it holds no episodes.csv")
         experiments[re.sub(r"-seed\d+$", "", run.name)].append(run)
-    figure, axis = plt.subplots(figsize=(7.2, 4.2))
+    figure, (axis,) = figures.new_panels(1, 1, 7.2, 4.2)
     print(f"| | agents | mean return of the first {WINDOW} updates | of the last {WINDOW} |\n| --- | --- | --- | --- |")
-    for colour, (name, runs) in zip(COLOURS, sorted(experiments.items(), reverse=True), strict=False):
+    for colour, (name, runs) in zip(figures.COLOURS, sorted(experiments.items(), reverse=True), strict=False):
         curves = [curve(run) for run in runs]
         shortest = min(len(updates) for updates, _ in curves)
         agents = np.array([means[:shortest] for _, means in curves])
@@ -62,11 +63,10 @@ def main() -> None:
         axis.plot(updates, agents.T, color=colour, alpha=0.25, linewidth=0.8)
         axis.plot(updates, mean, color=colour, linewidth=2.4, label=f"{label(name)}, {len(runs)} agents")
         print(f"| {label(name)} | {len(runs)} | {mean[min(WINDOW, shortest) - 1]:.2f} | {mean[-1]:.2f} |")
-    axis.set_title("a ~ N(μ, σ²) from μ = 10, σ = 14; r = −s² − a²", fontsize=11)
-    axis.set_xlabel("updates of the policy", fontsize=9)
-    axis.set_ylabel("return of an episode", fontsize=9)
-    dress(axis, legend_size=8)
-    save(figure, options.out)
+    title = "a ~ N(μ, σ²) from μ = 10, σ = 14; r = −s² − a²"
+    figures.tidy(axis, title, "updates of the policy", "return of an episode")
+    axis.legend(fontsize=8, loc="lower right", framealpha=0.9)
+    figures.save(figure, options.out)
 
 
 if __name__ == "__main__":

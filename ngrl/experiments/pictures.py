@@ -44,15 +44,20 @@ def _by_environment(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 
 def _colours(methods: Sequence[str]) -> dict[str, str]:
-    return {
-        method: figures.COLOURS[number % len(figures.COLOURS)] for number, method in enumerate(dict.fromkeys(methods))
-    }
+    own = [colour for colour in figures.COLOURS if colour != figures.GREY]  # grey is for what was published
+    return {method: own[number % len(own)] for number, method in enumerate(dict.fromkeys(methods))}
 
 
 def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray], colours: Sequence[str]) -> None:
     """Boxes from quartile to quartile, whiskers over all trials, a dot a trial, a diamond at the mean."""
     boxes = axis.boxplot(
-        scores, positions=positions, vert=False, widths=0.6, whis=(0, 100), patch_artist=True, manage_ticks=False
+        scores,
+        positions=positions,
+        orientation="horizontal",
+        widths=0.6,
+        whis=(0, 100),
+        patch_artist=True,
+        manage_ticks=False,
     )
     for box, median, colour in zip(boxes["boxes"], boxes["medians"], colours, strict=True):
         box.set(facecolor=colour, alpha=0.45, edgecolor="0.2", linewidth=0.8)

@@ -196,6 +196,14 @@ def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
     loop = functools.partial(small_loop, max_skipped_updates=20)
     with pytest.raises(training.NonFiniteError, match=r"20 updates in a row .* its solution was not finite"):
         training.run(tmp_path, "CartPole-v1", _without_trust_region(agent), loop, num_env_steps=1000, num_envs=4)
+    # Who runs many runs sees that this one is over, and what it had reached.
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["status"] == "diverged"
+    assert "its solution was not finite" in record["failure"]
+    assert record["final"]["skipped_updates"] >= 20
+    assert record["final"]["env_steps"] < 1000
+    rows = (tmp_path / "episodes.csv").read_text().splitlines()
+    assert record["final"]["episodes"] == len(rows) - 1
 
 
 def _without_trust_region(agent):

@@ -14,7 +14,7 @@ EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in pat
 ENTRIES = sorted(
     path
     for path in ROOT.rglob("*.gin")
-    if "main.entry" in path.read_text() or (path.parent.name == "solvers" and path.stem != "base")
+    if path.stem != "base" and ("main.entry" in path.read_text() or path.parent.name == "solvers")
 )
 
 SHORT = ["run.num_env_steps = 300", "run.eval_episodes = 1"]

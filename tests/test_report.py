@@ -1,0 +1,286 @@
+"""`ngrl.report` on synthetic run directories, whose numbers are known."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ngrl
+from ngrl.experiments import report as experiments_report
+from ngrl.experiments import runs, statistics
+from ngrl.experiments.published import by_environment
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENTS = {
+    "cartpole_v0": "CartPole-v0",
+    "cartpole_v1": "CartPole-v1",
+    "acrobot": "Acrobot-v1",
+    "lunar": "LunarLander-v3",
+}
+HEADER = "episode,env_steps,train_steps,return,length,wall_s\n"
+
+
+def write_run(folder, name, env_id, levels, status="finished", **changes):
+    """A run of 100 episodes at each level of return; an episode has 10 steps, a second 100."""
+    root_dir = folder / name
+    root_dir.mkdir(parents=True)
+    returns = np.repeat(np.asarray(levels, float), 100)
+    rows = [f"{n},{10 * n},{n},{value},10,{0.1 * n:.3f}\n" for n, value in enumerate(returns, start=1)]
+    (root_dir / "episodes.csv").write_text(HEADER + "".join(rows))
+    (root_dir / "operative_config.gin").write_text(f'run.env_id = "{env_id}"\n')
+    record = {
+        "command": f"/home/someone/ngrl/launch.py --gin_file=gin/x.gin --root_dir={root_dir} --seed=0",
+        "versions": {"ngrl": ngrl.__version__},
+        "status": status,
+        "config": {"run.env_id": repr(env_id)},
+        "seed": int(name.rpartition("seed")[2].partition(".")[0]),
+        "final": {
+            "env_steps": 10 * len(returns),
+            "episodes": len(returns),
+            "best_100_episode_mean": max(levels),
+            "best_at_env_steps": 1000,
+            "final_100_episode_mean": levels[-1],
+            "wall_s": 0.1 * len(returns),
+            "skipped_updates": 0,
+            "evaluation": {"mean": levels[-1] + 1, "returns": [levels[-1] + 1]},
+        },
+        **changes,
+    }
+    (root_dir / "run.json").write_text(json.dumps(record))
+    return root_dir
+
+
+def run_report(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "ngrl.report", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A report of two methods on all four environments, a grid, and directories that belong to no report."""
+    folder = tmp_path_factory.mktemp("report")
+    study = folder / "study"
+    for task, env_id in ENVIRONMENTS.items():
+        known = by_environment()[env_id]
+        for seed in range(2):
+            write_run(
+                study, f"ngdqn_{task}-seed{seed}", env_id, (known.score - 100, known.score - 10, known.score + seed)
+            )
+            write_run(
+                study, f"dqn_{task}-seed{seed}", env_id, (known.score - 100, known.score - 50 - seed, known.score - 90)
+            )
+    for level, activation in ((480.0, "tanh"), (100.0, "relu"), (90.0, "elu")):
+        write_run(study, f"dqn_cartpole_v1-activation={activation}-seed0", "CartPole-v1", (level, level, level))
+    write_run(study, "ngdqn_cartpole_v0-seed7", "CartPole-v0", (1.0, 1.0, 1.0), status="training")
+    write_run(study, "ngdqn_cartpole_v0-seed8", "CartPole-v0", (1.0, 1.0, 1.0), versions={"ngrl": "0.0.1"})
+    write_run(study, "ngdqn_cartpole_v0-seed9", "CartPole-v0", (1.0, 1.0, 1.0), final={"summary": ["a study"]})
+    write_run(study, "ngdqn_cartpole_v0-seed0.1", "CartPole-v0", (1.0, 1.0, 1.0))
+    write_run(study, "ngdqn_cartpole_v0-seed6", "CartPole-v0", (1.0, 1.0, 1.0))
+    (study / "ngdqn_cartpole_v0-seed6" / "episodes.csv").write_text(HEADER + "1,2,x\n")
+    (study / "holiday").mkdir()
+    (study / "broken").mkdir()
+    (study / "broken" / "run.json").write_text("{")
+    (study / "other").mkdir()
+    (study / "other" / "run.json").write_text('{"name": "not ngrl"}')
+    out = folder / "out"
+    return folder, out, run_report("--runs", study, "--out", out, "--results", folder / "results")
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_directories_that_hold_no_finished_run_are_named_and_the_rest_goes_on(made):
+    _, out, result = made
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("19 trials in 11 cells, 8 directories left out")
+    lines = result.stderr.splitlines()
+    for name, reason in (
+        ("ngdqn_cartpole_v0-seed7", "not over (its status is 'training')"),
+        ("ngdqn_cartpole_v0-seed8", f"made by ngrl 0.0.1, this is {ngrl.__version__}"),
+        ("ngdqn_cartpole_v0-seed9", "no training run"),
+        ("ngdqn_cartpole_v0-seed0.1", "an earlier run that was moved aside"),
+        ("ngdqn_cartpole_v0-seed6", "can't read"),
+        ("holiday", "no run.json"),
+        ("broken", "can't read"),
+        ("other", "its run.json is not ngrl's"),
+    ):
+        (line,) = [line for line in lines if f"/{name}: " in line]
+        assert reason in line
+        assert line.removeprefix("ngrl.report: ") in (out / "report.md").read_text()
+    assert len(lines) == 8
+
+
+def test_tables_hold_the_known_numbers(made):
+    _, out, _ = made
+    by_cell = {row["cell"]: row for row in rows(out / "cells.csv")}
+    cell = by_cell["ngdqn_acrobot"]
+    known = by_environment()["Acrobot-v1"].score
+    assert cell["seeds"] == "0 1"
+    assert float(cell["best_mean"]) == pytest.approx(known + 0.5)
+    assert float(cell["best_max"]) == pytest.approx(known + 1)
+    assert float(cell["greedy_mean"]) == pytest.approx(known + 1.5)
+    assert cell["trials_at_published"] == "2"
+    # Seed 0 gets there with its last episode; seed 1, whose last phase is 11 above the one before, a little earlier.
+    first = {row["seed"]: row for row in rows(out / "runs.csv") if row["cell"] == "ngdqn_acrobot"}
+    assert int(first["0"]["env_steps_to_published"]) == 3000
+    assert int(first["1"]["env_steps_to_published"]) == 10 * (200 + int(np.ceil(100 * 10 / 11)))
+    assert float(first["0"]["wall_s_to_published"]) == pytest.approx(30.0)
+    never = by_cell["dqn_acrobot"]
+    assert never["trials_at_published"] == "0"
+    assert never["median_env_steps_to_published"] == ""
+    text = (out / "report.md").read_text()
+    assert f"| Acrobot-v1 | NGDQN, trust region | 2 (0–1) | 300 | 3,000 | **−{-known - 0.5:.1f}** |" in text
+    assert "| Acrobot-v1 | DQN, target network | −63.21 | 0 of 2 |  |  | 0.5 | 48 |" in text
+
+
+def test_share_of_configurations_that_solve_the_task(made):
+    _, out, _ = made
+    # 475 is gymnasium's threshold: one of three configurations reaches it.
+    assert "| CartPole-v1 | DQN, target network | 3 | 475.0 | 33% | 480.0 | 100.0 |" in (out / "report.md").read_text()
+
+
+def test_pictures_are_files_and_tensorboard_images(made):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, out, _ = made
+    names = {path.stem for path in out.glob("*.png")}
+    curves = {"curves_ngdqn_trust_region", "curves_dqn_target_network"}
+    assert names == {"scores", "time_to_published", "profiles", "sensitivity", *curves}
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    assert {tag.removeprefix("report/") for tag in events.Tags()["tensors"]} == names
+    for name in names:
+        (event,) = events.Tensors(f"report/{name}")
+        width, height, png = event.tensor_proto.string_val
+        assert png == (out / f"{name}.png").read_bytes()
+        assert int(width) > int(height) / 2 > 50
+        assert f"({name}.png)" in (out / "report.md").read_text()
+
+
+def test_report_made_from_the_kept_results_is_the_same(made):
+    folder, out, _ = made
+    again = folder / "again"
+    result = run_report("--runs", folder / "results" / "study", "--out", again)
+    assert result.returncode == 0, result.stderr
+    for table in ("runs.csv", "cells.csv"):
+        assert rows(again / table) == rows(out / table)
+
+
+def test_kept_results_are_small_and_name_no_folder_of_the_machine(made):
+    folder, _, _ = made
+    kept = folder / "results" / "study" / "ngdqn_lunar-seed1"
+    assert {path.name for path in kept.iterdir()} == {"run.json", "operative_config.gin", "curve.csv"}
+    record = json.loads((kept / "run.json").read_text())
+    expected = "python -m ngrl.launch --gin_file=gin/x.gin --root_dir=runs/study/ngdqn_lunar-seed1 --seed=0"
+    assert record["command"] == expected
+    for path in kept.iterdir():
+        assert str(folder) not in path.read_text()
+        assert "/home/" not in path.read_text()
+    assert "returns" not in record["final"]["evaluation"]
+
+
+def test_report_needs_no_tensorflow(made, tmp_path):
+    folder, _, _ = made
+    code = (
+        "import sys\nfrom ngrl import report\n"
+        f"code = report.main(['--runs', {str(folder / 'study')!r}, '--out', {str(tmp_path)!r}])\n"
+        "heavy = {'tensorflow', 'ray', 'tf_agents'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [(None, "no such folder"), ("empty", "no run that is over"), ("file", "no such folder")]
+)
+def test_wrong_input_gets_one_line(tmp_path, content, expected):
+    target = tmp_path / "runs"
+    if content == "empty":
+        target.mkdir()
+    elif content == "file":
+        target.write_text("")
+    result = run_report("--runs", target, "--out", tmp_path / "out")
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def collect(folder):
+    found, left_out = runs.collect([folder])
+    assert not left_out
+    return statistics.cells(found)
+
+
+def test_interquartile_mean_and_its_interval_are_those_of_the_definition(tmp_path):
+    rng = np.random.default_rng(0)
+    expected = []
+    for task, env_id in ENVIRONMENTS.items():
+        known = by_environment()[env_id]
+        for seed, score in enumerate(known.score + rng.normal(0, 5, 6)):
+            write_run(tmp_path, f"ngdqn_{task}-seed{seed}", env_id, (score - 1, score - 1, score))
+            expected.append((score - np.mean(known.dqn)) / (known.score - np.mean(known.dqn)))
+    (aggregate,) = statistics.aggregates(collect(tmp_path))
+    assert (aggregate.seeds, aggregate.environments) == (6, 4)
+    # The mean of what is left of 24 scores without the lowest and the highest 6.
+    assert aggregate.iqm == pytest.approx(np.mean(np.sort(expected)[6:18]))
+    low, high = aggregate.interval
+    assert low < aggregate.iqm < high
+    shares = [np.mean(np.array(expected) > tau) for tau in statistics.PROFILE_SCORES]
+    np.testing.assert_allclose(aggregate.profile, shares)
+    # The bootstrap depends on nothing but the scores.
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert statistics.aggregates(collect(tmp_path))[0].interval == aggregate.interval
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_method_that_was_not_run_everywhere_or_has_a_trial_without_score_has_no_aggregate(tmp_path):
+    for task, env_id in ENVIRONMENTS.items():
+        if task != "lunar":
+            write_run(tmp_path, f"dqn_{task}-seed0", env_id, (1.0, 1.0, 1.0))
+        run = write_run(tmp_path, f"ngdqn_{task}-seed0", env_id, (1.0, 1.0, 1.0))
+    record = json.loads((run / "run.json").read_text())
+    record["final"]["best_100_episode_mean"] = None
+    record["status"] = "diverged"
+    (run / "run.json").write_text(json.dumps(record))
+    cells = collect(tmp_path)
+    assert statistics.aggregates(cells) == []
+    written = experiments_report.write(runs.collect([tmp_path])[0], [], tmp_path / "out", [tmp_path])
+    assert written.cells == 7
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| LunarLander-v3 | NGDQN, trust region | 1 (0), 1 diverged | 300 | 3,000 |  |  | 1.0 | 2.0 | 0.5 |" in text
+
+
+def test_same_trial_in_two_folders_counts_once(tmp_path):
+    for folder in ("a", "b"):
+        write_run(tmp_path / folder, "ngdqn_lunar-seed0", "LunarLander-v3", (1.0, 1.0, 1.0))
+    found, left_out = runs.collect([tmp_path / "a", tmp_path / "b"])
+    assert len(found) == 1
+    (line,) = left_out
+    assert "is the same trial" in line
+
+
+def test_published_scores_have_the_means_that_the_paper_draws():
+    published = {known.environment: known for known in by_environment().values()}
+    assert {name: round(known.score, 1) for name, known in published.items()} == {
+        "CartPole-v0": 200.0,
+        "CartPole-v1": 499.0,
+        "Acrobot-v1": -63.2,
+        "LunarLander-v2": 108.2,
+    }
+    for known in published.values():
+        assert len(known.ngdqn) == len(known.dqn) == 10
+        np.testing.assert_allclose(known.normalise(np.array([np.mean(known.dqn), known.score])), [0, 1], atol=1e-12)
+    assert by_environment()["ngrl/LunarLander-v2"] is by_environment()["LunarLander-v3"]
