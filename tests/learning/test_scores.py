@@ -21,7 +21,7 @@ EVERY_SEED = {
 # The baselines, so that the comparison is fair: mean over the seeds.
 MEAN = {"dqn_cartpole_v1": 495.0, "dqn_lunar": 230.0}
 # The policy-gradient agents: mean over five seeds of the greedy evaluation after the experiment's own number of steps.
-# TRPO's and PPO's goals are what rl-baselines3-zoo reports for these environments and step counts.
+# TRPO's, PPO's and ACER's goals are what rl-baselines3-zoo reports for these environments and step counts.
 POLICY_SEEDS = [0, 1, 2, 3, 4]
 GREEDY_MEAN = {
     "npg_cartpole_v1": 475.0,
@@ -33,6 +33,9 @@ GREEDY_MEAN = {
     "trpo_lunar": 133.0,
     "ppo_cartpole_v1": 500.0,
     "ppo_pendulum": -172.0,
+    "acer_cartpole_v1": 490.0,
+    "acer_acrobot": -91.0,
+    "acer_lunar": 185.0,
 }
 pytestmark = pytest.mark.slow
 

@@ -12,6 +12,8 @@ from test_on_policy_runs import assert_identical, everything
 
 from ngrl import agents, optimizers, training
 from ngrl.replay import BEHAVIOUR
+from ngrl.training import trajectory_replay
+from ngrl.training.compiled import Compiled
 
 import gymnasium  # isort: skip
 import tensorflow as tf  # isort: skip
@@ -103,6 +105,24 @@ def test_number_of_replayed_updates_is_poisson():
     # Mean and variance are both 2; five standard errors of each.
     assert abs(counts.mean() - 2) < 5 * np.sqrt(2 / 400)
     assert abs(counts.var() - 2) < 5 * np.sqrt((2 + 2 * 2**2) / 400)
+
+
+def test_a_round_is_one_compiled_call_unless_more_than_twice_the_ratio_are_drawn(monkeypatch):
+    calls = []
+
+    class Counting(Compiled):
+        def __call__(self, *arguments):
+            if len(arguments) == 3:  # batches, count, streak: not an action
+                calls.append(int(arguments[1]))
+            return super().__call__(*arguments)
+
+    monkeypatch.setattr(trajectory_replay, "Compiled", Counting)
+    rounds, _ = recorded(40, replay_ratio=1.0)
+    expected = []
+    for updates in map(len, rounds):
+        expected += [3] * (updates // 3) + [updates % 3] * bool(updates % 3)
+    assert calls == expected
+    assert max(map(len, rounds)) > 3 > min(map(len, rounds))
 
 
 def test_nothing_is_replayed_during_the_warm_up_nor_with_a_ratio_of_zero():
