@@ -7,6 +7,11 @@ GIN = Path(__file__).parents[2] / "gin"
 
 _OFF_POLICY = ("OffPolicyLoop.warmup_steps=64", "OffPolicyLoop.batch_size=16", "OffPolicyLoop.jit_compile=False")
 _ON_POLICY = ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False")
+_REPLAY = (
+    "TrajectoryReplayLoop.num_steps=16",
+    "TrajectoryReplayLoop.warmup_steps=64",
+    "TrajectoryReplayLoop.jit_compile=False",
+)
 _CRITIC = ("Critic.epochs=1", "ActorNetwork.hidden_layers=(8,)", "ValueNetwork.hidden_layers=(8,)")
 _STATEFUL = (
     "policy_agent.normaliser=@ObservationNormaliser",
@@ -29,6 +34,7 @@ AGENTS = {
     "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "PpoAgent.epochs=1")),
     "nac": Agent("nac_cartpole_v1", _ON_POLICY),
+    "acer": Agent("acer_cartpole_v1", (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)")),
 }
 ENVIRONMENTS = {"CartPole-v1": False, "LunarLander-v3": False, "Pendulum-v1": True}  # whether actions are continuous
 PAIRS = [

@@ -1,15 +1,21 @@
 """Runs `ngrl.launch` in processes that can be killed, without loading TensorFlow for each.
 
-Started as a program, it loads everything, then forks a process for each line it reads: a JSON object with `cwd`,
-`output` (a file), `argv` (or `save`, see `save_one`), `die`, and `export` (False leaves out the export of policies,
-which takes longer than a short run). It answers with the process's id; to `{"wait": id}` it answers with the exit code
-of that process, negative where a signal ended it.
-Nothing of TensorFlow has run before the fork, so that the processes are as good as new.
+Started as a program, it loads everything, then forks a process for each line it reads, a JSON object with:
+
+    cwd, output    the process's folder, and the file that gets what it prints
+    argv, command  what is run: `python -m ngrl.<command> <argv>`, by default ngrl.launch
+    save           instead of these: arguments of `save_one`
+    die            when it is to be killed, see below
+    export         False leaves out the export of policies, which takes longer than a short run
+
+It answers with the process's id; to `{"wait": id}` it answers with the exit code of that process, negative where a
+signal ended it. Nothing of TensorFlow has run before the fork, so that the processes are as good as new.
 
 `die` names a moment at which the process sends itself SIGKILL, with no chance to do anything more:
 `["step", n]` before the n-th step of the loop, `["save", n, k]` at the k-th file operation of the n-th save.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -87,7 +93,6 @@ def save_one(folder: str, step: int, keep: int) -> int:
 
 def work(request: dict) -> int:
     """Do what a request asks; the exit code of the command."""
-    from ngrl import launch
     from ngrl.training import experiment
 
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -100,7 +105,7 @@ def work(request: dict) -> int:
         return save_one(*request["save"])
     if not request.get("export", True):
         experiment.export_policy = lambda *arguments: None
-    code = launch.main(request["argv"])
+    code = importlib.import_module(f"ngrl.{request.get('command', 'launch')}").main(request["argv"])
     sys.stdout.flush()
     return code
 

@@ -15,6 +15,7 @@ from experiments import AGENTS, GIN
 from ngrl import environments
 from ngrl.training import configurables as _configurables  # noqa: F401  (registers names with gin)
 from ngrl.training import configuration
+from ngrl.training.compiled import Compiled
 
 import tensorflow as tf  # isort: skip
 from tf_agents.specs import tensor_spec
@@ -37,9 +38,10 @@ def build():
         one = [
             f"OffPolicyLoop.{name}" for name in ("updates_per_call=1", "updates_per_step=0.25", "replay_capacity=64")
         ]
-        jit = [f"{loop}.jit_compile={compiled}" for loop in ("OnPolicyLoop", "OffPolicyLoop")]
-        many = [f"{loop}.max_skipped_updates=1000" for loop in ("OnPolicyLoop", "OffPolicyLoop")]
-        configuration.parse([f"{GIN / gin_file}.gin"], [*small, *one, *jit, *many, *bindings])
+        one.append("TrajectoryReplayLoop.replay_ratio=0.0")
+        for loop in ("OnPolicyLoop", "OffPolicyLoop", "TrajectoryReplayLoop"):
+            one += [f"{loop}.jit_compile={compiled}", f"{loop}.max_skipped_updates=1000"]
+        configuration.parse([f"{GIN / gin_file}.gin"], [*small, *one, *bindings])
         environment = made.enter_context(
             contextlib.closing(
                 environments.load("test/Poisoned-v0", 4, check_finite=False, env_kwargs={"poison": poison})
@@ -49,7 +51,7 @@ def build():
         agent = gin.query_parameter("run.agent").scoped_configurable_fn(*specs, seed=0)
         loop = gin.query_parameter("run.loop").scoped_configurable_fn(agent, environment, seed=0)
         if not compiled:
-            run_eagerly(loop, agent)
+            run_eagerly(loop)
         return agent, loop
 
     yield build
@@ -57,16 +59,15 @@ def build():
     gin.clear_config()
 
 
-def run_eagerly(loop, agent):
-    """Let a loop call its agent's train without tf.function."""
+def run_eagerly(loop):
+    """Let a loop call what it would have compiled, but for the choice of actions, without tf.function."""
 
     def eagerly(function):
         return lambda *arguments: function(*tf.nest.map_structure(tf.constant, arguments))
 
-    if hasattr(loop, "_train_and_act"):
-        loop._train_and_act = eagerly(loop._train_and_act_graph)
-    else:
-        loop._train = eagerly(agent.train)
+    for name, value in list(vars(loop).items()):
+        if isinstance(value, Compiled) and name != "_act":
+            setattr(loop, name, eagerly(value._function))
 
 
 def values(agent, path):

@@ -47,3 +47,24 @@ def test_run_is_stopped_amid_the_first_episode_of_its_evaluation(start, tmp_path
     time.sleep(1.0)  # into the episode, which never ends
     assert run.kill(signal.SIGTERM) == 143
     assert "the same command resumes run" in run.lines[-1]
+
+
+@pytest.fixture(scope="module")
+def exported(_server, tmp_path_factory):
+    """The folder of an exported policy."""
+    folder = tmp_path_factory.mktemp("exported")
+    argv = arguments("ngdqn", "CartPole-v1", folder / "run", steps=100)
+    pid = _server.ask(argv=argv, cwd=str(folder), output=str(folder / "output.txt"))
+    assert _server.ask(wait=pid) == 0, (folder / "output.txt").read_text()
+    return folder / "run" / "policy"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_evaluate_is_stopped_with_a_line_and_no_traceback(start, tmp_path, exported, number, code):
+    before = sorted(exported.parent.iterdir())
+    evaluation = start(f"--policy_dir={exported}", "--trust", "--episodes=100000000", command="evaluate")
+    time.sleep(2.0)  # into loading the policy or playing with it
+    assert evaluation.kill(number) == code
+    assert evaluation.lines[-1] == "ngrl.evaluate: stopped; nothing was written"
+    assert not any("Traceback" in line for line in evaluation.lines)
+    assert sorted(exported.parent.iterdir()) == before
