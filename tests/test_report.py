@@ -11,7 +11,7 @@ import pytest
 
 import ngrl
 from ngrl.experiments import report as experiments_report
-from ngrl.experiments import runs, statistics
+from ngrl.experiments import runs, statistics, tables
 from ngrl.experiments.published import by_environment
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def rows(path):
 
 
 def test_directories_that_hold_no_finished_run_are_named_and_the_rest_goes_on(made):
-    _, out, result = made
+    folder, out, result = made
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("19 trials in 11 cells, 8 directories left out")
     lines = result.stderr.splitlines()
@@ -118,8 +118,9 @@ def test_directories_that_hold_no_finished_run_are_named_and_the_rest_goes_on(ma
     ):
         (line,) = [line for line in lines if f"/{name}: " in line]
         assert reason in line
-        assert line.removeprefix("ngrl.report: ") in (out / "report.md").read_text()
+        assert line.partition(f"/{name}: ")[2] in (out / "report.md").read_text()
     assert len(lines) == 8
+    assert str(folder) not in (out / "report.md").read_text()
 
 
 def test_tables_hold_the_known_numbers(made):
@@ -216,6 +217,16 @@ def test_wrong_input_gets_one_line(tmp_path, content, expected):
     assert expected in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_committed_report_is_that_of_the_committed_results(tmp_path):
+    found, left_out = runs.collect([ROOT / "results" / "paper"], any_version=True)
+    assert found
+    assert not left_out
+    tables.write_cells(tmp_path / "cells.csv", statistics.cells(found))
+    tables.write_runs(tmp_path / "runs.csv", statistics.cells(found))
+    for table in ("cells.csv", "runs.csv"):
+        assert rows(tmp_path / table) == rows(ROOT / "results" / "report" / table)
 
 
 def collect(folder):

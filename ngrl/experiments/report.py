@@ -64,6 +64,14 @@ def _size(png: bytes) -> tuple[int, int]:
     return width, height
 
 
+def _shown(path: Path) -> str:
+    """A folder as a document names it that others read too: below the current one, or by its last two names."""
+    resolved = path.resolve()
+    if resolved.is_relative_to(Path.cwd()):
+        return str(resolved.relative_to(Path.cwd()))
+    return str(Path(*resolved.parts[-2:]))
+
+
 def _document(
     cells: Sequence[statistics.Cell],
     aggregates: Sequence[statistics.Aggregate],
@@ -75,7 +83,8 @@ def _document(
     def picture(name: str) -> str:
         return f"![{_TITLES.get(name, name)}]({name}.png)"
 
-    command = f"python -m ngrl.report --runs {' '.join(map(str, sources))} --out …"
+    shown = {str(source): _shown(source) for source in sources}
+    command = f"python -m ngrl.report --runs {' '.join(shown.values())} --out …"
     trials = sum(len(cell.runs) for cell in cells)
     sections = [
         "# Report",
@@ -110,5 +119,8 @@ def _document(
     if curves:
         sections += ["## Learning curves", *map(picture, curves)]
     if left_out:
-        sections += ["## Left out", "\n".join(f"- {line}" for line in left_out)]
+        lines = list(left_out)
+        for written, name in shown.items():
+            lines = [line.replace(written, name) for line in lines]
+        sections += ["## Left out", "\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(sections) + "\n"

@@ -106,12 +106,13 @@ class TimedSolver:
     Args:
       system: The system.
       solver: The solver.
+      jit_compile: Compile with XLA, as the loops do.
     """
 
-    def __init__(self, system: System, solver: solvers.Solver):
+    def __init__(self, system: System, solver: solvers.Solver, jit_compile: bool = True):
         self._system = system
         self._solver = solver
-        self._compiled = tf.function(self._solve, jit_compile=True)
+        self._compiled = tf.function(self._solve, jit_compile=jit_compile)
 
     def _solve(self, damping: tf.Tensor) -> tuple[tf.Tensor, Any]:
         system, solver = self._system, self._solver
@@ -162,6 +163,7 @@ def run(
     batch_size: int = 128,
     repeats: int = 20,
     num_envs: int = 8,
+    jit_compile: bool = True,
     seed: int = 0,
     noresume: bool = False,
     config: Mapping[str, str] | None = None,
@@ -184,6 +186,7 @@ def run(
       batch_size: Transitions of a system.
       repeats: Solves that are timed, for each.
       num_envs: Environments stepped together.
+      jit_compile: Compile the solves with XLA, as the loops do.
       seed: Seed of everything random.
       noresume: As in `ngrl.training.run`, and so are the rest.
       config: What identifies the experiment.
@@ -221,7 +224,7 @@ def run(
                 while training.statistics.env_steps < env_steps:
                     training.step()
                 system = _system(observer, probe, training, batch_size)
-                found = compare(system, methods, dampings, repeats)
+                found = compare(system, methods, dampings, repeats, jit_compile)
                 rows += [{"env_steps": training.statistics.env_steps, **row} for row in found]
             record.table("solvers", _HEADER, ([row[name] for name in _HEADER] for row in rows))
             record.pictures({"solvers": draw(rows, env_id)})
@@ -246,11 +249,15 @@ def _system(observer: DqnAgent, probe: _Probe, training: OffPolicyLoop, batch_si
 
 
 def compare(
-    system: System, methods: Mapping[str, solvers.Solver], dampings: Sequence[float], repeats: int
+    system: System,
+    methods: Mapping[str, solvers.Solver],
+    dampings: Sequence[float],
+    repeats: int,
+    jit_compile: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """A row of `solvers.csv`, without `env_steps`, for every solver and every λ."""
     exact = Exact(system)
-    timed = {name: TimedSolver(system, solver) for name, solver in methods.items()}
+    timed = {name: TimedSolver(system, solver, jit_compile) for name, solver in methods.items()}
     for damping in dampings:
         reference = exact.solve(damping)
         for name, solve in timed.items():

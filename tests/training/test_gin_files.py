@@ -35,6 +35,8 @@ SHORT_SOLVERS = [
     "solver_comparison.at_env_steps = (300,)",
     "solver_comparison.dampings = (1.0,)",
     "solver_comparison.repeats = 1",
+    "solver_comparison.jit_compile = False",
+    "OffPolicyLoop.jit_compile = False",
     "OffPolicyLoop.warmup_steps = 200",
 ]
 
