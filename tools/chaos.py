@@ -5,8 +5,8 @@
 
 Every kill is a SIGKILL to a process of `ngrl.launch`, at a moment drawn from --seed: half of them while a checkpoint is
 being written, one in twenty while a policy is being exported, the others at any time from the process's start on. After
-each, the same command is given again. A process takes seconds to load TensorFlow; with --forked it is loaded once for all
-of them. At the end the two runs must have the same weights, optimizer slots, replay content, counters, episodes, scores and
+each, the same command is given again. A process takes seconds to load TensorFlow; with --forked it is loaded once for
+all. At the end the two runs must have the same weights, optimizer slots, replay content, counters, episodes, scores and
 exported policies, bit for bit, and nothing half written may be left.
 
 The last line of the output is a JSON object. The exit code is 1 where anything differed, or where the run ended before

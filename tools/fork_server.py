@@ -1,7 +1,7 @@
 """Runs `ngrl.launch` in processes that can be killed, without loading TensorFlow for each.
 
-`Server` starts it. Started as a program, it loads everything, then forks a process for each line it reads, a JSON object
-with:
+`Server` starts it. Started as a program, it loads everything, then forks a process for each line it reads, a JSON
+object with:
 
     cwd, output    the process's folder, and the file that gets what it prints
     argv, command  what is run: `python -m ngrl.<command> <argv>`, by default ngrl.launch
