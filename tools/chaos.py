@@ -5,8 +5,9 @@
 
 Every kill is a SIGKILL to a process of `ngrl.launch`, at a moment drawn from --seed: half of them while a checkpoint is
 being written, one in twenty while a policy is being exported, the others at any time from the process's start on. After
-each, the same command is given again. At the end the two runs must have the same weights, optimizer slots, replay
-content, counters, episodes, scores and exported policies, bit for bit, and nothing half written may be left.
+each, the same command is given again. A process takes seconds to load TensorFlow; with --forked it is loaded once for
+all. At the end the two runs must have the same weights, optimizer slots, replay content, counters, episodes, scores and
+exported policies, bit for bit, and nothing half written may be left.
 
 The last line of the output is a JSON object. The exit code is 1 where anything differed, or where the run ended before
 all kills were made (give it more --steps). With --kills 0 it tells only what the uninterrupted run spent on saving.
@@ -17,6 +18,7 @@ import contextlib
 import csv
 import itertools
 import json
+import os
 import random
 import re
 import signal
@@ -26,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,40 +36,80 @@ _POLL = 0.001  # seconds
 _WALL_CLOCK = ("wall_s", "saving_s", "csv_size")
 
 
+class Program:
+    """A process of `python -m ngrl.launch`, from its very start."""
+
+    def __init__(self, arguments: list[str], output: Path):
+        with output.open("wb") as file:
+            command = [sys.executable, "-m", "ngrl.launch", *arguments]
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        self.pid = self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process.poll() is not None
+
+    def wait(self) -> int:
+        """Its exit code, negative where a signal ended it."""
+        return self._process.wait()
+
+
+class Fork:
+    """A process that does the same, forked from one that has loaded TensorFlow already."""
+
+    _server: fork_server.Server | None = None
+
+    def __init__(self, arguments: list[str], output: Path):
+        if Fork._server is None:
+            Fork._server = fork_server.Server(output.with_name("server.txt"))
+        self.pid = Fork._server.ask(argv=arguments, cwd=str(ROOT), output=str(output))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return fork_server.has_ended(self.pid)
+
+    def wait(self) -> int:
+        """Its exit code, negative where a signal ended it."""
+        assert Fork._server is not None
+        return Fork._server.ask(wait=self.pid)
+
+
 class Run:
     """A run of `ngrl.launch` in a directory, started as often as it takes.
 
     Args:
+      process: What starts a process, `Program` or `Fork`.
       gin_file: The experiment.
       bindings: Its overriding settings.
       directory: The run's directory; what the process prints goes to a file beside it.
     """
 
-    def __init__(self, gin_file: Path, bindings: list[str], directory: Path):
+    def __init__(self, process: type[Program | Fork], gin_file: Path, bindings: list[str], directory: Path):
         self.directory = directory
         self.output = directory.with_name(f"{directory.name}.txt")
-        self._command = [sys.executable, "-m", "ngrl.launch", f"--gin_file={gin_file}", f"--root_dir={directory}"]
-        self._command += [f"--gin_bindings={binding}" for binding in bindings]
-        self.process: subprocess.Popen[bytes] | None = None
-
+        self._arguments = [f"--gin_file={gin_file}", f"--root_dir={directory}"]
+        self._arguments += [f"--gin_bindings={binding}" for binding in bindings]
+        self._start = process
+        self._process: Program | Fork | None = None
         self._left: set[tuple[int, int]] = set()
+
+    @property
+    def process(self) -> Program | Fork:
+        """The present process."""
+        assert self._process is not None
+        return self._process
 
     def start(self) -> None:
         """Give the command."""
         self._left = self._half_written()
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(self._command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the process has ended by itself."""
-        assert self.process is not None
-        return self.process.poll() is not None
+        self._process = self._start(self._arguments, self.output)
 
     def kill(self) -> bool:
         """Kill the process and wait for its end; whether it was still running."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
         return self.process.wait() == -signal.SIGKILL
 
     def finish(self) -> None:
@@ -75,9 +118,8 @@ class Run:
         Raises:
           RuntimeError: It failed.
         """
-        assert self.process is not None
         if self.process.wait():
-            raise RuntimeError(f"{' '.join(self._command)} failed: {self.output.read_text().strip()}")
+            raise RuntimeError(f"ngrl.launch {' '.join(self._arguments)} failed: {self.output.read_text().strip()}")
 
     @property
     def checkpoints(self) -> list[int]:
@@ -130,7 +172,7 @@ class Chaos:
         """Make so many kills, or as many as the run lasts for; the run is left running."""
         exports = max(1, kills // 20) if kills > 1 else 0
         self._run.start()
-        while self.kills < kills and not self._run.ended:
+        while self.kills < kills and not self._run.process.ended:
             in_training = self.kills < kills - exports
             if not in_training:
                 self._await_export()
@@ -141,10 +183,12 @@ class Chaos:
             if self._run.kill():
                 self.kills += 1
                 self._inspect()
+                newest = max(self._run.checkpoints, default=0)
+                print(f"kill {self.kills} of {kills}: the newest checkpoint is of step {newest:,}", file=sys.stderr)
                 self._run.start()
 
     def _wait(self, what: Any) -> None:
-        while not self._run.ended and not what():
+        while not self._run.process.ended and not what():
             time.sleep(_POLL)
 
     def _await_saves(self, number: int) -> None:
@@ -273,6 +317,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--interval", type=int, default=200, help="environment steps between checkpoints (default: 200)")
     add("--steps", type=int, help="environment steps of the run (default: four intervals a kill)")
     add("--gin_bindings", action="append", default=[], metavar="'NAME=VALUE'")
+    add("--forked", action="store_true", help="fork the processes from one that has loaded TensorFlow: much quicker")
     add("--runs", type=Path, default=Path("runs/chaos"), help="where the two runs go (default: runs/chaos)")
     return parser
 
@@ -289,14 +334,20 @@ def main() -> int:
         return 2
     folder.mkdir(parents=True)
     started = time.monotonic()
-    whole = Run(options.gin_file.resolve(), bindings, folder / "whole")
+    process = Fork if options.forked else Program
+    whole = Run(process, options.gin_file.resolve(), bindings, folder / "whole")
     whole.start()
     whole.finish()
-    report: dict[str, Any] = {"experiment": options.gin_file.stem, "env_steps": steps, "interval": options.interval}
+    report: dict[str, Any] = {
+        "processes": process.__name__.lower(),
+        "experiment": options.gin_file.stem,
+        "env_steps": steps,
+        "interval": options.interval,
+    }
     report["saving_share"] = round(saving_share(whole.directory), 4)
     failed = False
     if options.kills:
-        killed = Run(options.gin_file.resolve(), bindings, folder / "killed")
+        killed = Run(process, options.gin_file.resolve(), bindings, folder / "killed")
         chaos = Chaos(killed, options.seed)
         chaos.kill_times(options.kills)
         killed.finish()

@@ -86,10 +86,8 @@ class RunDirectory:
             lock.close()
             raise
         with contextlib.suppress(OSError):  # on a full disk the lock holds, though its owner stays unnamed
-            lock.seek(0)
-            lock.truncate()
-            lock.write(str(os.getpid()))
-            lock.flush()
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         return lock
 
     def _check_experiment(self) -> None:

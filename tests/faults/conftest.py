@@ -1,6 +1,5 @@
 """What the tests of faults share: processes that can be killed, small experiments, a disk that is soon full."""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,28 +15,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "tools"), str(HERE.parent / "environments"), str(HERE.parent / "training")]
 
-
-class Server:
-    """The fork server, which says what it can be asked."""
-
-    def __init__(self, errors: Path):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
-        path = os.pathsep.join([str(ROOT), str(HERE), str(HERE.parent / "environments")])
-        with errors.open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "fork_server.py")],
-                env={**environment, "PYTHONPATH": path, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-        assert self.process.stdout.readline() == "ready\n", errors.read_text()
-
-    def ask(self, **request: Any) -> int:
-        """Its answer to a request."""
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline())
+from fork_server import Server, has_ended  # noqa: E402  (in tools/)
 
 
 class Process:
@@ -59,7 +37,7 @@ class Process:
         """Wait until something has happened, which must not be its end."""
         deadline = time.monotonic() + 120
         while not condition():
-            assert Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z", self.lines
+            assert not has_ended(self.pid), self.lines
             assert time.monotonic() < deadline, self.lines
             time.sleep(0.01)
 
@@ -84,10 +62,9 @@ class Process:
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server") / "errors.txt")
+    server = Server(tmp_path_factory.mktemp("server") / "errors.txt", [HERE, HERE.parent / "environments"])
     yield server
-    server.process.stdin.close()
-    server.process.wait(timeout=30)
+    server.close()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Runs `ngrl.launch` in processes that can be killed, without loading TensorFlow for each.
 
-Started as a program, it loads everything, then forks a process for each line it reads, a JSON object with:
+`Server` starts it. Started as a program, it loads everything, then forks a process for each line it reads, a JSON
+object with:
 
     cwd, output    the process's folder, and the file that gets what it prints
     argv, command  what is run: `python -m ngrl.<command> <argv>`, by default ngrl.launch
@@ -20,7 +21,12 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 FILE_OPERATIONS = (
     "open",
@@ -131,6 +137,54 @@ def serve() -> None:
             finally:
                 os._exit(code)
         print(pid, file=answers)
+
+
+class Server:
+    """A fork server in a process of its own.
+
+    Args:
+      errors: A file for what it prints itself.
+      paths: Folders of modules that gin files may import.
+    """
+
+    def __init__(self, errors: pathlib.Path, paths: Sequence[pathlib.Path] = ()):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_CPP")}
+        environment |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, [ROOT, *paths]))
+        with errors.open("w") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        if self._read() != "ready":
+            raise RuntimeError(errors.read_text())
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def ask(self, **request: Any) -> int:
+        """Its answer to a request."""
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return int(self._read())
+
+    def close(self) -> None:
+        """End it; processes that it has forked go on."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended, whoever is to wait for it."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 if __name__ == "__main__":
