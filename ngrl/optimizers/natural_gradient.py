@@ -395,7 +395,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             "learning_rate": learning_rate,
             "solver": serialise(self.solver),
             "damping": serialise(self.damping_rule),
-            "max_kl": serialise(self.max_kl),
+            "max_kl": self._serialize_hyperparameter(self.max_kl),
             "momentum": self.momentum,
             "scale_by_gradient_norm": self.scale_by_gradient_norm,
             "line_search": serialise(self.line_search),
