@@ -27,6 +27,7 @@ GREEDY_MEAN = {
     "npg_cartpole_v1": 475.0,
     "npg_pendulum": -250.0,
     "npg_lunar": 130.0,
+    "nac_cartpole_v1": 450.0,
     "trpo_cartpole_v1": 500.0,
     "trpo_acrobot": -83.0,
     "trpo_pendulum": -175.0,
