@@ -60,15 +60,17 @@ def test_save_killed_at_any_of_its_file_operations_leaves_a_whole_checkpoint(sta
 def test_run_killed_ten_times_is_bit_equal_and_leaves_no_litter(tmp_path):
     """The tool of CONTRIBUTING in short: at any time, from the start of the process to the export of the policies."""
     command = [sys.executable, str(ROOT / "tools" / "chaos.py"), str(ROOT / "gin" / "ngdqn_cartpole_v1.gin")]
-    command += ["--forked", "--kills", "10", "--runs", str(tmp_path)]
-    command += ["--gin_bindings", "OffPolicyLoop.jit_compile=False", "--gin_bindings", "run.num_envs=4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    command += ["--forked", "--kills", "10", "--interval", "50", "--runs", str(tmp_path)]
+    # Without XLA, whose compiling each process would repeat, an update is slow: there are few.
+    for binding in ("jit_compile=False", "warmup_steps=100", "updates_per_step=0.25"):
+        command += ["--gin_bindings", f"OffPolicyLoop.{binding}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["kills"] == 10
     assert report["identical"]
     assert report["inside_a_save"] >= 3
     assert report["resumes_exact"] == report["resumes_seen"] >= 5
-    assert report["most_intervals_done_again"] < 1.1  # an interval, and the step of the environments that ended it
+    assert report["most_intervals_done_again"] < 1.2  # an interval, and the step of the environments that ended it
     assert report["most_checkpoints"] <= 3
     assert not report["litter"]
