@@ -64,6 +64,7 @@ class Fork:
         if Fork._server is None:
             Fork._server = fork_server.Server(output.with_name("server.txt"))
         self.pid = Fork._server.ask(argv=arguments, cwd=str(ROOT), output=str(output))
+        self._code: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -72,8 +73,10 @@ class Fork:
 
     def wait(self) -> int:
         """Its exit code, negative where a signal ended it."""
-        assert Fork._server is not None
-        return Fork._server.ask(wait=self.pid)
+        if self._code is None:  # a process can be waited for once
+            assert Fork._server is not None
+            self._code = Fork._server.ask(wait=self.pid)
+        return self._code
 
 
 class Run:
