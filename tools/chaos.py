@@ -107,6 +107,8 @@ class Run:
     def start(self) -> None:
         """Give the command."""
         self._left = self._half_written()
+        # A process killed before it opens the file must not be taken to have said what the one before it did.
+        self.output.unlink(missing_ok=True)
         self._process = self._start(self._arguments, self.output)
 
     def kill(self) -> bool:
@@ -144,7 +146,8 @@ class Run:
 
     def resumed_at(self) -> int | None:
         """Where the process said that it resumes; None where it said nothing, at a fresh start or for lack of time."""
-        found = re.search(r"resuming at ([\d,]+) environment steps", self.output.read_text())
+        said = self.output.read_text() if self.output.exists() else ""
+        found = re.search(r"resuming at ([\d,]+) environment steps", said)
         return int(found.group(1).replace(",", "")) if found else None
 
 
