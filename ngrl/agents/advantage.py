@@ -5,7 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ngrl import losses
-from ngrl.networks import RunningMoments
+from ngrl.networks import RunningMoments, clip_finite
 
 
 class RewardNormaliser(tf.Module):
@@ -32,9 +32,9 @@ class RewardNormaliser(tf.Module):
         self.moments = RunningMoments(1)
 
     def __call__(self, r_t: tf.Tensor) -> tf.Tensor:
-        """Normalised rewards, of the shape of `r_t`."""
+        """Normalised rewards, of the shape of `r_t`; NaN where a reward is not finite."""
         scaled = r_t * tf.cast(tf.math.rsqrt(self.moments.variance[0] + self._epsilon), r_t.dtype)
-        return tf.clip_by_value(scaled, -self._clip, self._clip)
+        return clip_finite(scaled, self._clip)
 
     def update(self, r_t: tf.Tensor, masks: losses.BoundaryMasks, gamma: float) -> None:
         """Count a batch; one that is not finite changes nothing.

@@ -4,7 +4,7 @@ from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agen
 from ngrl.networks.actor_network import ActorNetwork, is_discrete_action, num_discrete_actions
 from ngrl.networks.dense_network import DenseNetwork
 from ngrl.networks.dueling_network import StochasticDuelingNetwork
-from ngrl.networks.encoding import ObservationNormaliser, RunningMoments, encode_observation
+from ngrl.networks.encoding import ObservationNormaliser, RunningMoments, clip_finite, encode_observation
 from ngrl.networks.gaussian_actor import GaussianActor
 from ngrl.networks.q_network import QNetwork
 from ngrl.networks.value_network import ValueNetwork
@@ -18,6 +18,7 @@ __all__ = [
     "RunningMoments",
     "StochasticDuelingNetwork",
     "ValueNetwork",
+    "clip_finite",
     "encode_observation",
     "is_discrete_action",
     "num_discrete_actions",

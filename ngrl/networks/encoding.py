@@ -98,8 +98,17 @@ class RunningMoments(tf.Module):
         self.count.assign(tf.where(usable, total, self.count))
 
 
+def clip_finite(values: tf.Tensor, bound: float) -> tf.Tensor:
+    """`clip(values, ±bound)`, NaN where a value is infinite.
+
+    Clipped, an infinite number would look like any outlier to the guards that are to notice it.
+    """
+    clipped = tf.clip_by_value(values, -bound, bound)
+    return tf.where(tf.math.is_inf(values), tf.constant(float("nan"), values.dtype), clipped)
+
+
 class ObservationNormaliser(tf.Module):
-    """`clip((x − mean) / √(variance + ε), ±clip)` of encoded observations x [B, D].
+    """`clip((x − mean) / √(variance + ε), ±clip)` of encoded observations x [B, D]; NaN where x is not finite.
 
     Give one object to the actor and the critic. Their SavedModels contain its variables and apply it. The agent
     updates it after each update of the policy, never between collecting and training, so that the policy that is
@@ -135,7 +144,7 @@ class ObservationNormaliser(tf.Module):
     def __call__(self, encoded: tf.Tensor) -> tf.Tensor:
         """Normalised observations [B, D], of the dtype of `encoded`."""
         scaled = (tf.cast(encoded, tf.float64) - self.moments.mean) / tf.sqrt(self.moments.variance + self._epsilon)
-        return tf.cast(tf.clip_by_value(scaled, -self._clip, self._clip), encoded.dtype)
+        return tf.cast(clip_finite(scaled, self._clip), encoded.dtype)
 
     def update(self, observation: Any, weights: tf.Tensor) -> None:
         """Merge observations [N, ...] with weights [N] into the running moments."""

@@ -183,3 +183,11 @@ def test_normaliser_takes_what_the_environment_says():
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         networks.ObservationNormaliser(**{"observation_spec": FLOATS, **options})
+
+
+@pytest.mark.parametrize("run", [None, "xla"])
+def test_normaliser_clips_outliers_and_turns_what_is_infinite_into_nan(run):
+    normaliser = networks.ObservationNormaliser(tf.TensorSpec([4], tf.float32), clip=2.0, epsilon=1e-12)
+    call = tf.function(normaliser.__call__, jit_compile=True) if run else normaliser
+    got = call(tf.constant([[1.0, 1e30, np.inf, -np.inf], [-1e30, np.nan, 0.0, -1.0]])).numpy()
+    np.testing.assert_allclose(got, [[1.0, 2.0, np.nan, np.nan], [-2.0, np.nan, 0.0, -1.0]], rtol=1e-6)
