@@ -104,7 +104,7 @@ def collect(folders: Sequence[Path], any_version: bool = False) -> tuple[list[Ru
                 raise _LeftOutError(f"{runs[key].path} is the same trial")
             runs[key] = run
         except (_LeftOutError, RunRecordError, EpisodesError) as error:
-            left_out.append(f"{path}: {error}; left out")
+            left_out.append(f"{path}: {str(error).replace(f'{path}/', '')}; left out")
     return [runs[key] for key in sorted(runs)], left_out
 
 
