@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 _LEAVES = (np.ndarray, np.generic, tf.Tensor)
 
@@ -13,7 +14,9 @@ class Compiled:
     """A function compiled for the shapes and dtypes of its first call's arguments, which all later calls must have.
 
     A `tf.function` compares the types of its arguments with those it knows at every call, which for a small policy
-    takes twice as long as the policy itself. Here every array goes straight to the one concrete function.
+    takes twice as long as the policy itself; calling its concrete function binds them to parameters by name, which
+    still takes as long. Here every array goes straight to the runtime, under the concrete function's name. That is
+    TensorFlow's own, not public, interface (`tensorflow.python.eager.context`), which no other module of ngrl uses.
 
     Args:
       function: Takes and returns nests of tensors.
@@ -23,7 +26,9 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], jit_compile: bool):
         self._function = function
         self._jit_compile = jit_compile
-        self._concrete: Callable[..., Any] | None = None
+        self._concrete: Any = None  # kept, since the runtime forgets its name with it
+        self._captures: list[tf.Tensor] = []
+        self._num_results = 0
         self._structure: Any = None
         self._returns_flat = False
 
@@ -34,10 +39,11 @@ class Compiled:
         leaves = [tf.constant(leaf) for leaf in (arguments if flat else tf.nest.flatten(arguments))]
         if self._concrete is None:
             self._concrete = self._compile(arguments, leaves)
-        results = self._concrete(*leaves)
+            self._captures, self._num_results = self._concrete.captured_inputs, len(self._concrete.outputs)
+        results = context.context().call_function(self._concrete.name, leaves + self._captures, self._num_results)
         return tuple(results) if self._returns_flat else tf.nest.pack_sequence_as(self._structure, results)
 
-    def _compile(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> Callable[..., Any]:
+    def _compile(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> Any:
         def on_leaves(*flat: tf.Tensor) -> list[tf.Tensor]:
             results = self._function(*tf.nest.pack_sequence_as(arguments, flat))
             self._structure = tf.nest.map_structure(lambda leaf: None, results)
