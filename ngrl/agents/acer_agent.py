@@ -102,7 +102,8 @@ class AcerAgent(tf_agent.TFAgent):
       truncation: c, the level at which importance weights are truncated.
       trust_region: δ; None leaves the trust region out.
       average_update: How the average policy follows; `SoftUpdate(0.01)` by default, which is α = 0.99.
-      entropy_weight: Weight of the entropy bonus in the objective.
+      entropy_weight: Weight of the entropy bonus in the objective: a number, or a Keras schedule over the train steps,
+        whose values below zero count as zero.
       reward_scale: Rewards are multiplied by this.
       max_gradient_norm: Clip the norm of the policy's and of the critic's gradients to this.
       seed: Seed of the draws in the critic.
@@ -127,7 +128,7 @@ class AcerAgent(tf_agent.TFAgent):
         truncation: float = 10.0,
         trust_region: float | None = 1.0,
         average_update: TargetUpdate | None = None,
-        entropy_weight: float = 0.001,
+        entropy_weight: float | tf.keras.optimizers.schedules.LearningRateSchedule = 0.001,
         reward_scale: float = 1.0,
         max_gradient_norm: float | None = 10.0,
         seed: int = 0,
@@ -139,7 +140,10 @@ class AcerAgent(tf_agent.TFAgent):
             name,
             fractions={"gamma": gamma, "retrace_lambda": retrace_lambda},
             positive={"truncation": truncation, "reward_scale": reward_scale, "max_gradient_norm": max_gradient_norm},
-            not_negative={"trust_region": trust_region, "entropy_weight": entropy_weight},
+            not_negative={
+                "trust_region": trust_region,
+                "entropy_weight": None if callable(entropy_weight) else entropy_weight,
+            },
         )
         self._head = head_for(action_spec)
         if isinstance(critic, DiscreteCritic) != actor_network.is_discrete:
@@ -351,7 +355,12 @@ class AcerAgent(tf_agent.TFAgent):
             judgement.other_weights,
             self._truncation,
         )
-        return objective + correction + self._entropy_weight * self._head.entropy(statistics)
+        return objective + correction + self._scheduled_entropy_weight() * self._head.entropy(statistics)
+
+    def _scheduled_entropy_weight(self) -> tf.Tensor | float:
+        if not callable(self._entropy_weight):
+            return self._entropy_weight
+        return tf.maximum(tf.cast(self._entropy_weight(self.train_step_counter), tf.float32), 0)
 
     def _log_probs(self, statistics: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
         """Log f(a_j|Φ) [N, J] of J actions a state [N, J] or [N, J, D]."""

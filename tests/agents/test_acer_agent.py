@@ -20,6 +20,12 @@ def weights(modules):
     return [variable.numpy().astype(np.float64) for module in modules for variable in module.trainable_variables]
 
 
+def state(agent):
+    """All variables: weights, slots and counters."""
+    parts = (agent.actor_network, agent.average_network, agent.critic, agent.optimizer, agent.critic_optimizer)
+    return [*(variable for part in parts for variable in part.variables), agent.train_step_counter]
+
+
 # --- the update
 
 
@@ -54,6 +60,25 @@ def test_update_is_the_papers_with_truncation_and_trust_region_active(policy):
     assert float(extra.mean_ratio) == pytest.approx(np.mean([step.ratio for step in slow.steps]), rel=1e-4)
     assert float(extra.max_ratio) == pytest.approx(max(step.ratio for step in slow.steps), rel=1e-4)
     assert agent.train_step_counter == 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_entropy_weight_may_follow_a_schedule_over_the_train_steps(policy):
+    batch = replayed(policy)
+    schedule = tf.keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [0.5, 0.1, -0.1])
+    scheduled = make(policy, **SETTINGS | {"entropy_weight": schedule})
+    before = weights([scheduled.actor_network])
+    moved = []
+    for weight in (0.5, 0.1, 0.0):
+        constant = make(policy, **SETTINGS | {"entropy_weight": weight})
+        for source, destination in zip(state(scheduled), state(constant), strict=True):
+            destination.assign(source)
+        for agent in (scheduled, constant):
+            agent.train(batch)
+        for new, expected in zip(weights([scheduled.actor_network]), weights([constant.actor_network]), strict=True):
+            np.testing.assert_array_equal(new, expected)
+        moved.append(np.abs(weights([scheduled.actor_network])[0] - before[0]).max())
+    assert min(moved) > 0
 
 
 @pytest.mark.parametrize("policy", POLICIES)
