@@ -17,6 +17,7 @@ from ngrl.agents.heads import head_for
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
+from ngrl.agents.target_update import TargetUpdate
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradientStats
@@ -99,6 +100,8 @@ class OnPolicyAgent(tf_agent.TFAgent):
         self._advantage = GeneralisedAdvantage() if advantage is None else advantage
         self._entropy_weight = entropy_weight
         self._seed = seed
+        self._average: ActorNetwork | None = None
+        self._average_update: TargetUpdate | None = None
         self._encode, self._forward = linearisable(actor_network)
         with tf.init_scope():
             optimizer.build(actor_network.trainable_weights)
@@ -142,6 +145,42 @@ class OnPolicyAgent(tf_agent.TFAgent):
         parameters = self._parameters(self._encode(observation))
         return sampled_step(self._actor, self._head, parameters, self.action_spec, seed)
 
+    def average_into(self, network: ActorNetwork, update: TargetUpdate) -> None:
+        """Make `policy` the greedy policy of an average over the updates, while `collect_policy` stays what it is.
+
+        The mean of many iterates of a noisy optimization lies nearer to what they scatter around than the last of
+        them (Polyak & Juditsky 1992).
+
+        Args:
+          network: Becomes the average: a network like the policy's, with the same normaliser.
+          update: How it follows the policy after each update that was not skipped.
+
+        Raises:
+          ValueError: The network's weights are not of the policy's shapes.
+        """
+        network.create_variables(self.time_step_spec.observation)
+        shapes = [[tuple(v.shape) for v in each.trainable_weights] for each in (self._actor, network)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{self.name}: the average's weights {shapes[1]} don't match the policy's {shapes[0]}")
+        for source, destination in zip(self._actor.trainable_weights, network.trainable_weights, strict=True):
+            destination.assign(source)
+        self._average, self._average_update = network, update
+        policy = actor_policy.ActorPolicy(self.time_step_spec, self.action_spec, network)
+        self._policy = greedy_policy.GreedyPolicy(policy)
+
+    def _follow(self, skipped: tf.Tensor) -> None:
+        """Let the average follow the policy."""
+        if self._average is None or self._average_update is None:
+            return
+        online, average = self._actor.trainable_weights, self._average.trainable_weights
+        update = self._average_update
+
+        def follow() -> tf.Tensor:
+            update.apply(online, average, tf.cast(self.train_step_counter, tf.int64) + 1)
+            return tf.zeros([])
+
+        tf.cond(tf.equal(skipped, 0), follow, lambda: tf.zeros([]))
+
     def _initialize(self) -> None:
         pass
 
@@ -172,6 +211,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         batch = self._batch(experience, weights)
         loss, stats = self._update_policy(batch)
         self._actor.project()
+        self._follow(stats.skipped)
         extra = self._measure(batch, stats)
         if self._critic is not None:
             fit = self._critic.fit(batch.observation, batch.returns, batch.weights, self._draw(1))

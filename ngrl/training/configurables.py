@@ -102,6 +102,7 @@ def policy_agent(
     critic: Callable[..., agents.Critic] = _CONFIGURABLE["Critic"],
     advantage: Callable[..., agents.GeneralisedAdvantage] = _CONFIGURABLE["GeneralisedAdvantage"],
     normaliser: Callable[..., networks.ObservationNormaliser] | None = None,
+    average_update: agents.TargetUpdate | None = None,
 ) -> agents.OnPolicyAgent:
     """An on-policy agent with an actor and a critic built for the environment's specs.
 
@@ -117,6 +118,8 @@ def policy_agent(
       critic: Called with the value network and its optimizer.
       advantage: Called without arguments.
       normaliser: `@ObservationNormaliser` to normalise observations, None to leave them as they are.
+      average_update: `@SoftUpdate()` to evaluate and export an average of the policy over its updates; None for the
+        policy itself.
 
     Raises:
       ValueError: The environment's actions or observations are of a kind that a policy doesn't take.
@@ -125,7 +128,10 @@ def policy_agent(
     shared = {"normaliser": None if normaliser is None else normaliser(observation_spec), "seed": seed}
     actor_network = actor(observation_spec, action_spec, **shared)
     fitted = None if critic_optimizer is None else critic(value(observation_spec, **shared), critic_optimizer)
-    return agent(time_step_spec, action_spec, actor_network, optimizer, fitted, advantage(), seed=seed)
+    result = agent(time_step_spec, action_spec, actor_network, optimizer, fitted, advantage(), seed=seed)
+    if average_update is not None:
+        result.average_into(actor(observation_spec, action_spec, **shared), average_update)
+    return result
 
 
 @gin.configurable

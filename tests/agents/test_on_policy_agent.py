@@ -328,3 +328,49 @@ def test_wrong_arguments_are_named():
 def test_options_of_continuous_actions_are_refused_for_discrete_ones(option):
     with pytest.raises(ValueError, match="are for continuous actions; the environment's are discrete"):
         make_actor("discrete", **option)
+
+
+@every_agent
+def test_average_follows_the_policy_and_is_what_acts_greedily(kind):
+    agent = AGENTS[kind](critic=make_critic())
+    average = make_actor(seed=9)
+    agent.average_into(average, agents.SoftUpdate(0.25))
+    expected = weights_of(agent.actor_network)
+    for seed in range(3):
+        agent.train(experience(seed=seed))
+        pairs = zip(expected, weights_of(agent.actor_network), strict=True)
+        expected = [0.75 * mean + 0.25 * new for mean, new in pairs]
+    for value, weight in zip(weights_of(average), expected, strict=True):
+        np.testing.assert_allclose(value, weight, rtol=1e-5, atol=1e-7)
+    observation = experience(seed=7).observation[0]
+    first = ts.restart(observation, batch_size=9)
+    assert not np.allclose(weights_of(average)[0], weights_of(agent.actor_network)[0])
+    np.testing.assert_array_equal(
+        agent.policy.action(first).action, np.argmax(average.distribution_parameters(observation), axis=1)
+    )
+    np.testing.assert_allclose(
+        agent.collect_policy.distribution(first).action.logits_parameter(),
+        agent.actor_network.distribution_parameters(observation),
+        rtol=1e-6,
+    )
+
+
+def test_average_of_a_skipped_update_stays_as_it_is():
+    agent = AGENTS["trpo"](critic=make_critic())
+    average = make_actor()
+    agent.average_into(average, agents.SoftUpdate(0.5))
+    agent.train(experience())
+    before = snapshot(average)
+    reward = experience().reward.numpy().copy()
+    reward[1, 2] = np.inf
+    agent.train(experience()._replace(reward=tf.constant(reward)))
+    assert snapshot(average) == before
+
+
+def test_average_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="TrpoAgent: the average's weights .* don't match the policy's"):
+        AGENTS["trpo"]().average_into(make_actor(hidden=(5,)), agents.SoftUpdate())
+
+
+def weights_of(network):
+    return [variable.numpy() for variable in network.trainable_weights]

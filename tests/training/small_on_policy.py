@@ -44,7 +44,7 @@ PLAIN_TAGS = NATURAL_TAGS - {
 }
 
 
-def build_agent(time_step_spec, action_spec, seed, kind, hidden=(), normalise=False, scale_rewards=False):
+def build_agent(time_step_spec, action_spec, seed, kind, hidden=(), normalise=False, scale_rewards=False, tau=None):
     agent, optimizer, options = AGENTS[kind]
     observation = time_step_spec.observation
     shared = {"normaliser": networks.ObservationNormaliser(observation) if normalise else None, "seed": seed}
@@ -53,7 +53,10 @@ def build_agent(time_step_spec, action_spec, seed, kind, hidden=(), normalise=Fa
     critic = agents.Critic(value, tf.keras.optimizers.Adam(0.01), epochs=4, batch_size=64)
     reward_normaliser = agents.RewardNormaliser() if scale_rewards else None
     advantage = agents.GeneralisedAdvantage(0.5, 0.9, reward_normaliser=reward_normaliser)
-    return agent(time_step_spec, action_spec, actor, optimizer(), critic, advantage, seed=seed, **options)
+    result = agent(time_step_spec, action_spec, actor, optimizer(), critic, advantage, seed=seed, **options)
+    if tau is not None:
+        result.average_into(networks.ActorNetwork(observation, action_spec, hidden, **shared), agents.SoftUpdate(tau))
+    return result
 
 
 def load(env_id, num_envs=4, seed=0, **options):

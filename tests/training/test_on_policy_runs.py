@@ -18,7 +18,7 @@ from tf_agents.trajectories import time_step as ts
 
 small_loop = functools.partial(training.OnPolicyLoop, batch_size=96, jit_compile=False)
 #: An agent with everything that has a state.
-STATEFUL = {"hidden": (8,), "normalise": True, "scale_rewards": True}
+STATEFUL = {"hidden": (8,), "normalise": True, "scale_rewards": True, "tau": 0.3}
 
 
 def everything(agent, loop, path):
@@ -64,7 +64,7 @@ def test_training_restored_amid_a_batch_goes_on_bit_for_bit(tmp_path, kind, env_
     for _ in range(60):
         assert loop.step() == again.step()
     whole, parts = everything(agent, loop, tmp_path / "whole"), everything(again_agent, again, tmp_path / "parts")
-    for part in ("normaliser", "_reward_normaliser", "_critic", "_optimizer", "train_step"):
+    for part in ("normaliser", "_reward_normaliser", "_critic", "_optimizer", "_average", "train_step"):
         assert any(part in name for name in whole[0]), part
     assert_identical(whole, parts)
 
