@@ -368,7 +368,7 @@ def test_average_of_a_skipped_update_stays_as_it_is():
 
 
 def test_average_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match="TrpoAgent: the average's weights .* don't match the policy's"):
+    with pytest.raises(ValueError, match=r"TrpoAgent: the average's weights .* don't match the policy's"):
         AGENTS["trpo"]().average_into(make_actor(hidden=(5,)), agents.SoftUpdate())
 
 
