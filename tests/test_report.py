@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +228,27 @@ def test_committed_report_is_that_of_the_committed_results(tmp_path):
     tables.write_runs(tmp_path / "runs.csv", statistics.cells(found))
     for table in ("cells.csv", "runs.csv"):
         assert rows(tmp_path / table) == rows(ROOT / "results" / "report" / table)
+
+
+#: What the README says of NGDQN with the trust region: mean over ten seeds of the best 100-episode mean, the most
+#: environment steps, and the most hours a trial, a fiftieth of the paper's.
+GOALS = {
+    "ngdqn_cartpole_v0": (200.0, math.inf, 4 / 50),
+    "ngdqn_cartpole_v1": (499.5, math.inf, 9 / 50),
+    "ngdqn_acrobot": (-63.0, 500_100, 48 / 50),
+    "ngdqn_lunar": (278.0, 400_100, 48 / 50),
+}
+
+
+@pytest.mark.parametrize("cell", GOALS)
+def test_committed_results_are_what_ten_seeds_must_reach(cell):
+    score, env_steps, hours = GOALS[cell]
+    found, _ = runs.collect([ROOT / "results" / "paper"], any_version=True)
+    trials = [run for run in found if run.cell == cell]
+    assert sorted(run.seed for run in trials) == list(range(10))
+    assert np.mean([run.final["best_100_episode_mean"] for run in trials]) >= score
+    assert max(run.final["env_steps"] for run in trials) <= env_steps
+    assert max(run.final["wall_s"] for run in trials) <= 3600 * hours
 
 
 def collect(folder):

@@ -14,6 +14,7 @@ from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, Judgeme
 from ngrl.agents.heads import head_for
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
+from ngrl.agents.schedules import Schedule, check_weight, weight_at
 from ngrl.agents.target_update import SoftUpdate, TargetUpdate
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
@@ -128,7 +129,7 @@ class AcerAgent(tf_agent.TFAgent):
         truncation: float = 10.0,
         trust_region: float | None = 1.0,
         average_update: TargetUpdate | None = None,
-        entropy_weight: float | tf.keras.optimizers.schedules.LearningRateSchedule = 0.001,
+        entropy_weight: float | Schedule = 0.001,
         reward_scale: float = 1.0,
         max_gradient_norm: float | None = 10.0,
         seed: int = 0,
@@ -140,11 +141,9 @@ class AcerAgent(tf_agent.TFAgent):
             name,
             fractions={"gamma": gamma, "retrace_lambda": retrace_lambda},
             positive={"truncation": truncation, "reward_scale": reward_scale, "max_gradient_norm": max_gradient_norm},
-            not_negative={
-                "trust_region": trust_region,
-                "entropy_weight": None if callable(entropy_weight) else entropy_weight,
-            },
+            not_negative={"trust_region": trust_region},
         )
+        check_weight(name, "entropy_weight", entropy_weight)
         self._head = head_for(action_spec)
         if isinstance(critic, DiscreteCritic) != actor_network.is_discrete:
             kind = "discrete" if actor_network.is_discrete else "continuous"
@@ -355,12 +354,8 @@ class AcerAgent(tf_agent.TFAgent):
             judgement.other_weights,
             self._truncation,
         )
-        return objective + correction + self._scheduled_entropy_weight() * self._head.entropy(statistics)
-
-    def _scheduled_entropy_weight(self) -> tf.Tensor | float:
-        if not callable(self._entropy_weight):
-            return self._entropy_weight
-        return tf.maximum(tf.cast(self._entropy_weight(self.train_step_counter), tf.float32), 0)
+        entropy_weight = weight_at(self._entropy_weight, self.train_step_counter)
+        return objective + correction + entropy_weight * self._head.entropy(statistics)
 
     def _log_probs(self, statistics: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
         """Log f(a_j|Φ) [N, J] of J actions a state [N, J] or [N, J, D]."""

@@ -10,6 +10,7 @@ from tf_agents.typing import types
 from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
+from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import natural_step
 from ngrl.curvature import GaussNewton
 from ngrl.networks import ActorNetwork
@@ -49,7 +50,7 @@ class NpgAgent(OnPolicyAgent):
         critic: Critic | None = None,
         advantage: GeneralisedAdvantage | None = None,
         fisher_fraction: float = 1.0,
-        entropy_weight: float = 0.0,
+        entropy_weight: float | Schedule = 0.0,
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
         name: str = "NpgAgent",
@@ -150,7 +151,7 @@ class TrpoAgent(NpgAgent):
         critic: Critic | None = None,
         advantage: GeneralisedAdvantage | None = None,
         fisher_fraction: float = 1.0,
-        entropy_weight: float = 0.0,
+        entropy_weight: float | Schedule = 0.0,
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
         name: str = "TrpoAgent",

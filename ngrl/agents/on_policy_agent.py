@@ -17,6 +17,7 @@ from ngrl.agents.heads import head_for
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
+from ngrl.agents.schedules import Schedule, check_weight, weight_at
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
@@ -65,7 +66,8 @@ class OnPolicyAgent(tf_agent.TFAgent):
       optimizer: Keras optimizer of the policy.
       critic: Estimates state values; None for returns without a baseline, which end with the batch.
       advantage: Estimates advantages; `GeneralisedAdvantage()` by default.
-      entropy_weight: Weight of the entropy bonus in the policy's loss.
+      entropy_weight: Weight of the entropy bonus in the policy's loss: a number, or a Keras schedule over the train
+        steps, whose values below zero count as zero.
       seed: Seed of the order of minibatches.
       train_step_counter: Counts train steps; a counter of this agent's own by default.
       name: Name of the agent.
@@ -82,7 +84,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         optimizer: tf.keras.optimizers.Optimizer,
         critic: Critic | None = None,
         advantage: GeneralisedAdvantage | None = None,
-        entropy_weight: float = 0.0,
+        entropy_weight: float | Schedule = 0.0,
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
         name: str = "OnPolicyAgent",
@@ -90,8 +92,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         tf.Module.__init__(self, name=name)
         if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
             raise ValueError(f"{name}: optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
-        if not entropy_weight >= 0:
-            raise ValueError(f"{name}: entropy_weight must not be negative, got {entropy_weight}")
+        check_weight(name, "entropy_weight", entropy_weight)
         self._head = head_for(action_spec)
         actor_network.create_variables(time_step_spec.observation)
         self._actor = actor_network
@@ -201,7 +202,8 @@ class OnPolicyAgent(tf_agent.TFAgent):
     def _entropy_bonus(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
         if self._entropy_weight == 0:
             return tf.zeros([], parameters.dtype)
-        return self._entropy_weight * losses.weighted_mean(self._head.entropy(parameters), batch.weights)
+        weight = tf.cast(weight_at(self._entropy_weight, self.train_step_counter), parameters.dtype)
+        return weight * losses.weighted_mean(self._head.entropy(parameters), batch.weights)
 
     def _mean_kl(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
         """Mean KL(π_old ‖ π) over the batch, a scalar."""

@@ -9,6 +9,7 @@ from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.minibatches import for_each_minibatch, shuffled_minibatches
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
+from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import plain_step
 from ngrl.networks import ActorNetwork, ValueNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient
@@ -53,7 +54,7 @@ class PpoAgent(OnPolicyAgent):
         epochs: int = 10,
         batch_size: int = 64,
         max_gradient_norm: float | None = 0.5,
-        entropy_weight: float = 0.0,
+        entropy_weight: float | Schedule = 0.0,
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
         name: str = "PpoAgent",
@@ -89,7 +90,7 @@ class PpoAgent(OnPolicyAgent):
             actor_net=self._actor,
             value_net=value_network if self._critic is None else self._critic.network,
             importance_ratio_clipping=clip_ratio,
-            entropy_regularization=self._entropy_weight,
+            entropy_regularization=0.0,
             normalize_rewards=False,
             normalize_observations=False,
             train_step_counter=self.train_step_counter,
@@ -120,7 +121,8 @@ class PpoAgent(OnPolicyAgent):
 
     def _clipped_loss(self, batch: PolicyBatch) -> tf.Tensor:
         """The clipped surrogate less the entropy bonus, a scalar."""
-        distribution = self._actor.distribution(self._parameters(batch.inputs))
+        parameters = self._parameters(batch.inputs)
+        distribution = self._actor.distribution(parameters)
         # TF-Agents divides by the number of rows: with these weights that is the mean over the rows that count.
         weights = batch.weights * tf.math.divide_no_nan(
             tf.cast(tf.size(batch.weights), tf.float32), tf.reduce_sum(batch.weights)
@@ -136,4 +138,4 @@ class PpoAgent(OnPolicyAgent):
             distribution,
             weights,
         )
-        return loss + self._clip_agent.entropy_regularization_loss(time_steps, distribution.entropy(), weights)
+        return loss - self._entropy_bonus(batch, parameters)

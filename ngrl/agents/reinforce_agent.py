@@ -8,6 +8,7 @@ from ngrl import losses
 from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
+from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import plain_step
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient
@@ -44,7 +45,7 @@ class ReinforceAgent(OnPolicyAgent):
         critic: Critic | None = None,
         advantage: GeneralisedAdvantage | None = None,
         max_gradient_norm: float | None = None,
-        entropy_weight: float = 0.0,
+        entropy_weight: float | Schedule = 0.0,
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
         name: str = "ReinforceAgent",

@@ -331,6 +331,28 @@ def test_options_of_continuous_actions_are_refused_for_discrete_ones(option):
 
 
 @every_agent
+def test_entropy_weight_may_follow_a_schedule_over_the_train_steps(kind):
+    """Each update is that of an agent with the constant weight; below zero it is zero."""
+    schedule = tf.keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [2.0, 0.5, -1.0])
+    scheduled = AGENTS[kind](entropy_weight=schedule)
+    changes = []
+    for step, weight in enumerate((2.0, 0.5, 0.0)):
+        constant = AGENTS[kind](entropy_weight=weight)
+        pairs = [(scheduled.actor_network, constant.actor_network), (scheduled.optimizer, constant.optimizer)]
+        for source, destination in pairs:
+            for value, variable in zip(source.variables, destination.variables, strict=True):
+                variable.assign(value)
+        constant.train_step_counter.assign(step)
+        before = weights_of(scheduled.actor_network)
+        for agent in (scheduled, constant):
+            agent.train(experience(seed=step))
+        changes.append(np.subtract(weights_of(scheduled.actor_network)[0], before[0]))
+        for new, expected in zip(weights_of(scheduled.actor_network), weights_of(constant.actor_network), strict=True):
+            np.testing.assert_array_equal(new, expected)
+    assert all(np.abs(change).max() > 0 for change in changes)
+
+
+@every_agent
 def test_average_follows_the_policy_and_is_what_acts_greedily(kind):
     agent = AGENTS[kind](critic=make_critic())
     average = make_actor(seed=9)
