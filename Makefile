@@ -25,7 +25,7 @@ $(STAMP): requirements.lock setup.py
 lunar: install ## train the natural-gradient DQN on LunarLander; ARGS='--seed=3' and the like are passed on
 	@$(BIN)/python -m ngrl.launch --gin_file=gin/ngdqn_lunar.gin $(ARGS)
 
-cartpole: install ## the same on CartPole-v1, about four minutes
+cartpole: install ## the same on CartPole-v1, about three minutes
 	@$(BIN)/python -m ngrl.launch --gin_file=gin/ngdqn_cartpole_v1.gin $(ARGS)
 
 test: install ## run the test suite without the learning runs
