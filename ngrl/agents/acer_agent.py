@@ -15,7 +15,7 @@ from ngrl.agents.heads import head_for
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
 from ngrl.agents.schedules import Schedule, check_weight, weight_at
-from ngrl.agents.target_update import SoftUpdate, TargetUpdate
+from ngrl.agents.target_update import SoftUpdate, TargetUpdate, follow_update
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient, apply_finite_gradients
@@ -372,14 +372,9 @@ class AcerAgent(tf_agent.TFAgent):
         variables = self._actor.trainable_weights
         pairs = zip(actor_gradients, variables, strict=True)
         stats = apply_finite_gradients(self._optimizer, pairs, poisoned, self._max_gradient_norm)
-
-        def follow() -> tf.Tensor:
-            self._actor.project()
-            step = tf.cast(self.train_step_counter, tf.int64) + 1
-            self._average_update.apply(variables, self._average.trainable_weights, step)
-            return tf.constant(0.0)
-
-        tf.cond(tf.equal(stats.skipped, 0), follow, lambda: tf.constant(0.0))
+        self._actor.project()
+        average = self._average.trainable_weights
+        follow_update(self._average_update, variables, average, self.train_step_counter, stats.skipped)
         return stats
 
 

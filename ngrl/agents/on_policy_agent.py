@@ -18,7 +18,7 @@ from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
 from ngrl.agents.schedules import Schedule, check_weight, weight_at
-from ngrl.agents.target_update import TargetUpdate
+from ngrl.agents.target_update import TargetUpdate, follow_update
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradientStats
@@ -101,8 +101,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         self._advantage = GeneralisedAdvantage() if advantage is None else advantage
         self._entropy_weight = entropy_weight
         self._seed = seed
-        self._average: ActorNetwork | None = None
-        self._average_update: TargetUpdate | None = None
+        self._average: tuple[ActorNetwork, TargetUpdate] | None = None
         self._encode, self._forward = linearisable(actor_network)
         with tf.init_scope():
             optimizer.build(actor_network.trainable_weights)
@@ -165,22 +164,9 @@ class OnPolicyAgent(tf_agent.TFAgent):
             raise ValueError(f"{self.name}: the average's weights {shapes[1]} don't match the policy's {shapes[0]}")
         for source, destination in zip(self._actor.trainable_weights, network.trainable_weights, strict=True):
             destination.assign(source)
-        self._average, self._average_update = network, update
+        self._average = network, update
         policy = actor_policy.ActorPolicy(self.time_step_spec, self.action_spec, network)
         self._policy = greedy_policy.GreedyPolicy(policy)
-
-    def _follow(self, skipped: tf.Tensor) -> None:
-        """Let the average follow the policy."""
-        if self._average is None or self._average_update is None:
-            return
-        online, average = self._actor.trainable_weights, self._average.trainable_weights
-        update = self._average_update
-
-        def follow() -> tf.Tensor:
-            update.apply(online, average, tf.cast(self.train_step_counter, tf.int64) + 1)
-            return tf.zeros([])
-
-        tf.cond(tf.equal(skipped, 0), follow, lambda: tf.zeros([]))
 
     def _initialize(self) -> None:
         pass
@@ -213,7 +199,10 @@ class OnPolicyAgent(tf_agent.TFAgent):
         batch = self._batch(experience, weights)
         loss, stats = self._update_policy(batch)
         self._actor.project()
-        self._follow(stats.skipped)
+        if self._average is not None:
+            network, update = self._average
+            online, average = self._actor.trainable_weights, network.trainable_weights
+            follow_update(update, online, average, self.train_step_counter, stats.skipped)
         extra = self._measure(batch, stats)
         if self._critic is not None:
             fit = self._critic.fit(batch.observation, batch.returns, batch.weights, self._draw(1))

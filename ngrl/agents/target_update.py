@@ -56,3 +56,27 @@ class SoftUpdate(TargetUpdate):
         del step
         for source, destination in zip(online, target, strict=True):
             destination.assign((1 - self.tau) * destination + self.tau * source)
+
+
+def follow_update(
+    rule: TargetUpdate,
+    online: Sequence[tf.Variable],
+    target: Sequence[tf.Variable],
+    train_step_counter: tf.Variable,
+    skipped: tf.Tensor,
+) -> None:
+    """Apply a rule after an update that is not yet counted, unless it was skipped.
+
+    Args:
+      rule: How the target follows.
+      online: The variables just updated.
+      target: Those that follow them.
+      train_step_counter: The train steps finished before this one, a scalar.
+      skipped: How much of the update was skipped, a scalar; above 0 the target stays as it is.
+    """
+
+    def follow() -> tf.Tensor:
+        rule.apply(online, target, tf.cast(train_step_counter, tf.int64) + 1)
+        return tf.zeros([])
+
+    tf.cond(tf.equal(skipped, 0), follow, lambda: tf.zeros([]))

@@ -57,10 +57,14 @@ def replayed(policy="discrete", seed=0, spread=1.0, **options):
     return batch._replace(policy_info={BEHAVIOUR: tf.constant(behaviour, tf.float32), **(batch.policy_info or {})})
 
 
+def modules(agent):
+    """What holds the weights and slots."""
+    return [agent.actor_network, agent.average_network, agent.critic, agent.optimizer, agent.critic_optimizer]
+
+
 def everything(agent):
     """Bytes of all weights and slots."""
-    modules = [agent.actor_network, agent.average_network, agent.critic, agent.optimizer, agent.critic_optimizer]
-    return snapshot(*modules)
+    return snapshot(*modules(agent))
 
 
 def softmax(logits):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from acer_reference import GAMMA, SlowAcer, everything, make, make_critic, replayed
+from acer_reference import GAMMA, SlowAcer, everything, make, make_critic, modules, replayed
 from on_policy_reference import LAST, POLICIES, SPEC, make_actor
 
 from ngrl import agents, losses, optimizers
@@ -22,8 +22,7 @@ def weights(modules):
 
 def state(agent):
     """All variables: weights, slots and counters."""
-    parts = (agent.actor_network, agent.average_network, agent.critic, agent.optimizer, agent.critic_optimizer)
-    return [*(variable for part in parts for variable in part.variables), agent.train_step_counter]
+    return [*(variable for module in modules(agent) for variable in module.variables), agent.train_step_counter]
 
 
 # --- the update

@@ -30,6 +30,10 @@ NATURAL = ("npg", "trpo")
 every_agent = pytest.mark.parametrize("kind", AGENTS)
 
 
+def weights_of(network):
+    return [variable.numpy() for variable in network.trainable_weights]
+
+
 def whole(kind):
     """Options for updates that don't depend on the order of minibatches."""
     return {"epochs": 1, "batch_size": 1000} if kind == "ppo" else {}
@@ -392,7 +396,3 @@ def test_average_of_a_skipped_update_stays_as_it_is():
 def test_average_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"TrpoAgent: the average's weights .* don't match the policy's"):
         AGENTS["trpo"]().average_into(make_actor(hidden=(5,)), agents.SoftUpdate())
-
-
-def weights_of(network):
-    return [variable.numpy() for variable in network.trainable_weights]
