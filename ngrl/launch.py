@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ngrl import threads
+
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput
 
@@ -52,6 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--noprogress", action="store_true", help="show no progress, only warnings and the result")
     add("--capture_video", action="store_true", help="save the first evaluation episode as video.gif")
     add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"threads of the numerical libraries (default: {threads.DEFAULT}, or what TF_NUM_INTRAOP_THREADS says); "
+        "more help layers of a thousand units or so",
+    )
+    add(
         "--allow_gin_import",
         action="append",
         default=[],
@@ -83,6 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.seed is not None and not 0 <= options.seed < 2**31:
         print(f"ngrl.launch: --seed must lie between 0 and 2147483647, got {options.seed}", file=sys.stderr)
         return EXIT_USAGE
+
+    if options.threads is not None and options.threads < 1:
+        print(f"ngrl.launch: --threads must be at least 1, got {options.threads}", file=sys.stderr)
+        return EXIT_USAGE
+    os.environ.update(threads.variables(options.threads) if options.threads else {**threads.variables(), **os.environ})
 
     # So do errors in the files; the classes that they name stand in by their signatures.
     from ngrl.training import stand_ins

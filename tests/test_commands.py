@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ngrl import launch
+
 GIN = Path(__file__).parents[1] / "gin" / "ngdqn_cartpole_v1.gin"
 SHORT = ("run.num_env_steps=1500", "run.eval_episodes=3", "run.checkpoint_every=500", "run.num_envs=4")
 
@@ -92,6 +94,7 @@ def test_evaluate_repeats_the_launchers_own_evaluation(finished):
     [
         (["--gin_file=nowhere.gin"], "no such gin file: nowhere.gin"),
         ([f"--gin_file={GIN}", "--seed=-1"], "--seed must lie between"),
+        ([f"--gin_file={GIN}", "--threads=0"], "--threads must be at least 1, got 0"),
         ([f"--gin_file={GIN}", *bind("run.num_env_stps=3")], 'did you mean "num_env_steps"?'),
         ([f"--gin_file={GIN}", *bind("NaturalGradient.max_kl='0.1'")], "write 0.1"),
         ([f"--gin_file={GIN}", *bind("run.env_id='CartPool-v1'")], "did you mean CartPole-v1"),
@@ -104,6 +107,23 @@ def test_wrong_input_gets_one_line_and_leaves_nothing_behind(arguments, expected
     assert expected in result.stderr
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "expected"),
+    [
+        ([], {}, "1"),
+        ([], {"TF_NUM_INTRAOP_THREADS": "3"}, "3"),
+        (["--threads=2"], {}, "2"),
+        (["--threads=2"], {"TF_NUM_INTRAOP_THREADS": "3"}, "2"),
+    ],
+)
+def test_launch_takes_one_thread_unless_it_is_told_otherwise(arguments, variables, expected, monkeypatch):
+    others = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    monkeypatch.setattr(os, "environ", {**others, **variables})
+    # Refused, so that no TensorFlow starts here.
+    assert launch.main([f"--gin_file={GIN}", "--gin_bindings=run.num_env_stps=3", *arguments]) == 2
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == expected
 
 
 def test_wrong_gin_file_names_file_and_line(tmp_path):

@@ -4,7 +4,7 @@
     .venv/bin/python tools/scores.py gin/dqn_*.gin --seeds 0 1 2 --jobs 2
 
 Each run is an ordinary run directory, `<runs>/<experiment>-seed<N>`; one that has finished is not run again, one that
-was interrupted goes on. With several jobs every run has one thread. The table is Markdown; the last line is JSON.
+was interrupted goes on. The table is Markdown; the last line is JSON.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from typing import Any
 from ngrl.experiments.trials import Trial, TrialProcess, experiment_name, read_record
 
 
-def run_one(gin_file: Path, seed: int, runs: Path, threads: int | None, running: list[TrialProcess]) -> dict[str, Any]:
+def run_one(gin_file: Path, seed: int, runs: Path, running: list[TrialProcess]) -> dict[str, Any]:
     """What one run reached: `final` of its run.json."""
     trial = Trial(experiment_name(gin_file), str(gin_file), seed)
     root = runs / trial.name
     record = read_record(root)
     if record is None or record["status"] != "finished":
-        with TrialProcess(trial, root, threads) as process:
+        with TrialProcess(trial, root) as process:
             running.append(process)
             if process.wait():
                 raise RuntimeError(f"{trial.command(root)} failed: {process.complaint()}")
@@ -34,11 +34,10 @@ def run_one(gin_file: Path, seed: int, runs: Path, threads: int | None, running:
 
 def score(gin_files: list[Path], seeds: list[int], runs: Path, jobs: int = 1) -> dict[str, dict[int, dict[str, Any]]]:
     """Finals by experiment and seed; `jobs` runs at a time."""
-    threads = 1 if jobs > 1 else None
     running: list[TrialProcess] = []
     with futures.ThreadPoolExecutor(jobs) as pool:
         pending = {
-            (experiment_name(gin_file), seed): pool.submit(run_one, gin_file, seed, runs, threads, running)
+            (experiment_name(gin_file), seed): pool.submit(run_one, gin_file, seed, runs, running)
             for gin_file in gin_files
             for seed in seeds
         }

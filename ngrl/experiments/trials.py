@@ -16,8 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# Variables that hold the number of threads of a process's numerical libraries. A user's own values win.
-_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+from ngrl.threads import DEFAULT, variables
 
 #: Exit codes of `ngrl.launch` for a fault that the same command meets again: a failed run, wrong input.
 LASTING_FAILURES = (1, 2)
@@ -103,11 +102,11 @@ class TrialProcess:
     Args:
       trial: What to run.
       root_dir: Its run directory.
-      threads: Threads of its numerical libraries; None leaves them to the libraries.
+      threads: Threads of its numerical libraries, unless the environment variables say otherwise.
       cwd: Where to start it; the current folder by default.
     """
 
-    def __init__(self, trial: Trial, root_dir: Path, threads: int | None = None, cwd: str | Path | None = None):
+    def __init__(self, trial: Trial, root_dir: Path, threads: int = DEFAULT, cwd: str | Path | None = None):
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this context)
         command = [sys.executable, "-m", "ngrl.experiments.child", *trial.arguments(root_dir)]
         self._process = subprocess.Popen(
@@ -159,10 +158,9 @@ class TrialProcess:
         self._stderr.close()
 
 
-def environment(threads: int | None) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """The environment of a trial's process."""
-    inherited = dict(os.environ)
-    return inherited if threads is None else {**dict.fromkeys(_THREADS, str(threads)), **inherited}
+    return {**variables(threads), **os.environ}
 
 
 def is_running(root_dir: Path) -> bool:

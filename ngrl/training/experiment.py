@@ -62,6 +62,7 @@ def run(
     num_envs: int = 8,
     env_backend: str = "gymnasium",
     env_kwargs: dict[str, Any] | None = None,
+    training_time_limit: int | None = None,
     env_timeout: float | None = 120.0,
     truncation_is_terminal: bool = False,
     check_finite: bool = True,
@@ -91,6 +92,9 @@ def run(
       num_envs: Environments stepped together.
       env_backend: Backend of `ngrl.environments.load`.
       env_kwargs: Arguments of the environment.
+      training_time_limit: Steps after which training truncates an episode, so that what it learns from holds more
+        beginnings and ends; evaluation keeps the environment's own limit (Pardo et al. 2018, section 4). The
+        episodes' returns and lengths are those of training, and so shorter.
       env_timeout: Seconds that a step or reset may take where `env_backend` is "async"; None waits for ever.
       truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
       check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
@@ -119,8 +123,11 @@ def run(
       EnvironmentFault: The environment failed.
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
     """
-    _check_numbers(num_env_steps, num_episodes, log_every, checkpoint_every, keep_checkpoints, eval_episodes)
+    _check_numbers(
+        num_env_steps, num_episodes, training_time_limit, log_every, checkpoint_every, keep_checkpoints, eval_episodes
+    )
     tf.keras.utils.set_random_seed(seed)
+    limit = {} if training_time_limit is None else {"max_episode_steps": training_time_limit}
     environment = environments.load(
         env_id,
         num_envs=num_envs,
@@ -129,7 +136,7 @@ def run(
         truncation_is_terminal=truncation_is_terminal,
         check_finite=check_finite,
         timeout=env_timeout,
-        env_kwargs=env_kwargs,
+        env_kwargs={**(env_kwargs or {}), **limit},
     )
     with contextlib.closing(environment):
         specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
@@ -139,8 +146,16 @@ def run(
             check_video(env_id, env_kwargs)
         identity = config
         if identity is None:
-            settings = (env_id, num_envs, env_backend, env_kwargs, truncation_is_terminal, seed)
-            identity = _default_identity(settings, built)
+            identity = _default_identity(
+                env_id=env_id,
+                num_envs=num_envs,
+                env_backend=env_backend,
+                env_kwargs=env_kwargs,
+                training_time_limit=training_time_limit,
+                truncation_is_terminal=truncation_is_terminal,
+                seed=seed,
+                optimizer=built.optimizer.get_config(),
+            )
         # Only now, when the experiment is known to be possible, is anything written.
         moved = move_aside(Path(root_dir)) if noresume else None
         with contextlib.closing(RunDirectory(Path(root_dir), identity)) as directory, StopRequest() as stop:
@@ -168,16 +183,15 @@ def run(
             return Result(final)
 
 
-def _default_identity(settings: tuple[Any, ...], agent: Any) -> dict[str, str]:
+def _default_identity(**settings: Any) -> dict[str, str]:
     """What identifies an experiment that comes without a configuration."""
-    names = ("env_id", "num_envs", "env_backend", "env_kwargs", "truncation_is_terminal", "seed", "optimizer")
-    values = (*settings, agent.optimizer.get_config())
-    return {f"run.{name}": repr(value) for name, value in zip(names, values, strict=True)}
+    return {f"run.{name}": repr(value) for name, value in settings.items()}
 
 
 def _check_numbers(
     num_env_steps: int | None,
     num_episodes: int | None,
+    training_time_limit: int | None,
     log_every: int,
     checkpoint_every: int,
     keep_checkpoints: int,
@@ -188,6 +202,7 @@ def _check_numbers(
     for name, value in (
         ("num_env_steps", num_env_steps),
         ("num_episodes", num_episodes),
+        ("training_time_limit", training_time_limit),
         ("log_every", log_every),
         ("checkpoint_every", checkpoint_every),
         ("keep_checkpoints", keep_checkpoints),

@@ -62,6 +62,21 @@ def variables(folder):
     return values, state
 
 
+def test_training_time_limit_is_that_of_training_alone(tmp_path):
+    result = run(tmp_path / "run", 300, training_time_limit=7)
+    lengths = [int(row["length"]) for row in rows(tmp_path / "run")]
+    assert max(lengths) == 7  # CartPole falls after eight steps at the earliest
+    assert result["evaluation"]["mean_length"] > 7
+    assert json.loads((tmp_path / "run" / "policy" / "ngrl_policy.json").read_text())["env_kwargs"] == {}
+    with pytest.raises(training.RunDirectoryError, match="training_time_limit"):
+        run(tmp_path / "run", 600, training_time_limit=8)
+
+
+def test_training_time_limit_must_be_positive(tmp_path):
+    with pytest.raises(ValueError, match="training_time_limit must be positive, got 0"):
+        run(tmp_path / "run", 300, training_time_limit=0)
+
+
 @pytest.mark.parametrize(
     ("agent", "env_id"),
     [(natural_agent, "CartPole-v1"), (adam_agent, "CartPole-v1"), (natural_agent, "LunarLander-v3")],

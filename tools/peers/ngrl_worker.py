@@ -95,9 +95,9 @@ def bound(name: str, default: Any = None) -> Any:
 
 def make_loop(settings: Settings) -> Any:
     """The training loop."""
-    import ngrl  # noqa: F401  (before tensorflow)
+    from ngrl import threads  # (before tensorflow)
 
-    limit_tensorflow(settings.threads)
+    limit_tensorflow(settings.threads or threads.DEFAULT)
     import tensorflow as tf
     from tf_agents.specs import tensor_spec
 
