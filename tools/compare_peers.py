@@ -11,8 +11,9 @@ ratio, with its quartiles, because machines are noisy. Don't run it beside anyth
 program can make torch a hundred times slower.
 
 Both sides have the same environment and version of gymnasium, networks, batches, minibatches, epochs and updates per
-step, and no GPU; otherwise each has its own defaults. ngrl steps eight environments together, the peer one (what
-Stable-Baselines3 does by default) and eight. Two things differ and can't be made equal:
+step, and no GPU; otherwise each has its own defaults, such as the number of threads (one with ngrl). ngrl steps eight
+environments together, the peer one (what Stable-Baselines3 does by default) and eight. Two things differ and can't be
+made equal:
 
   - Conjugate gradients stop at each library's own tolerance, which may be before the most iterations.
   - An "update" is sb3-contrib's `train`, Tianshou's `update`, and TF-Agents' `train` with the reading of its buffer;
