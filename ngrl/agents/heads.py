@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl import losses
+from ngrl.agents.random_numbers import GENERATOR
 from ngrl.curvature import Categorical, DiagonalGaussian, OutputMetric
 from ngrl.networks import is_discrete_action
 
@@ -59,7 +60,9 @@ class CategoricalHead(ActionHead):
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """argmax_a z_a − log(−log u_a), u uniform (Gumbel 1954); [N] int32."""
         # Numbers 2^-23 apart: 1 is not among them, and `minval` stands for 0, whose logarithm is infinite.
-        uniform = tf.random.stateless_uniform(tf.shape(parameters), seed, minval=1e-20, dtype=parameters.dtype)
+        uniform = tf.random.stateless_uniform(
+            tf.shape(parameters), seed, minval=1e-20, dtype=parameters.dtype, alg=GENERATOR
+        )
         return tf.argmax(parameters - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
 
 
@@ -84,7 +87,8 @@ class GaussianHead(ActionHead):
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """μ + σ · ε, ε standard normal; [N, D], not clipped."""
         mean, log_std = tf.split(parameters, 2, axis=-1)
-        return mean + tf.exp(log_std) * tf.random.stateless_normal(tf.shape(mean), seed, dtype=mean.dtype)
+        noise = tf.random.stateless_normal(tf.shape(mean), seed, dtype=mean.dtype, alg=GENERATOR)
+        return mean + tf.exp(log_std) * noise
 
 
 def head_for(action_spec: Any) -> ActionHead:

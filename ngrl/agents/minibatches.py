@@ -5,6 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from ngrl.agents.random_numbers import GENERATOR
+
 
 def shuffled_minibatches(num_rows: int, batch_size: int, epochs: int, seed: tf.Tensor) -> tf.Tensor:
     """Row numbers [M, b] of the minibatches of several epochs, each epoch in an order of its own.
@@ -15,11 +17,13 @@ def shuffled_minibatches(num_rows: int, batch_size: int, epochs: int, seed: tf.T
       num_rows: N, known when the graph is made.
       batch_size: Rows in a minibatch.
       epochs: How often to go through the rows.
-      seed: Two integers [2]; the order depends on them alone, and on whether XLA compiles it.
+      seed: Two integers [2], on which alone the order depends.
     """
     size = min(batch_size, num_rows)
     per_epoch = num_rows // size
-    orders = tf.argsort(tf.random.stateless_uniform([epochs, num_rows], seed), axis=1)
+    # Integers from their whole range, which are sorted faster than floats and are hardly ever equal.
+    keys = tf.random.stateless_uniform([epochs, num_rows], seed, None, None, tf.int32, alg=GENERATOR)
+    orders = tf.argsort(keys, axis=1)
     return tf.reshape(orders[:, : per_epoch * size], [epochs * per_epoch, size])
 
 

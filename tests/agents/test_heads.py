@@ -118,8 +118,8 @@ def test_the_ends_of_the_uniform_distribution_give_finite_noise(monkeypatch, jit
     """
     smallest, largest = 0.0, 1 - 2.0**-23
 
-    def ends(shape, seed, minval, dtype):
-        del shape, seed
+    def ends(shape, seed, minval, dtype, alg):
+        del shape, seed, alg
         unit = tf.constant([[a, b] for a in (smallest, largest) for b in (smallest, largest)], dtype)
         return unit * (1 - minval) + minval
 

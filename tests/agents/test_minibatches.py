@@ -35,6 +35,7 @@ def test_the_order_follows_the_seed_and_differs_between_epochs(jit_compile):
     epochs = first.reshape(2, -1)
     assert (epochs[0] != epochs[1]).any()
     assert (epochs[0] != np.arange(100)).any()
+    np.testing.assert_array_equal(draw(100, 10, 2, jit_compile=not jit_compile), first)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
