@@ -57,8 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads",
         type=int,
         metavar="N",
-        help=f"threads of the numerical libraries (default: {threads.DEFAULT}, or what TF_NUM_INTRAOP_THREADS says); "
-        "more help layers of a thousand units or so",
+        help=f"threads of the numerical libraries (default: {threads.DEFAULT}, or what TF_NUM_INTRAOP_THREADS says)",
     )
     add(
         "--allow_gin_import",
