@@ -121,6 +121,8 @@ def serve() -> None:
     from ngrl.examples import configurables as _examples  # noqa: F401
     from ngrl.training import configurables as _configurables  # noqa: F401
 
+    # A shell's background jobs ignore Ctrl-C, and so would those that are forked here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     print("ready", file=answers)
     for line in sys.stdin:
