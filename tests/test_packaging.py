@@ -33,6 +33,7 @@ ALLOWED = {
 ALLOWED["training"] = {"training", *ALLOWED, "_tf_agents"}
 ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["examples"] = {"examples", *ALLOWED, "_tf_agents"}
+ALLOWED["threads"] = set()  # serves whoever starts a process
 ALLOWED["experiments"] = {"experiments", *ALLOWED, "_tf_agents"} - {"examples"}
 ALLOWED["terminal"] = set()  # serves the commands
 COMMANDS = {"launch", "evaluate", "sweep", "report"}
