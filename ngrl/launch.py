@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.threads is not None and options.threads < 1:
         print(f"ngrl.launch: --threads must be at least 1, got {options.threads}", file=sys.stderr)
         return EXIT_USAGE
-    os.environ.update(threads.variables(options.threads) if options.threads else {**threads.variables(), **os.environ})
+    os.environ.update(threads.variables(options.threads) if options.threads else threads.environment())
 
     # So do errors in the files; the classes that they name stand in by their signatures.
     from ngrl.training import stand_ins

@@ -4,10 +4,17 @@ TensorFlow takes as many as there are cores unless it is told otherwise. On netw
 nothing and costs waiting for one another, and sums in another order have other last digits.
 """
 
+import os
+
 #: Threads that `ngrl.launch` takes unless it is told otherwise.
 DEFAULT = 1
 
 
-def variables(threads: int = DEFAULT) -> dict[str, str]:
+def variables(threads: int) -> dict[str, str]:
     """The environment variables from which the libraries learn it, before they start."""
     return dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), str(threads))
+
+
+def environment(threads: int = DEFAULT) -> dict[str, str]:
+    """This process's environment variables, and those of `variables` that it lacks: what the user set stays."""
+    return {**variables(threads), **os.environ}

@@ -6,7 +6,6 @@ Nothing here imports TensorFlow: whoever waits for trials needs none.
 import dataclasses
 import fcntl
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ngrl.threads import DEFAULT, variables
+from ngrl.threads import DEFAULT, environment
 
 #: Exit codes of `ngrl.launch` for a fault that the same command meets again: a failed run, wrong input.
 LASTING_FAILURES = (1, 2)
@@ -156,11 +155,6 @@ class TrialProcess:
         self.stop()
         self._process.wait()
         self._stderr.close()
-
-
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a trial's process."""
-    return {**variables(threads), **os.environ}
 
 
 def is_running(root_dir: Path) -> bool:
