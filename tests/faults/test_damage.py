@@ -1,4 +1,4 @@
-"""Rows 4, 5, 6 and 12: checkpoints that are damaged, of another kind, or a stranger's."""
+"""Checkpoints that are damaged, lost, of another kind, or a stranger's (docs/reliability.md)."""
 
 import ast
 import json

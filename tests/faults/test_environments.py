@@ -1,4 +1,4 @@
-"""Row 9: what an environment does wrong ends a run with one line, and no process outlives it."""
+"""What an environment does wrong ends a run with one line, and no process outlives it."""
 
 import signal
 import time

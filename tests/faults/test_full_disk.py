@@ -1,4 +1,4 @@
-"""Row 3: a disk that is full, a real one: one line with path and bytes, nothing lost, and the same command goes on."""
+"""A disk that is full, a real one: one line with path and bytes, nothing lost, and the same command goes on."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""Row 1: a run that SIGKILL ended, at any moment, goes on with the same command as if it had never been killed."""
+"""A run that SIGKILL ended, at any moment, goes on with the same command as if it had never been killed."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Rows 7 and 8: no number that is not finite reaches a weight or a slot, of any agent, compiled or not.
+"""No number that is not finite reaches a weight or a slot, of any agent, compiled or not.
 
 What a solver, an optimizer or a line search does with such numbers on its own: tests/solvers/test_solver_contract.py,
 tests/optimizers/test_natural_gradient.py, test_guard.py and test_line_search.py.

@@ -1,4 +1,4 @@
-"""Rows 2 and 13: signals, and two runs in one directory."""
+"""SIGTERM, Ctrl-C, and two runs in one directory."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Rows 10 and 11: wrong gin files are answered before TensorFlow is loaded, and exactly as they would be after."""
+"""Wrong gin files are answered before TensorFlow is loaded, and exactly as they would be after."""
 
 import os
 import subprocess
