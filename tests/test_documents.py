@@ -1,0 +1,171 @@
+"""The code of README.md and docs/ runs; each command there is run here, by other tests, or by CI's `make` targets."""
+
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+import gin
+import pytest
+
+from ngrl.training import configurables, configuration
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
+#: A page's files carry their name as the title of their block.
+FENCE = re.compile(r'^```(\w+)(?: title="([\w./]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+SHORT = ["--gin_bindings=run.num_env_steps=1500", "--gin_bindings=run.eval_episodes=2", "--noprogress"]
+KINDS = ("make lunar", "make test", "make docs", ".venv/bin/tensorboard", ".venv/bin/python -m ngrl.")
+
+
+class Block(NamedTuple):
+    """A block of code, the page that shows it, and the name of its file, if it has one."""
+
+    page: str
+    language: str
+    title: str | None
+    text: str
+
+
+BLOCKS = [
+    Block(page, language, title or None, text)
+    for page, markdown in TEXTS.items()
+    for language, title, text in FENCE.findall(markdown)
+]
+FILES = {block.title: block.text for block in BLOCKS if block.title}
+COMMANDS = list(
+    dict.fromkeys(
+        line.split("#")[0].strip()
+        for block in BLOCKS
+        if block.language == "bash"
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if line.strip()
+    )
+)
+LAUNCHES = [line for line in COMMANDS if "ngrl.launch" in line]
+#: Experiments that no command on a page launches are run for a few steps.
+EXPERIMENTS = [
+    block
+    for block in BLOCKS
+    if block.language == "gin" and not (block.title and any(block.title in line for line in LAUNCHES))
+]
+SCRIPTS = [block for block in BLOCKS if block.language == "python" and not block.title]
+
+
+def name_of(block):
+    return f"{block.page}-{block.title or BLOCKS.index(block)}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder like a clone's root that also holds the files the pages show."""
+    (tmp_path / "gin").symlink_to(ROOT / "gin")
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_blocks_are_all_seen_and_a_name_is_one_file():
+    for page, markdown in TEXTS.items():
+        assert len(re.findall(r"^\s*```", markdown, re.MULTILINE)) == 2 * sum(block.page == page for block in BLOCKS), (
+            page
+        )
+    for block in BLOCKS:
+        assert block.title is None or block.text == FILES[block.title], f"{block.page}: {block.title}"
+
+
+def test_readme_is_short():
+    assert len(TEXTS["README.md"].splitlines()) <= 150
+
+
+def test_every_command_is_of_a_kind_that_is_run():
+    """`make` targets by CI or the suite's other tests; the rest below."""
+    for line in COMMANDS:
+        assert line.startswith(KINDS), line
+    makefile = (ROOT / "Makefile").read_text()
+    for page, markdown in TEXTS.items():
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", markdown, re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page}: make {target}"
+
+
+@pytest.mark.parametrize("line", LAUNCHES)
+def test_launch_commands_train(line, folder):
+    arguments = shlex.split(line)[1:]
+    result = subprocess.run(
+        [sys.executable, *arguments, *SHORT], cwd=folder, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert result.returncode == 0, result.stderr
+    assert "greedy evaluation" in result.stdout
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=name_of)
+def test_python_examples_run(block, tmp_path):
+    assert "import ngrl" in block.text
+    result = subprocess.run(
+        [sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("block", EXPERIMENTS, ids=name_of)
+def test_experiments_run(block, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    Path("experiment.gin").write_text(block.text, encoding="utf-8")
+    gin.clear_config()
+    try:
+        configuration.parse(["experiment.gin"], ["run.num_env_steps = 300", "run.eval_episodes = 1"])
+        final = configurables.run(folder / "run")
+    finally:
+        gin.clear_config()
+    assert final["env_steps"] >= 300
+
+
+def test_tensorboard_command_serves_a_run(tmp_path):
+    line = next(line for line in COMMANDS if "tensorboard" in line)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "runs").mkdir()
+    program = Path(sys.executable).with_name("tensorboard")
+    arguments = [str(program), *shlex.split(line)[1:], "--port", str(port), "--host", "127.0.0.1"]
+    server = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+                    assert b"TensorBoard" in page.read()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                assert server.poll() is None
+                time.sleep(0.5)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_pictures_pages_and_files_named_exist(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", FENCE.sub("", TEXTS[page])):
+        if "://" not in target:
+            assert (ROOT / page).parent.joinpath(target).is_file(), target
+    for path in re.findall(r"`((?:tests|tools|ngrl|gin|docs|launch)/[\w/.-]+\.\w+)[`:]", TEXTS[page]):
+        assert (ROOT / path).is_file(), path
+
+
+def test_figures_of_the_readme_are_those_of_the_results():
+    """README.md shows a few of the results; docs/results.md is where they are kept."""
+    rows = re.findall(r"\| (\S+) \| \*\*(\S+)\*\* \| (\S+) \|$", TEXTS["README.md"], re.MULTILINE)
+    assert rows
+    for env_steps, score, published in rows:
+        assert re.search(
+            rf"^\|.*\| {env_steps} \|.*\*\*{score}\*\*.*\| {published}\b.*\|$", TEXTS["docs/results.md"], re.MULTILINE
+        ), score
