@@ -1,21 +1,22 @@
 """`load`: an environment by name."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ngrl.environments import spaces
 from ngrl.environments.bridge import GymnasiumEnvironment, check_seed
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.vector import SyncVector, VectorEnvironment
 
-BACKENDS = ("sync", "gymnasium", "async", "envpool")
+#: How the members of an environment are stepped.
+Backend = Literal["sync", "async", "envpool"]
 
 
 def load(
     env_id: str,
     num_envs: int = 1,
     seed: int = 0,
-    backend: str = "sync",
+    backend: Backend = "sync",
     *,
     truncation_is_terminal: bool = False,
     check_finite: bool = True,
@@ -30,7 +31,7 @@ def load(
       num_envs: The number of members N, at least 1.
       seed: The run's seed, not negative. Each episode of each member has a seed of its own that follows from
         it.
-      backend: "sync" (alias "gymnasium"): members in this process, fastest for quick environments; "async":
+      backend: "sync": members in this process, fastest for quick environments; "async":
         one process a member, for slow ones; "envpool": C++ members, if that package is installed.
       truncation_is_terminal: Whether a time limit ends the return too (discount 0 instead of 1).
       check_finite: Whether NaN or infinity in an observation or reward raises an EnvironmentFault.
@@ -46,8 +47,8 @@ def load(
     """
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
     if timeout is not None and not timeout > 0:
         raise ValueError(f"timeout must be positive or None, got {timeout!r}")
     seed = check_seed(seed)
@@ -60,7 +61,7 @@ def load(
 
 
 def _make_vector(
-    env_id: str, num_envs: int, seed: int, backend: str, timeout: float | None, kwargs: Mapping[str, Any]
+    env_id: str, num_envs: int, seed: int, backend: Backend, timeout: float | None, kwargs: Mapping[str, Any]
 ) -> VectorEnvironment:
     if backend == "envpool":
         from ngrl.environments.pool import EnvpoolVector

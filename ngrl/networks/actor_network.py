@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
 
-from ngrl.networks.dense_network import DenseNetwork
+from ngrl.networks.dense_network import Activation, DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser
 
 
@@ -74,7 +74,7 @@ class ActorNetwork(DenseNetwork):
         input_tensor_spec: Any,
         action_spec: Any,
         hidden_layers: Sequence[int] = (64, 64),
-        activation: str = "tanh",
+        activation: Activation = "tanh",
         initial_scale: float = 1.0,
         output_scale: float = 0.01,
         std: Literal["state_independent", "state_dependent"] | None = None,

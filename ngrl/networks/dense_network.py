@@ -1,12 +1,30 @@
 """What the networks have in common: an encoded observation and a chain of Dense layers."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 from tf_agents.networks import network
 
 from ngrl.networks.encoding import ObservationNormaliser, check_observation_spec, encode_observation, encoded_size
+
+#: Keras' activations by name: a wrong one in a gin file is answered before TensorFlow is loaded.
+Activation = Literal[
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_sigmoid",
+    "linear",
+    "mish",
+    "relu",
+    "selu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "softsign",
+    "swish",
+    "tanh",
+]
 
 
 class DenseNetwork(network.Network):
@@ -36,7 +54,7 @@ class DenseNetwork(network.Network):
         input_tensor_spec: Any,
         num_outputs: int,
         hidden_layers: Sequence[int],
-        activation: str,
+        activation: Activation,
         initial_scale: float,
         output_scale: float,
         normaliser: ObservationNormaliser | None,

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.networks.actor_network import is_discrete_action
+from ngrl.networks.dense_network import Activation
 from ngrl.networks.value_network import ValueNetwork
 
 
@@ -35,7 +36,7 @@ class StochasticDuelingNetwork(tf.Module):
         input_tensor_spec: Any,
         action_spec: Any,
         hidden_layers: Sequence[int] = (64, 64),
-        activation: str = "tanh",
+        activation: Activation = "tanh",
         initial_scale: float = 1.0,
         output_scale: float = 1.0,
         num_samples: int = 5,

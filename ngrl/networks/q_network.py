@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.networks.dense_network import DenseNetwork
+from ngrl.networks.dense_network import Activation, DenseNetwork
 
 
 class QNetwork(DenseNetwork):
@@ -31,7 +31,7 @@ class QNetwork(DenseNetwork):
         input_tensor_spec: Any,
         num_actions: int,
         hidden_layers: Sequence[int] = (64,),
-        activation: str = "tanh",
+        activation: Activation = "tanh",
         initial_scale: float = 1.0,
         output_scale: float = 1.0,
         seed: int = 0,

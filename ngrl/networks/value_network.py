@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.networks.dense_network import DenseNetwork
+from ngrl.networks.dense_network import Activation, DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser
 
 
@@ -30,7 +30,7 @@ class ValueNetwork(DenseNetwork):
         self,
         input_tensor_spec: Any,
         hidden_layers: Sequence[int] = (64, 64),
-        activation: str = "tanh",
+        activation: Activation = "tanh",
         initial_scale: float = 1.0,
         output_scale: float = 1.0,
         normaliser: ObservationNormaliser | None = None,

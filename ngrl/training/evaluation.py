@@ -12,6 +12,7 @@ from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
     environments,
 )
+from ngrl.environments.loading import Backend
 
 # Evaluation episodes must not be the training ones: their seeds start far from any run's seed.
 EVALUATION_SEED_OFFSET = 1_000_003
@@ -45,7 +46,7 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     num_envs: int = 10,
-    backend: str = "sync",
+    backend: Backend = "sync",
     env_kwargs: dict[str, Any] | None = None,
     specs: dict[str, Any] | None = None,
     progress: Callable[[int], None] = lambda done: None,

@@ -14,6 +14,7 @@ from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
     environments,
 )
+from ngrl.environments.loading import Backend
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
 from ngrl.training.evaluation import Actor, check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
@@ -60,7 +61,7 @@ def run(
     num_env_steps: int | None = None,
     num_episodes: int | None = None,
     num_envs: int = 8,
-    env_backend: str = "gymnasium",
+    env_backend: Backend = "sync",
     env_kwargs: dict[str, Any] | None = None,
     training_time_limit: int | None = None,
     env_timeout: float | None = 120.0,

@@ -1,6 +1,6 @@
 """Schedules of ε, the probability of a random action."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 class EpsilonSchedule(Protocol):
@@ -41,7 +41,9 @@ class ExponentialEpsilon:
       ValueError: The values do not fall within [0, 1], or `per` is neither "episode" nor "step".
     """
 
-    def __init__(self, start: float = 1.0, end: float = 0.02, decay: float = 0.995, per: str = "episode"):
+    def __init__(
+        self, start: float = 1.0, end: float = 0.02, decay: float = 0.995, per: Literal["episode", "step"] = "episode"
+    ):
         _check(start, end)
         if not 0 < decay <= 1:
             raise ValueError(f"decay must lie in (0, 1], got {decay}")

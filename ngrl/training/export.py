@@ -87,6 +87,8 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
         description = {}
     except (OSError, ValueError) as error:
         raise PolicyError(f"can't read {folder / _SIDECAR}: {error}") from error
+    if description.get("env_backend") == "gymnasium":  # what ngrl 0.1 called it
+        description["env_backend"] = "sync"
     try:
         model = tf.saved_model.load(str(folder))
         state = model.get_initial_state(batch_size=1)

@@ -43,7 +43,7 @@ def test_a_name_like_nothing_is_still_named():
         ({"num_envs": 2.0}, r"num_envs must be a positive integer, got 2\.0"),
         ({"seed": -1}, "seed must be a non-negative integer below 2.63, got -1"),
         ({"seed": "0"}, "seed must be a non-negative integer below 2.63, got '0'"),
-        ({"backend": "ray"}, "backend must be one of sync, gymnasium, async, envpool, got 'ray'"),
+        ({"backend": "ray"}, "backend must be one of sync, async, envpool, got 'ray'"),
         ({"timeout": 0.0}, r"timeout must be positive or None, got 0\.0"),
         ({"colour": "red"}, "CartPole-v1 can't be made with {'colour': 'red'}: TypeError: .*'colour'"),
         ({"env_kwargs": {"colour": "red"}}, "CartPole-v1 can't be made with {'colour': 'red'}: TypeError: "),
@@ -82,8 +82,8 @@ def test_envpool_not_installed_says_what_to_install(monkeypatch):
         environments.load("CartPole-v1", backend="envpool")
 
 
-def test_gymnasium_is_another_name_of_sync(load):
-    env = load("CartPole-v1", 2, backend="gymnasium")
+def test_environments_are_stepped_together_by_default(load):
+    env = load("CartPole-v1", 2)
     assert (env.env_id, env.batch_size, env.batched, env.can_restore) == ("CartPole-v1", 2, True, True)
 
 

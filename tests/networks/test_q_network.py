@@ -1,7 +1,10 @@
+import typing
+
 import numpy as np
 import pytest
 
 from ngrl import networks
+from ngrl.networks.dense_network import Activation
 
 import tensorflow as tf  # isort: skip
 from tf_agents.specs import tensor_spec
@@ -62,3 +65,8 @@ def test_a_spec_in_the_place_of_the_number_of_actions_is_refused():
     box = tensor_spec.BoundedTensorSpec([1], tf.float32, -1, 1)
     with pytest.raises(ValueError, match="QNetwork is for discrete actions and needs their number"):
         networks.QNetwork(tensor_spec.TensorSpec([3], tf.float32), box)
+
+
+def test_activations_are_those_that_keras_knows_by_name():
+    functions = {name for name in dir(tf.keras.activations) if not name.startswith("_")}
+    assert set(typing.get_args(Activation)) == functions - {"get", "serialize", "deserialize"}

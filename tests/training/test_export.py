@@ -65,6 +65,12 @@ def test_loaded_policy_acts_alike_and_remembers_its_environment(tmp_path):
     np.testing.assert_array_equal(actor(time_steps(observations)), as_actor(agent.policy)(time_steps(observations)))
 
 
+def test_a_policy_of_ngrl_0_1_names_its_backend_as_it_is_called_now(tmp_path):
+    agent = make_agent()
+    training.export_policy(agent.policy, tmp_path / "policy", {"env_id": "a", "env_backend": "gymnasium"})
+    assert training.load_policy(tmp_path / "policy")[1] == {"env_id": "a", "env_backend": "sync"}
+
+
 def test_what_is_no_policy_is_refused(tmp_path):
     with pytest.raises(training.PolicyError, match="no SavedModel"):
         training.load_policy(tmp_path)

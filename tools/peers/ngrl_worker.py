@@ -111,7 +111,7 @@ def make_loop(settings: Settings) -> Any:
         bound("env_id"),
         num_envs=bound("num_envs", 8),
         seed=seed,
-        backend=bound("env_backend", "gymnasium"),
+        backend=bound("env_backend", "sync"),
         truncation_is_terminal=bound("truncation_is_terminal", False),
         env_kwargs=bound("env_kwargs"),
     )
