@@ -11,7 +11,7 @@ UV = $(shell command -v uv 2>/dev/null)
 NO_PYTHON = ngrl needs Python 3.11 or 3.10 with its venv module, or uv, and found none: install one of them (Debian: python3.11-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lunar cartpole test test-learning check bench lock clean
+.PHONY: help install lunar cartpole test test-learning check bench docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -43,10 +43,13 @@ check: install ## lint, formatting, types and the installed set
 bench: install ## measure speed and memory; prints JSON
 	@$(BIN)/python tools/bench.py $(ARGS)
 
+docs: install ## build the documentation into site/; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lock: ## compile requirements.lock anew from setup.py (needs uv)
 	uv pip compile setup.py --extra dev --universal --python-version 3.10 --upgrade --quiet --generate-hashes \
 		--no-emit-index-url --no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove caches and build products (not .venv, not runs)
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find ngrl tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

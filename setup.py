@@ -26,6 +26,7 @@ ENVPOOL = "envpool>=1.2.5,<1.3; python_version >= '3.11'"
 MATPLOTLIB = "matplotlib>=3.10"
 SWEEP = ["ray[tune]>=2.55,<2.56", "pyarrow<26"]
 REPORT = ["rliable>=1.2,<1.3", "pandas<3", MATPLOTLIB]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2", "latex2mathml>=3.77,<4"]
 
 setup(
     name="ngrl",
@@ -59,6 +60,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         "sweep": SWEEP,
         "report": REPORT,
+        "docs": DOCS,
         "envs": [ENVPOOL, "gymnasium[mujoco,atari]>=1.2.3,<1.3"],
         "dev": [
             "pytest>=8",

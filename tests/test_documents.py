@@ -161,6 +161,13 @@ def test_pictures_pages_and_files_named_exist(page):
         assert (ROOT / path).is_file(), path
 
 
+def test_site_lists_every_page():
+    """`make docs` refuses a page that is listed and missing; this one refuses a page that is missing in the list."""
+    listed = re.findall(r": ([\w/.-]+\.md)$|- ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {page.removeprefix("docs/") for page in TEXTS} - {"README.md"}
+    assert pages <= {"".join(pair) for pair in listed}
+
+
 def test_figures_of_the_readme_are_those_of_the_results():
     """README.md shows a few of the results; docs/results.md is where they are kept."""
     rows = re.findall(r"\| (\S+) \| \*\*(\S+)\*\* \| (\S+) \|$", TEXTS["README.md"], re.MULTILINE)
