@@ -9,6 +9,7 @@ ratio, with their quartiles, because machines are noisy. Don't run it beside any
     loops    env-steps/s of NGDQN's whole loop against ngrl's loop with Adam and against stock TF-Agents
              (DqnAgent, Adam, DynamicStepDriver, TFUniformReplayBuffer, common.function), one update per step, batch 128
     updates  one natural-gradient update inside the many-update call against one Adam update there
+    exact    such an update with the exact dual solve, by Cholesky, against the one with 20 CG iterations
     product  one matrix-free Fisher-vector product against one gradient, both under XLA
     memory   peak of a matrix-free step on a network of 5 million parameters, in parameter-sized vectors
 """
@@ -31,7 +32,7 @@ ENVIRONMENTS = {
     "LunarLander-v3": {"hidden": (256, 128), "goal_stock": 3.5, "goal_adam": 1.7},
 }
 NETWORKS = {"4-64-2": (4, (64,), 2, 3.0), "8-256-128-4": (8, (256, 128), 4, 2.0)}
-PARTS = ("loops", "updates", "product", "memory")
+PARTS = ("loops", "updates", "exact", "product", "memory")
 UPDATES_PER_CALL = 64
 
 
@@ -55,8 +56,8 @@ def ratios(numerator: list[float], denominator: list[float]) -> dict[str, float]
     return quartiles([a / b for a, b in zip(numerator, denominator, strict=True)])
 
 
-def make_agent(spec: tuple[Any, Any], hidden: tuple[int, ...], natural: bool) -> Any:
-    """NGDQN as in gin/ngdqn_*.gin, or the same agent with Adam; no target network either way."""
+def make_agent(spec: tuple[Any, Any], hidden: tuple[int, ...], natural: bool, exact: bool = False) -> Any:
+    """NGDQN as in gin/ngdqn_*.gin, or with an exact solve, or the same agent with Adam; never a target network."""
     import tensorflow as tf
 
     from ngrl import agents, networks, optimizers, solvers
@@ -64,8 +65,8 @@ def make_agent(spec: tuple[Any, Any], hidden: tuple[int, ...], natural: bool) ->
     time_step_spec, action_spec = spec
     network = networks.QNetwork(time_step_spec.observation, int(action_spec.maximum) + 1, hidden)
     if natural:
-        dual = solvers.Dual(solver=solvers.ConjugateGradient(max_iterations=20))
-        optimizer = optimizers.NaturalGradient(0.1, dual, 1.0, max_kl=0.01)
+        solver = solvers.Cholesky() if exact else solvers.ConjugateGradient(max_iterations=20)
+        optimizer = optimizers.NaturalGradient(0.1, solvers.Dual(solver=solver), 1.0, max_kl=0.01)
     else:
         optimizer = tf.keras.optimizers.Adam(1e-3)
     return agents.DqnAgent(time_step_spec, action_spec, network, optimizer)
@@ -153,7 +154,9 @@ def measure_loops(rounds: int, seconds: float) -> dict[str, Any]:
     return result
 
 
-def update_time(width: int, hidden: tuple[int, ...], num_actions: int, natural: bool) -> Callable[[], float]:
+def update_time(
+    width: int, hidden: tuple[int, ...], num_actions: int, natural: bool, exact: bool = False
+) -> Callable[[], float]:
     """Milliseconds of one update inside the compiled call of UPDATES_PER_CALL updates."""
     import numpy as np
     import tensorflow as tf
@@ -165,7 +168,7 @@ def update_time(width: int, hidden: tuple[int, ...], num_actions: int, natural: 
 
     observation_spec = tensor_spec.TensorSpec([width], tf.float32)
     action_spec = tensor_spec.BoundedTensorSpec([], tf.int64, 0, num_actions - 1)
-    agent = make_agent((ts.time_step_spec(observation_spec), action_spec), hidden, natural)
+    agent = make_agent((ts.time_step_spec(observation_spec), action_spec), hidden, natural, exact)
     generator = np.random.default_rng(0)
     shape = (UPDATES_PER_CALL, BATCH)
 
@@ -204,6 +207,23 @@ def measure_updates(rounds: int, seconds: float) -> dict[str, Any]:
         result[name] = {
             "milliseconds": {kind: quartiles(values) for kind, values in times.items()},
             "natural_over_adam": {**ratios(times["natural"], times["adam"]), "goal": f"<= {goal}"},
+        }
+    return result
+
+
+def measure_exact(rounds: int, seconds: float) -> dict[str, Any]:
+    """Exact solves inside the many-update call."""
+    del seconds
+    result = {}
+    for name, (width, hidden, num_actions, _) in NETWORKS.items():
+        runs = {
+            "cholesky": update_time(width, hidden, num_actions, natural=True, exact=True),
+            "cg": update_time(width, hidden, num_actions, natural=True),
+        }
+        times = interleave(runs, 3 * rounds)
+        result[name] = {
+            "milliseconds": {kind: quartiles(values) for kind, values in times.items()},
+            "cholesky_over_cg": {**ratios(times["cholesky"], times["cg"]), "goal": "<= 3"},
         }
     return result
 
