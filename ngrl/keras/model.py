@@ -54,6 +54,8 @@ class NaturalGradientModel(tf.keras.Model):
     folder keeps weights, loss and the optimizer's settings, but as for every Keras optimizer not its state. HDF5 files
     are refused.
 
+    Metrics of layers (`add_metric`) count each step's batch once, with the weights before the step.
+
     `fit`'s logs, and so `History` and the TensorBoard callback, gain these numbers of the latest step: `damping`, `kl`
     (½ Δθᵀ F Δθ), `gradient_norm`, `step_norm`, `solver_iterations`, `solver_residual`; `reduction_ratio` with a damping
     rule that needs it or a line search; `line_search_backtracks` and `measured_kl` with a line search. Besides,
@@ -127,6 +129,24 @@ class NaturalGradientModel(tf.keras.Model):
         predictions, logs = self._natural.step(self, x, y, sample_weight)
         return {**logs, **self.compute_metrics(x, y, predictions, sample_weight)}
 
+    def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """One step on a batch, as `tf.keras.Model.train_on_batch`.
+
+        Args:
+          *args: As Keras'.
+          return_dict: Whether to return a dictionary, which also holds the numbers of the step.
+          **kwargs: As Keras'.
+
+        Returns:
+          The dictionary, or the numbers that `metrics_names` names, in its order; the number itself if it is one.
+        """
+        logs = super().train_on_batch(*args, return_dict=True, **kwargs)
+        if return_dict:
+            return logs
+        # Keras would put those of the step behind them, without names.
+        named = [logs[name] for name in self.metrics_names if name in logs]
+        return named[0] if len(named) == 1 else named
+
     def save(self, filepath: Any, overwrite: bool = True, save_format: str | None = None, **kwargs: Any) -> None:
         """Save, as `tf.keras.Model.save`.
 
@@ -175,12 +195,14 @@ class _NaturalTraining:
         num_outputs = model.output_shape[-1]
         targets = self.objective.loss.targets(y, num_outputs, variables[0].dtype)
         weights = self.objective.weights(sample_weight, targets)
-        operator = self.network.linearise(x, self.objective.metric(targets, weights))
-        old = operator.outputs
-        loss = self.objective.value(targets, weights, old)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             penalty = _penalty(model, x)
+        # The one call of the model that the layers' own metrics count.
+        counted = [(variable, tf.identity(variable)) for variable in _metric_variables(model)]
+        operator = self.network.linearise(x, self.objective.metric(targets, weights))
+        old = operator.outputs
+        loss = self.objective.value(targets, weights, old)
         predictions = self.network.activation(old)
         # Keras' own value, for the logs: from probabilities it is clipped, which the loss of the step is not.
         model.compute_loss(x, y, predictions, sample_weight)
@@ -204,6 +226,8 @@ class _NaturalTraining:
             pairs = zip(unflatten(gradient, variables), variables, strict=True)
             loss += tf.cast(penalty, loss.dtype)
             stats = self.optimizer.apply_natural_gradient(pairs, operator, loss, **functions)
+        for variable, value in counted:
+            variable.assign(value)
         self.skipped.assign_add(stats.skipped)
         return predictions, self._logs(stats)
 
@@ -224,6 +248,12 @@ class _NaturalTraining:
         if searches:
             logs |= {"line_search_backtracks": stats.backtracks, "measured_kl": stats.measured_kl}
         return {**logs, "skipped_updates": tf.identity(self.skipped)}
+
+
+def _metric_variables(model: tf.keras.Model) -> list[tf.Variable]:
+    """Those of the metrics that layers update when they are called (`add_metric`), not of those given to `compile`."""
+    metrics = [part for part in model.submodules if isinstance(part, tf.keras.metrics.Metric)]
+    return [variable for metric in metrics for variable in metric.variables]
 
 
 def _penalty(model: tf.keras.Model, x: Any) -> tf.Tensor | None:

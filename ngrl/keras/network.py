@@ -190,7 +190,8 @@ def _check(model: tf.keras.Model) -> None:
                 "remove it"
             )
     for layer in model.submodules:
-        if isinstance(layer, tf.keras.layers.Layer):
+        # Metrics are layers to Keras, and stateful: their counts are kept right by the training step.
+        if isinstance(layer, tf.keras.layers.Layer) and not isinstance(layer, tf.keras.metrics.Metric):
             _check_layer(layer)
 
 

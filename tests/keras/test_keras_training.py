@@ -289,3 +289,57 @@ def test_learning_rate_callbacks_set_the_step():
     callback = tf.keras.callbacks.LearningRateScheduler(lambda epoch: 0.25**epoch)
     norms = model.fit(*points(), batch_size=20, epochs=3, verbose=0, callbacks=[callback]).history["step_norm"]
     np.testing.assert_allclose(norms, [norms[0], norms[0] / 4, norms[0] / 16], rtol=1e-3)
+
+
+@pytest.mark.parametrize("metrics", [None, ["mae"]])
+def test_train_on_batch_returns_the_numbers_that_metrics_names_names(metrics):
+    (x, y), other = points(40), classifier()
+    values = {}
+    for optimizer in (optimizers.NaturalGradient(damping=1.0), tf.keras.optimizers.SGD(0.0)):
+        model = classifier()
+        model.set_weights(other.get_weights())
+        model.compile(optimizer, "binary_crossentropy", metrics=metrics)
+        values[type(optimizer)] = model.train_on_batch(x, y)
+        assert model.metrics_names == ["loss", *(metrics or [])]
+    natural, stock = values.values()
+    assert np.shape(natural) == np.shape(stock)
+    np.testing.assert_allclose(natural, stock, rtol=1e-5)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    assert list(logs) == model.metrics_names
+
+
+class _Watched(tf.keras.layers.Layer):
+    """Counts the calls of the model, by a metric of its own."""
+
+    def call(self, inputs):
+        self.add_metric(tf.reduce_mean(inputs), name="inner")
+        return tf.tanh(inputs)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("line_search", [None, optimizers.BacktrackingLineSearch()])
+def test_metrics_of_layers_count_each_batch_once_as_stock_keras_does(line_search, run_eagerly):
+    x, y = points(40)
+
+    def build(optimizer):
+        tf.keras.utils.set_random_seed(0)
+        inputs = tf.keras.Input([3])
+        hidden = tf.keras.layers.Dense(4)(inputs)
+        model = NaturalGradientModel(inputs, tf.keras.layers.Dense(1)(_Watched()(hidden)))
+        model.add_metric(tf.reduce_mean(tf.abs(hidden)), name="outer")
+        model.compile(optimizer, "mse", run_eagerly=run_eagerly)
+        return model
+
+    natural = build(optimizers.NaturalGradient(damping=1.0, max_kl=0.1, line_search=line_search))
+    stock = build(tf.keras.optimizers.SGD(0.0))
+    for step in range(2):  # the second one begins where the first one ended
+        stock.set_weights(natural.get_weights())
+        expected = stock.train_on_batch(x, y, reset_metrics=step == 0)
+        np.testing.assert_allclose(natural.train_on_batch(x, y, reset_metrics=step == 0), expected, rtol=1e-5)
+        assert natural.metrics_names == stock.metrics_names == ["loss", "inner", "outer"]
+        counts = [float(metric.count) for metric in natural.metrics if metric.name in ("inner", "outer")]
+        assert counts == [step + 1.0] * 2
+    assert natural.evaluate(x, y, verbose=0, return_dict=True).keys() == {"loss", "inner", "outer"}
+    assert len(natural.test_on_batch(x, y)) == 3
+    history = natural.fit(x, y, batch_size=20, epochs=1, verbose=0).history
+    assert {"loss", "inner", "outer", "kl"} <= history.keys()
