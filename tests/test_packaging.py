@@ -25,11 +25,12 @@ ALLOWED = {
     "losses": {"losses", "curvature", "solvers"},
     "optimizers": set(NUMERICS),
     "keras": {*NUMERICS, "keras"},
-    "networks": {"networks", "_tf_agents"},
-    "environments": {"environments", "_tf_agents"},
+    "networks": {"networks", "_tf_agents", "specs"},
+    "environments": {"environments", "_tf_agents", "specs"},
     "replay": {"replay", "_tf_agents"},
     "agents": {*NUMERICS, "agents", "networks", "replay", "_tf_agents"},
 }
+ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["training"] = {"training", *ALLOWED, "_tf_agents"}
 ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["examples"] = {"examples", *ALLOWED, "_tf_agents"}

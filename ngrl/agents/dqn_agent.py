@@ -15,7 +15,7 @@ from ngrl.agents.linearisable import linearisable
 from ngrl.agents.steps import natural_step
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.curvature import GaussNewton, SquaredError
-from ngrl.networks import num_discrete_actions
+from ngrl.networks import describe_actions, num_discrete_actions
 from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
 
 TdLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -248,7 +248,9 @@ def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:
     """
     number = num_discrete_actions(action_spec)
     if number is None:
-        raise ValueError(f"DqnAgent needs one discrete action counted from 0, the environment has {action_spec}")
+        raise ValueError(
+            f"DqnAgent needs one discrete action counted from 0, the environment has {describe_actions(action_spec)}"
+        )
     return number
 
 

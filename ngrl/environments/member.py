@@ -3,7 +3,7 @@
 Imports neither TensorFlow nor TF-Agents: worker processes import it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -66,6 +66,7 @@ class Member(gymnasium.Wrapper):
         self._actions: list[Any] = []
         # After a restore to an episode's end the vector environment doesn't know that a reset is due.
         self._reset_due = False
+        self._warned: set[str] = set()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start the next episode with its own seed; `seed` is not used (`reseed` sets the run's)."""
@@ -94,6 +95,7 @@ class Member(gymnasium.Wrapper):
         problem = self._check(observation)
         if problem is None and type(reward) in _FLOATS and type(terminated) is type(truncated) is bool:
             return observation, reward, terminated, truncated, {}
+        reward, terminated, truncated = self._single(reward=reward, terminated=terminated, truncated=truncated)
         if problem is not None:
             problem = f"observation {problem}"
         elif not _is_number(reward):
@@ -105,6 +107,16 @@ class Member(gymnasium.Wrapper):
         if problem is not None:
             return self._blank, 0.0, True, False, self._fault(problem)
         return observation, reward, terminated, truncated, {}
+
+    def _single(self, **answers: Any) -> Iterator[Any]:
+        """Arrays of one element as that element, with gymnasium's warning, once a member."""
+        for name, answer in answers.items():
+            if isinstance(answer, np.ndarray) and answer.ndim and answer.size == 1:
+                if name not in self._warned:
+                    self._warned.add(name)
+                    gymnasium.logger.warn(f"{self._env_id}: {name} is {_describe(answer)}; its one element is taken")
+                answer = answer.reshape(())[()]
+            yield answer
 
     def reseed(self, run_seed: int) -> None:
         """Count episodes from 0 again under another run seed; the next reset starts the first."""
@@ -171,7 +183,7 @@ def observation_check(space: spaces.Space) -> Check:
         return _dict_check({key: observation_check(part) for key, part in space.spaces.items()})
     if isinstance(space, spaces.Discrete):
         return _discrete_check(space)
-    return _box_check(space)
+    return _multi_discrete_check(space) if isinstance(space, spaces.MultiDiscrete) else _box_check(space)
 
 
 def _box_check(space: spaces.Space) -> Check:
@@ -203,6 +215,19 @@ def _discrete_check(space: spaces.Discrete) -> Check:
         if not first <= value < end:
             return f"is {value}, the space says {first} to {end - 1}"
         return None
+
+    return check
+
+
+def _multi_discrete_check(space: spaces.MultiDiscrete) -> Check:
+    of_array = _box_check(space)
+    first, end = space.start, space.start + space.nvec
+
+    def check(value: Any) -> str | None:
+        problem = of_array(value)
+        if problem is None and not ((first <= value) & (value < end)).all():
+            problem = f"is {np.asarray(value).tolist()}, the space says {first.tolist()} to {(end - 1).tolist()}"
+        return problem
 
     return check
 

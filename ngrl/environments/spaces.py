@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from ngrl import specs
 from ngrl._tf_agents import array_spec
 
 Convert = Callable[[Any], Any]
@@ -16,10 +17,11 @@ def observation_spec(space: spaces.Space, env_id: str) -> Any:
 
     Floats become float32 and lose their bounds: environments leave the bounds they declare (a random policy
     takes LunarLander out of its version 2's in a third of the episodes) and TF-Agents' checks would stop
-    there. Integers keep dtype and bounds.
+    there. Integers keep dtype and bounds, and the name says which of them are categories (`ngrl.specs`): those of
+    Discrete and MultiDiscrete, not those of a Box. Bools become the quantities 0 and 1.
 
     Args:
-      space: A Box, a Discrete, or a Dict of these (nested as deep as you like).
+      space: A Box, a Discrete, a MultiDiscrete, or a Dict of these (nested as deep as you like).
       env_id: The environment's name, for the message.
 
     Raises:
@@ -33,33 +35,63 @@ def _observation_spec(space: spaces.Space, env_id: str, name: str) -> Any:
         return {key: _observation_spec(part, env_id, f"{name}[{key!r}]") for key, part in space.spaces.items()}
     if isinstance(space, spaces.Discrete):
         return _discrete_spec(space, first=_integer(space.start), name=name)
+    if isinstance(space, spaces.MultiDiscrete):
+        last = space.start + space.nvec - 1
+        return array_spec.BoundedArraySpec(space.shape, space.dtype, space.start, last, name=specs.categories(name))
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return array_spec.ArraySpec(space.shape, np.float32, name=name)
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
-        return array_spec.BoundedArraySpec(space.shape, space.dtype, space.low, space.high, name=name)
-    raise ValueError(f"{env_id}: {name} space {_text(space)} is not supported; ngrl takes Box, Discrete and Dict")
+    if isinstance(space, spaces.Box):
+        dtype = _kept(space.dtype)
+        low, high = (bound.astype(dtype) for bound in (space.low, space.high))
+        return array_spec.BoundedArraySpec(
+            space.shape, dtype, low, high, name=name if space.shape else specs.quantities(name)
+        )
+    raise ValueError(
+        f"{env_id}: {name} space {_text(space)} is not supported; ngrl takes Box, Discrete, MultiDiscrete and Dict"
+    )
 
 
 def action_spec(space: spaces.Space, env_id: str) -> array_spec.BoundedArraySpec:
-    """The spec of an action space: Discrete counts from 0 whatever its start, floats become float32.
+    """The spec of an action space: Discrete counts from 0 whatever its start.
+
+    A Box of floats is a vector of float32 whatever its shape, its elements in NumPy's order, within bounds that are
+    within the space's own.
 
     Args:
-      space: A Discrete or a Box.
+      space: A Discrete, or a Box of floats or integers.
       env_id: The environment's name, for the message.
 
     Raises:
-      ValueError: Any other space.
+      ValueError: Any other space, or a Box without elements.
     """
     if isinstance(space, spaces.Discrete):
         return _discrete_spec(space, first=0, name="action")
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        # float64 bounds beyond float32 (some environments say ±1.8e308) become float32's own.
-        limit = np.finfo(np.float32).max
-        low, high = (np.clip(bound, -limit, limit).astype(np.float32) for bound in (space.low, space.high))
-        return array_spec.BoundedArraySpec(space.shape, np.float32, low, high, name="action")
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and space.low.size:
+        low, high = (bound.reshape(-1) for bound in _finite_bounds(space))
+        return array_spec.BoundedArraySpec(low.shape, np.float32, *_within(low, high), name="action")
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
         return array_spec.BoundedArraySpec(space.shape, space.dtype, space.low, space.high, name="action")
-    raise ValueError(f"{env_id}: action space {_text(space)} is not supported; ngrl takes Discrete and Box")
+    raise ValueError(
+        f"{env_id}: action space {_text(space)} is not supported; ngrl takes Discrete, and Box of floats or integers"
+    )
+
+
+def _finite_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """A space's bounds in its dtype, without the infinite ones, which no number lies beyond."""
+    if not np.issubdtype(space.dtype, np.floating):
+        return space.low, space.high
+    limit = np.finfo(space.low.dtype).max
+    return np.maximum(space.low, -limit), np.minimum(space.high, limit)
+
+
+def _within(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The widest float32 bounds within others: the nearest ones may lie outside, and 1.8e308 is far beyond them."""
+    limit = np.finfo(np.float32).max
+    low32, high32 = (np.clip(bound, -limit, limit).astype(np.float32) for bound in (low, high))
+    inner_low = np.where(low32 < low, np.nextafter(low32, np.float32(np.inf)), low32)
+    inner_high = np.where(high32 > high, np.nextafter(high32, np.float32(-np.inf)), high32)
+    between = inner_low <= inner_high  # else no float32 lies within, and the nearest has to do
+    return np.where(between, inner_low, low32), np.where(between, inner_high, high32)
 
 
 def observation_converter(space: spaces.Space) -> Convert:
@@ -67,7 +99,7 @@ def observation_converter(space: spaces.Space) -> Convert:
     if isinstance(space, spaces.Dict):
         parts = {key: observation_converter(part) for key, part in space.spaces.items()}
         return lambda batch: {key: convert(batch[key]) for key, convert in parts.items()}
-    dtype = np.dtype(np.float32 if np.issubdtype(space.dtype, np.floating) else space.dtype)
+    dtype = np.dtype(np.float32) if np.issubdtype(space.dtype, np.floating) else _kept(space.dtype)
     return lambda batch: np.array(batch, dtype=dtype)
 
 
@@ -75,9 +107,10 @@ def action_converter(space: spaces.Space, num_envs: int, env_id: str) -> Callabl
     """A function from a batch of actions as the spec has them to what the environment takes.
 
     It raises a ValueError when the batch's shape is wrong, a discrete action is out of range, or a continuous
-    one is not finite. Continuous actions are not clipped.
+    one is not finite. Those of a Box are clipped to the space's own bounds, in its own dtype: in float32 0.1 is more
+    than 0.1 in float64.
     """
-    shape = (num_envs, *(space.shape or ()))
+    shape = (num_envs, *action_spec(space, env_id).shape)
     dtype = space.dtype
 
     def check_shape(actions: np.ndarray) -> None:
@@ -100,11 +133,15 @@ def action_converter(space: spaces.Space, num_envs: int, env_id: str) -> Callabl
         check_shape(actions)
         if not np.isfinite(actions).all():
             raise ValueError(f"{env_id}: actions must be finite, got {actions.tolist()}")
-        return actions.astype(dtype)
+        # Before the cast, which would turn numbers beyond the dtype over; it keeps an order that is there.
+        clipped = np.minimum(np.maximum(actions.reshape(-1, *low.shape), low), high)
+        return clipped.astype(dtype, copy=False)
 
     if isinstance(space, spaces.Discrete):
         count, start = _integer(space.n), _integer(space.start)
         return convert_discrete
+    assert isinstance(space, spaces.Box)  # as `action_spec` has seen to
+    low, high = _finite_bounds(space)
     return convert_box
 
 
@@ -119,10 +156,17 @@ def _discrete_spec(space: spaces.Discrete, first: int, name: str) -> array_spec.
     return array_spec.BoundedArraySpec((), space.dtype, first, first + _integer(space.n) - 1, name=name)
 
 
+def _kept(dtype: Any) -> np.dtype:
+    """The dtype in which integers and bools are handed on."""
+    return np.dtype(np.uint8) if dtype == np.bool_ else dtype
+
+
 def _integer(value: Any) -> int:
     return int(value)  # gymnasium types the fields of a Discrete loosely
 
 
 def _text(space: spaces.Space) -> str:
     text = " ".join(str(space).split())
+    if len(text) > 100 and isinstance(space, spaces.Box):  # the bounds make it long
+        return f"Box(..., {space.shape}, {space.dtype})"
     return text if len(text) <= 100 else text[:97] + "..."

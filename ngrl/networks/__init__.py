@@ -1,7 +1,7 @@
 """Builders of Q, actor and value networks."""
 
 from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
-from ngrl.networks.actor_network import ActorNetwork, is_discrete_action, num_discrete_actions
+from ngrl.networks.actor_network import ActorNetwork, describe_actions, is_discrete_action, num_discrete_actions
 from ngrl.networks.dense_network import DenseNetwork
 from ngrl.networks.dueling_network import StochasticDuelingNetwork
 from ngrl.networks.encoding import ObservationNormaliser, RunningMoments, clip_finite, encode_observation
@@ -19,6 +19,7 @@ __all__ = [
     "StochasticDuelingNetwork",
     "ValueNetwork",
     "clip_finite",
+    "describe_actions",
     "encode_observation",
     "is_discrete_action",
     "num_discrete_actions",

@@ -21,6 +21,17 @@ def num_discrete_actions(action_spec: Any) -> int | None:
     return None
 
 
+def describe_actions(action_spec: Any) -> str:
+    """Actions in a few words, for messages that no array of bounds is to make long."""
+    flat = tf.nest.flatten(action_spec)
+    if len(flat) != 1:
+        return f"{len(flat)} actions"
+    kind = f"actions of shape {tuple(flat[0].shape)} and dtype {flat[0].dtype.name}"
+    if flat[0].shape.rank or not tensor_spec.is_bounded(flat[0]):
+        return kind
+    return f"{kind} from {flat[0].minimum} to {flat[0].maximum}"
+
+
 def is_discrete_action(action_spec: Any) -> bool:
     """Whether the spec is one discrete action counted from 0 (True) or one vector of real numbers (False).
 
@@ -33,8 +44,8 @@ def is_discrete_action(action_spec: Any) -> bool:
     if num_discrete_actions(action_spec) is not None:
         return True
     raise ValueError(
-        f"a policy needs one discrete action counted from 0 or one vector of real numbers, the environment has "
-        f"{action_spec}"
+        "a policy needs one discrete action counted from 0 or one vector of real numbers, the environment has "
+        f"{describe_actions(action_spec)}"
     )
 
 

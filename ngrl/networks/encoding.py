@@ -2,57 +2,115 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-_MOST_DISCRETE_VALUES = 1024
+from ngrl.specs import holds_categories
+
+_MOST_CATEGORIES = 1024
+
+#: D at most. Four frames of 84 × 84 pixels are 28,224.
+_WIDEST = 2**15
+
+# Quantities of wider ranges, which float32 can't tell apart, have bounds that say nothing of their size.
+_WIDEST_SCALE = 2**24
 
 
 def check_observation_spec(spec: Any) -> None:
     """Refuse what `encode_observation` can't encode.
 
     Raises:
-      ValueError: An integer part has no bounds, or too many values.
+      ValueError: A part is neither float, integer nor bool, its categories have no bounds or are too many, or the
+        encoded observation is too wide.
     """
     for leaf in tf.nest.flatten(spec):
-        if leaf.dtype.is_floating:
+        if not (leaf.dtype.is_floating or leaf.dtype.is_integer or leaf.dtype.is_bool):
+            raise ValueError(f"an observation of dtype {leaf.dtype.name} can't be encoded")
+        if not _is_one_hot(leaf):
             continue
         if not tensor_spec.is_bounded(leaf):
             raise ValueError(f"a discrete observation needs bounds, got {leaf}")
-        values = int(leaf.maximum.max()) - int(leaf.minimum.min()) + 1
-        if values > _MOST_DISCRETE_VALUES:
+        most = int(np.max(_categories(leaf)[1], initial=0))
+        if most > _MOST_CATEGORIES:
             raise ValueError(
-                f"an integer observation of {values} values is too wide for one-hot encoding "
-                f"(at most {_MOST_DISCRETE_VALUES}): convert it to floats in the environment"
+                f"an integer observation of {most} values is too wide for one-hot encoding "
+                f"(at most {_MOST_CATEGORIES}): convert it to floats in the environment"
             )
+    if encoded_size(spec) > _WIDEST:
+        raise ValueError(
+            f"the observation is too wide for a network of Dense layers: {encoded_size(spec):,} numbers, at most "
+            f"{_WIDEST:,}; make it smaller in the environment, or give the agent a network of your own that takes it "
+            "as it is"
+        )
 
 
 def encoded_size(spec: Any) -> int:
     """D, the number of entries of an encoded observation."""
-    size = 0
-    for leaf in tf.nest.flatten(spec):
-        width = 1 if leaf.dtype.is_floating else int(leaf.maximum.max()) - int(leaf.minimum.min()) + 1
-        size += leaf.shape.num_elements() * width
-    return size
+    return sum(
+        int(_categories(leaf)[1].sum()) if _is_one_hot(leaf) else leaf.shape.num_elements()
+        for leaf in tf.nest.flatten(spec)
+    )
 
 
 def encode_observation(observation: Any, spec: Any) -> tf.Tensor:
     """Observations [B, ...] as one matrix [B, D] of float32.
 
-    Floats are flattened, bounded integers become one-hot vectors, the parts of a Dict are concatenated in the order
+    Floats are flattened. Integers become one-hot vectors where they are categories (`ngrl.specs`), and where they are
+    quantities `(x − low) / (high − low)` by the spec's bounds: a pixel lies in [0, 1]. Those without bounds or of a
+    range of 2²⁴ and more are converted as they are, bools to 0 and 1. The parts of a Dict are concatenated in the order
     of their sorted keys.
     """
     parts = []
     for leaf, leaf_spec in zip(tf.nest.flatten(observation), tf.nest.flatten(spec), strict=True):
-        if not leaf_spec.dtype.is_floating:
-            low, high = int(leaf_spec.minimum.min()), int(leaf_spec.maximum.max())
-            # In int64: the difference of narrow integers may not fit them, and not all of them can be one-hot encoded.
-            leaf = tf.one_hot(tf.cast(leaf, tf.int64) - low, high - low + 1)
+        encoded = _one_hot(leaf, leaf_spec) if _is_one_hot(leaf_spec) else _on_scale(leaf, leaf_spec)
         size = 1
-        for dimension in leaf.shape[1:]:
+        for dimension in encoded.shape[1:]:
             size *= dimension
-        parts.append(tf.reshape(tf.cast(leaf, tf.float32), [-1, size]))
+        parts.append(tf.reshape(encoded, [-1, size]))
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+
+
+def _is_one_hot(spec: Any) -> bool:
+    return spec.dtype.is_integer and holds_categories(spec)
+
+
+def _categories(spec: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The first category of each element, and how many there are; [elements] of Python integers."""
+    low, high = (
+        np.broadcast_to(bound, spec.shape).reshape(-1).astype(object) for bound in (spec.minimum, spec.maximum)
+    )
+    return low, high - low + 1
+
+
+def _one_hot(leaf: tf.Tensor, spec: Any) -> tf.Tensor:
+    """Categories [B, ...] as one-hot vectors side by side [B, D]."""
+    first, count = _categories(spec)
+    most = max(count)
+    # In int64: the difference of narrow integers may not fit them, and not all of them can be one-hot encoded.
+    indices = tf.reshape(tf.cast(leaf, tf.int64), [-1, len(first)]) - tf.constant(first.astype(np.int64))
+    rows = tf.reshape(tf.one_hot(indices, most), [-1, len(first) * most])
+    used = (np.arange(most) < count[:, np.newaxis]).reshape(-1)
+    return rows if used.all() else tf.gather(rows, np.flatnonzero(used), axis=1)
+
+
+def _on_scale(leaf: tf.Tensor, spec: Any) -> tf.Tensor:
+    """Floats and bools as they are, quantities by their bounds; float32, of the shape of `leaf`."""
+    if not spec.dtype.is_integer or not tensor_spec.is_bounded(spec):
+        return tf.cast(leaf, tf.float32)
+    low, high = (np.broadcast_to(bound, spec.shape).astype(np.float64) for bound in (spec.minimum, spec.maximum))
+    span = high - low
+    as_it_is = (span >= _WIDEST_SCALE) | (span == 0)
+    low, span = (_shortened(np.where(as_it_is, left, value)) for left, value in ((0, low), (1, span)))
+    dtype = tf.float32 if spec.dtype.size <= 2 else tf.float64  # in which the integers and their bounds are exact
+    scaled = (tf.cast(leaf, dtype) - tf.constant(low, dtype)) / tf.constant(span, dtype)
+    return tf.cast(scaled, tf.float32)
+
+
+def _shortened(values: np.ndarray) -> np.ndarray:
+    """One number in the place of as many equal ones: there is one a pixel."""
+    different = np.unique(values)
+    return different[0] if len(different) == 1 else values
 
 
 class RunningMoments(tf.Module):

@@ -45,6 +45,20 @@ def test_a_fault_in_a_step_names_environment_member_and_step(load, backend, faul
     assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("reward array", (1.5, 1.0, 1)), ("terminated array", (None, 0.0, 2)), ("truncated array", (None, 1.0, 2))],
+)
+def test_an_array_of_one_element_counts_as_that_element_with_a_warning(load, answer, expected):
+    env = load(NAME, 1, env_kwargs={"fault": answer, "at": 1})
+    env.reset()
+    with pytest.warns(UserWarning, match=rf"{NAME}: {answer.split()[0]} is an array of shape .*one element is taken"):
+        step = env.step(np.array([0]))
+    reward, discount, step_type = expected
+    assert (step.discount[0], step.step_type[0]) == (discount, step_type)
+    assert reward is None or step.reward[0] == reward
+
+
 @pytest.mark.parametrize("backend", ["sync", "async"])
 @pytest.mark.parametrize("fault", ["raise", "shape", "nan observation"])
 def test_a_fault_in_a_reset_names_environment_and_member(load, backend, fault):

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
-from tf_agents.specs import array_spec
+from tf_agents.specs import array_spec, tensor_spec
 
 from ngrl.environments import bridge  # noqa: F401  (quietens TF-Agents' import)
+from ngrl.environments.member import observation_check
+from ngrl.specs import holds_categories
+
+import tensorflow as tf  # isort: skip
 
 
 @pytest.mark.parametrize("backend", ["sync", "async"])
@@ -17,7 +21,6 @@ from ngrl.environments import bridge  # noqa: F401  (quietens TF-Agents' import)
             spaces.Tuple([spaces.Discrete(2)]),
             r"observation space Tuple\(Discrete\(2\)\) is not",
         ),
-        ("observation", spaces.MultiDiscrete([2, 3]), r"observation space MultiDiscrete\(\[2 3\]\) is not"),
         ("observation", spaces.MultiBinary(3), r"observation space MultiBinary\(3\) is not"),
         ("observation", spaces.Text(5), r"observation space Text\("),
         ("observation", spaces.Sequence(spaces.Discrete(2)), r"observation space Sequence\("),
@@ -27,6 +30,12 @@ from ngrl.environments import bridge  # noqa: F401  (quietens TF-Agents' import)
             spaces.Dict({"a": spaces.Dict({"b": spaces.MultiBinary(3)})}),
             r"observation\['a'\]\['b'\] space MultiBinary\(3\) is not",
         ),
+        (
+            "action",
+            spaces.Box(0, 1, (2,), bool),
+            r"Box\(False, True, \(2,\), bool\) is not.*Discrete, and Box of floats or int",
+        ),
+        ("action", spaces.Box(-1.0, 1.0, (0,)), r"action space Box\(.*\(0,\), float32\) is not"),
         ("action", spaces.MultiDiscrete([2, 3]), r"action space MultiDiscrete\(\[2 3\]\) is not"),
         ("action", spaces.Tuple([spaces.Discrete(2)]), r"action space Tuple\(Discrete\(2\)\) is not"),
         ("action", spaces.Dict({"a": spaces.Discrete(2)}), r"action space Dict\('a': Discrete\(2\)\) is not"),
@@ -66,6 +75,41 @@ def test_integer_observations_keep_dtype_and_bounds(load, dtype):
     assert env.reset().observation.dtype == dtype
 
 
+@pytest.mark.parametrize(
+    ("space", "are_categories"),
+    [
+        (spaces.Discrete(3, start=-1), True),
+        (spaces.MultiDiscrete([3, 3], start=[-1, -1]), True),
+        (spaces.Box(-1, 1, (2,), np.int64), False),
+        (spaces.Box(-1, 1, (), np.int64), False),
+        (spaces.Dict({"a": spaces.Dict({"b": spaces.MultiDiscrete([3])})}), True),
+        (spaces.Dict({"a": spaces.Box(0, 2, (), np.int8)}), False),
+    ],
+)
+def test_a_spec_says_whether_its_integers_are_categories_on_its_way_to_a_network(load, space, are_categories):
+    env = load("test/OfSpaces-v0", 2, observation_space=space)
+    (spec,) = tf.nest.flatten(tensor_spec.from_spec(env.time_step_spec()).observation)
+    assert holds_categories(spec) == are_categories
+    assert int(np.max(spec.maximum)) - int(np.min(spec.minimum)) == 2
+    env.reset()
+
+
+def test_bool_observations_become_0_and_1(load):
+    env = load("test/OfSpaces-v0", 2, observation_space=spaces.Box(0, 1, (2, 3), bool))
+    spec, observation = env.observation_spec(), env.reset().observation
+    assert (spec.shape, spec.dtype, spec.minimum.max(), spec.maximum.min()) == ((2, 3), np.uint8, 0, 1)
+    assert observation.dtype == np.uint8
+    assert sorted(set(observation.reshape(-1))) == [0, 1]
+
+
+def test_multi_discrete_observations_outside_the_space_are_refused():
+    check = observation_check(spaces.MultiDiscrete([2, 3], start=[0, 1]))
+    assert check(np.array([1, 3])) is None
+    for value in ([2, 1], [0, 0]):
+        assert check(np.array(value)) == f"is {value}, the space says [0, 1] to [1, 3]"
+    assert "shape" in check(np.array([0]))
+
+
 def test_nested_dict_observations_stay_dicts(load):
     space = spaces.Dict({"a": spaces.Dict({"b": spaces.Discrete(4, start=2)}), "c": spaces.Box(-1, 1, (2, 2))})
     env = load("test/OfSpaces-v0", 2, observation_space=space)
@@ -77,7 +121,7 @@ def test_nested_dict_observations_stay_dicts(load):
     assert observation["c"].dtype == np.float32
 
 
-def test_box_actions_have_float32_bounds_and_reach_the_environment_in_its_dtype(load):
+def test_infinite_bounds_of_actions_become_the_largest_numbers(load):
     space = spaces.Box(np.array([-1.0, -np.inf]), np.array([2.0, 1.7e308]), dtype=np.float64)
     env = load("test/OfSpaces-v0", 1, action_space=space)
     spec = env.action_spec()
@@ -88,6 +132,56 @@ def test_box_actions_have_float32_bounds_and_reach_the_environment_in_its_dtype(
     env.reset()
     env.step(np.array([[0.25, 3.0]], np.float32))  # the environment asserts that its space contains it
     assert env.get_state()["actions"].dtype == np.float64
+
+
+BOXES = {
+    "float64": spaces.Box(-0.1, 0.1, (2,), np.float64),
+    "float32": spaces.Box(-0.1, 0.1, (2,), np.float32),
+    "float16": spaces.Box(-0.1, 0.1, (2,), np.float16),
+    "unbounded float16": spaces.Box(-np.inf, np.inf, (2,), np.float16),
+    "far apart": spaces.Box(np.array([1e-50, 0.3]), np.array([2e-50, 1.8e308]), dtype=np.float64),
+    "matrix": spaces.Box(
+        np.array([[-0.1, 0.7], [1e9 + 1, 0]]), np.array([[0.1, 0.7], [2e9 + 1, 0.3]]), dtype=np.float64
+    ),
+    "number": spaces.Box(-0.1, 0.3, (), np.float64),
+    "uint8": spaces.Box(0, 200, (2,), np.uint8),
+    "int64": spaces.Box(-5, 2**40, (3,), np.int64),
+    "one int32": spaces.Box(0, 3, (), np.int32),
+}
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("kind", BOXES)
+def test_actions_reach_the_environment_within_its_own_bounds(load, kind, backend):
+    """The environment asserts that its space contains its action: float32(0.1) is more than 0.1."""
+    env = load("test/OfSpaces-v0", 2, backend=backend, env_kwargs={"action_space": BOXES[kind]})
+    spec = env.action_spec()
+    env.reset()
+    far = np.full(spec.shape, 300000, np.promote_types(spec.dtype, np.int64))
+    for action in (spec.minimum, spec.maximum, far, -far):
+        env.step(np.broadcast_to(action, (2, *spec.shape)).copy())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BOXES if "int" not in kind and kind != "far apart"])
+def test_the_spec_of_continuous_actions_is_a_vector_within_the_space(load, kind):
+    """So that an exported policy's actions are right without ngrl, too."""
+    space = BOXES[kind]
+    spec = load("test/OfSpaces-v0", 1, action_space=space).action_spec()
+    assert spec.shape == (space.low.size,)
+    low, high = space.low.reshape(-1).astype(np.float64), space.high.reshape(-1).astype(np.float64)
+    assert (spec.minimum.astype(np.float64) >= low).all() or kind == "matrix"  # nothing but 0.7 is within [0.7, 0.7]
+    assert (spec.maximum.astype(np.float64) <= high).all() or kind == "matrix"
+    if "unbounded" not in kind:
+        np.testing.assert_allclose(spec.minimum, low, rtol=2e-7)
+        np.testing.assert_allclose(spec.maximum, high, rtol=2e-7)
+
+
+def test_matrices_of_actions_are_vectors_in_their_order(load):
+    env = load("test/OfSpaces-v0", 2, action_space=spaces.Box(-1.0, 1.0, (2, 2), np.float32))
+    env.reset()
+    actions = np.arange(8, dtype=np.float32).reshape(2, 4) / 8
+    env.step(actions)
+    np.testing.assert_array_equal(env.get_state()["actions"], actions.reshape(2, 2, 2))
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,14 @@ def test_other_actions_are_refused(spec):
         networks.ActorNetwork(SPEC, spec)
 
 
+def test_actions_of_another_kind_are_described_in_a_few_words():
+    spec = tensor_spec.BoundedTensorSpec([20, 20], tf.float32, -np.ones([20, 20]), 1)
+    with pytest.raises(ValueError, match=r"has actions of shape \(20, 20\) and dtype float32$"):
+        networks.is_discrete_action(spec)
+    with pytest.raises(ValueError, match=r"has actions of shape \(\) and dtype int64 from 1 to 3$"):
+        networks.is_discrete_action(tensor_spec.BoundedTensorSpec([], tf.int64, 1, 3))
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [

@@ -9,6 +9,7 @@ import tensorflow as tf  # isort: skip
 from tf_agents.specs import tensor_spec
 
 from ngrl.networks.encoding import encoded_size
+from ngrl.specs import categories, quantities
 
 FLOATS = tensor_spec.TensorSpec([3], tf.float32)
 MIXED = {
@@ -33,13 +34,74 @@ def contents(moments):
     [(tf.int8, -128, 127), (tf.uint8, 250, 255), (tf.int16, -3, 2), (tf.uint16, 0, 4), (tf.int32, 5, 9)],
 )
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_integers_of_any_width_become_one_hot(dtype, low, high, jit_compile):
-    spec = tensor_spec.BoundedTensorSpec([2], dtype, low, high)
+def test_categories_of_any_width_become_one_hot(dtype, low, high, jit_compile):
+    spec = tensor_spec.BoundedTensorSpec([2], dtype, low, high, name=categories("observation"))
     values = np.array([[low, high], [high, low], [low + 1, low + 1]])
     encode = tf.function(lambda x: networks.encode_observation(x, spec), jit_compile=jit_compile, autograph=False)
     expected = np.eye(high - low + 1)[values - low].reshape(3, -1)
     np.testing.assert_array_equal(encode(tf.constant(values, dtype)), expected)
     assert encoded_size(spec) == expected.shape[1]
+
+
+def test_each_category_has_a_one_hot_vector_of_its_own_width():
+    """MultiDiscrete([2, 4], start=[0, 5])."""
+    spec = tensor_spec.BoundedTensorSpec([2], tf.int64, [0, 5], [1, 8], name=categories("observation"))
+    encoded = networks.encode_observation(tf.constant([[1, 5], [0, 8]], tf.int64), spec)
+    np.testing.assert_array_equal(encoded, [[0, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 1]])
+    assert encoded_size(spec) == 6
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "values", "expected"),
+    [
+        (tf.uint8, 0, 255, [[0, 255], [51, 204]], [[0, 1], [0.2, 0.8]]),
+        (tf.int8, -128, 127, [[-128, 127]], [[0, 1]]),
+        (tf.int64, [0, 10**12], [4, 10**12 + 8], [[1, 10**12 + 2]], [[0.25, 0.25]]),
+        (tf.int64, 0, 4, [[6, -2]], [[1.5, -0.5]]),  # environments leave the bounds of their Boxes
+        (tf.int32, [0, 7], [4, 7], [[2, 7]], [[0.5, 7]]),  # what is always 7 has no scale
+        (tf.int32, -(2**31), 2**31 - 1, [[-3, 2**20]], [[-3, 2**20]]),
+        (tf.int32, [0, 0], [10, 2**24], [[5, 5]], [[0.5, 5]]),
+        (tf.uint64, 0, 2**64 - 1, [[3, 2**63]], [[3, 2.0**63]]),
+    ],
+)
+def test_quantities_are_scaled_by_their_bounds_unless_these_are_very_wide(
+    dtype, low, high, values, expected, jit_compile
+):
+    spec = tensor_spec.BoundedTensorSpec([2], dtype, low, high)
+    encode = tf.function(lambda x: networks.encode_observation(x, spec), jit_compile=jit_compile, autograph=False)
+    encoded = encode(tf.constant(values, dtype))
+    assert encoded.dtype == tf.float32
+    np.testing.assert_allclose(encoded, expected, rtol=1e-7)
+    assert encoded_size(spec) == 2
+
+
+def test_quantities_without_bounds_and_bools_are_numbers_as_they_are():
+    spec = (tensor_spec.TensorSpec([2], tf.int64), tensor_spec.TensorSpec([1], tf.bool))
+    encoded = networks.encode_observation((tf.constant([[5, -6]], tf.int64), tf.constant([[True]])), spec)
+    np.testing.assert_array_equal(encoded, [[5, -6, 1]])
+
+
+def test_an_image_is_as_wide_as_it_has_pixels():
+    assert encoded_size(tensor_spec.BoundedTensorSpec([84, 84, 4], tf.uint8, 0, 255)) == 28224
+    networks.QNetwork(tensor_spec.BoundedTensorSpec([84, 84, 4], tf.uint8, 0, 255), 2)
+
+
+def test_a_scalar_is_a_category_unless_its_name_says_otherwise():
+    observation = tf.constant([2], tf.int32)
+    for name, expected in ((None, [[0, 0, 1]]), (quantities("observation"), [[1.0]])):
+        spec = tensor_spec.BoundedTensorSpec([], tf.int32, 0, 2, name=name)
+        np.testing.assert_array_equal(networks.encode_observation(observation, spec), expected)
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.float32])
+def test_an_observation_too_wide_for_dense_layers_is_refused_with_the_way_out(dtype):
+    spec = {"camera": tensor_spec.BoundedTensorSpec([210, 160, 3], dtype, 0, 255)}
+    with pytest.raises(
+        ValueError, match=r"too wide .*: 100,800 numbers, at most 32,768; .*a network of your own"
+    ) as caught:
+        networks.ValueNetwork(spec)
+    assert "\n" not in str(caught.value)
 
 
 def test_encoded_size_is_that_of_an_encoded_observation():

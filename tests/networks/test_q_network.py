@@ -52,7 +52,8 @@ def test_initial_kernels_have_the_variance_asked_for_and_follow_the_seed():
         ({"hidden_layers": (0,)}, "widths must be positive"),
         ({"output_scale": 0.0}, "output_scale"),
         ({"input_tensor_spec": tensor_spec.TensorSpec([], tf.int64)}, "needs bounds"),
-        ({"input_tensor_spec": tensor_spec.BoundedTensorSpec([3], tf.int32, -(2**31), 2**31 - 1)}, "too wide"),
+        ({"input_tensor_spec": tensor_spec.BoundedTensorSpec([], tf.int32, -(2**31), 2**31 - 1)}, "too wide"),
+        ({"input_tensor_spec": tensor_spec.TensorSpec([2], tf.string)}, "dtype string can't be encoded"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):

@@ -1,0 +1,76 @@
+"""Whole runs in an environment that is strict about its spaces: training, evaluation, export, video."""
+
+import functools
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from small_on_policy import build_agent
+
+from ngrl import training
+
+import tensorflow as tf  # isort: skip
+
+ENV_ID = "test/Strict-v0"
+
+
+class Strict(gymnasium.Env):
+    """Asserts that its space contains the action; float64 bounds that float32 can't hold; rewards of shape (1,)."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (as gymnasium has it)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.observation_space = spaces.Dict(
+            {
+                "camera": spaces.Box(0, 255, (3, 3, 1), np.uint8),
+                "contacts": spaces.Box(0, 1, (2,), bool),
+                "gears": spaces.MultiDiscrete([2, 4], start=[0, -1]),
+                "floor": spaces.Discrete(3),
+            }
+        )
+        self.action_space = spaces.Box(-0.1, 0.1, (2, 2), np.float64)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return self.observation_space.sample(), np.array([action.sum()]), False, False, {}
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+
+if ENV_ID not in gymnasium.registry:
+    gymnasium.register(ENV_ID, entry_point=Strict, max_episode_steps=20)
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.filterwarnings("ignore:.*one element is taken")
+def test_every_action_of_a_run_is_within_the_space(tmp_path, backend):
+    """A policy of standard deviation 1 leaves ±0.1 nearly always: each of these steps is at a bound."""
+    built = []
+
+    def build(*specs, seed):
+        built.append(build_agent(*specs, seed=seed, kind="npg", normalise=True))
+        return built[-1]
+
+    loop = functools.partial(training.OnPolicyLoop, batch_size=96, jit_compile=False)
+    options = {"num_envs": 4, "eval_episodes": 2, "env_backend": backend, "capture_video": backend == "sync"}
+    final = training.run(tmp_path, ENV_ID, build, loop, num_env_steps=200, **options)
+    assert (final["train_steps"], final["skipped_updates"]) == (2, 0)
+    # 9 pixels, 2 contacts, 2 + 4 gears, 3 floors.
+    (layer,) = built[0].actor_network.layers_in_order
+    assert layer.kernel.shape[0] == 9 + 2 + 6 + 3
+    layer.kernel.assign(tf.zeros_like(layer.kernel))
+    layer.bias.assign(tf.fill(layer.bias.shape, 100.0))
+    training.export_policy(built[0].policy, tmp_path / "far", {})
+    actor, _ = training.load_policy(tmp_path / "far")
+    played = training.evaluate(actor, ENV_ID, episodes=2, backend=backend)
+    np.testing.assert_allclose(played.returns, [20 * 0.4] * 2, rtol=1e-5)
+    assert (tmp_path / "video.gif").exists() == (backend == "sync")
