@@ -12,7 +12,7 @@ import pytest
 
 import ngrl
 from ngrl.experiments import report as experiments_report
-from ngrl.experiments import runs, statistics, tables
+from ngrl.experiments import results, runs, statistics, tables
 from ngrl.experiments.published import by_environment
 
 ROOT = Path(__file__).parents[1]
@@ -303,6 +303,17 @@ def test_same_trial_in_two_folders_counts_once(tmp_path):
     assert len(found) == 1
     (line,) = left_out
     assert "is the same trial" in line
+
+
+@pytest.mark.parametrize(("within", "given"), [("", "."), ("train", ".."), ("train", "../../x-seed3")])
+def test_run_given_by_a_path_without_a_name_is_called_what_its_folder_is(tmp_path, monkeypatch, within, given):
+    root_dir = write_run(tmp_path / "study", "x-seed3", "CartPole-v1", [100.0])
+    (root_dir / "train").mkdir()
+    monkeypatch.chdir(root_dir / within)
+    (run,), _ = runs.collect([Path(given)])
+    assert (run.cell, run.seed) == ("x", 3)
+    results.keep([run], tmp_path / "kept")
+    assert (tmp_path / "kept" / "study" / "x-seed3" / "run.json").exists()
 
 
 def test_published_scores_have_the_means_that_the_paper_draws():

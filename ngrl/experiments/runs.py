@@ -110,6 +110,8 @@ def collect(folders: Sequence[Path], any_version: bool = False) -> tuple[list[Ru
 
 def _directories(folders: Iterable[Path]) -> Iterable[Path]:
     for folder in folders:
+        if folder.name in ("", ".."):  # a run is called what its folder is, and "." says nothing of that
+            folder = folder.resolve()
         if (folder / "run.json").exists() or (folder / "run.lock").exists():
             yield folder
         else:

@@ -18,11 +18,12 @@ from ngrl.environments.loading import Backend
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
 from ngrl.training.evaluation import Actor, check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import as_actor, export_policy
-from ngrl.training.files import WriteError, write_json, write_text
+from ngrl.training.files import WriteError, write_json
 from ngrl.training.loop import NonFiniteError
 from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
+from ngrl.training.opening import opened
 from ngrl.training.progress import Progress, Quiet
-from ngrl.training.run_directory import RunDirectory, move_aside
+from ngrl.training.run_directory import RunDirectory
 from ngrl.training.stopping import Interrupted, StopRequest
 
 
@@ -158,14 +159,11 @@ def run(
                 optimizer=built.optimizer.get_config(),
             )
         # Only now, when the experiment is known to be possible, is anything written.
-        moved = move_aside(Path(root_dir)) if noresume else None
-        with contextlib.closing(RunDirectory(Path(root_dir), identity)) as directory, StopRequest() as stop:
-            on_start()
-            reporter = progress or Quiet()
-            if moved is not None:
-                reporter.note(f"the earlier run is now {moved}")
-            training = Training(directory, built, built_loop, reporter, keep_checkpoints, stop)
-            write_text(directory.path / "operative_config.gin", config_text())
+        with (
+            opened(root_dir, identity, noresume, config_text, progress, on_start) as directory,
+            StopRequest() as stop,
+        ):
+            training = Training(directory, built, built_loop, progress or Quiet(), keep_checkpoints, stop)
             directory.write(seed=seed)
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
             description = {

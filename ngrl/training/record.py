@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ngrl.training.experiment import Result
-from ngrl.training.files import write_text
 from ngrl.training.metrics import Summaries
-from ngrl.training.progress import Progress, Quiet
-from ngrl.training.run_directory import RunDirectory, move_aside
+from ngrl.training.opening import opened
+from ngrl.training.progress import Progress
+from ngrl.training.run_directory import RunDirectory
 
 
 class Record:
@@ -97,11 +97,6 @@ def recording(
       RunDirectoryError: The directory can't be used.
     """
     identity = {name: repr(value) for name, value in settings.items()} if config is None else config
-    moved = move_aside(Path(root_dir)) if noresume else None
-    with contextlib.closing(RunDirectory(Path(root_dir), identity)) as directory:
-        on_start()
-        if moved is not None:
-            (progress or Quiet()).note(f"the earlier run is now {moved}")
-        write_text(directory.path / "operative_config.gin", config_text())
+    with opened(root_dir, identity, noresume, config_text, progress, on_start) as directory:
         directory.write(status="running", **({"seed": settings["seed"]} if "seed" in settings else {}))
         yield Record(directory)

@@ -153,11 +153,14 @@ def check_same_experiment(path: Path, saved: Mapping[str, str], config: Mapping[
 def move_aside(path: Path) -> Path | None:
     """Rename an existing run directory so that a new run can begin at `path`; nothing is deleted.
 
+    Where that is the working folder or holds it, the folder stays, lest the shell in it find itself in the earlier run,
+    and what it holds is moved.
+
     Returns:
       The new name, or None where there was nothing to move.
 
     Raises:
-      RunDirectoryError: A running process uses it, or it is no run directory.
+      RunDirectoryError: A running process uses it, it is no run directory, or it can't be moved.
     """
     path = path.resolve()
     if not path.exists():
@@ -167,13 +170,26 @@ def move_aside(path: Path) -> Path | None:
         if path.is_dir() and not any(path.iterdir()):
             return None
         raise RunDirectoryError(f"{path} is no run of ngrl's: choose another --root_dir")
-    with lock_path.open("r", encoding="utf-8") as lock:
-        _lock(lock, path)
     number = 1
     while (target := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    path.rename(target)
+    with lock_path.open("r", encoding="utf-8") as lock:
+        _lock(lock, path)
+        try:
+            if Path.cwd().is_relative_to(path):
+                _move_contents(path, target)
+            else:
+                path.rename(target)
+        except OSError as error:
+            raise RunDirectoryError(f"can't move the earlier run {path} aside: {error.strerror}") from error
     return target
+
+
+def _move_contents(path: Path, target: Path) -> None:
+    """The lock goes last: until then the folder says that it holds a run, and the same command can move the rest."""
+    target.mkdir()
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.lock"):
+        entry.rename(target / entry.name)
 
 
 def _lock(file: TextIO, directory: Path) -> None:

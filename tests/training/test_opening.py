@@ -1,0 +1,91 @@
+"""How a run comes by its directory: through links, in the working folder, beside an earlier run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ngrl.training.opening import opened
+from ngrl.training.progress import Quiet
+from ngrl.training.run_directory import RunDirectoryError, move_aside
+
+
+def open_and_write(root_dir, number, noresume=False):
+    """A run in the directory, as an entry does it; the name under which it wrote."""
+    with opened(root_dir, {"number": str(number)}, noresume, lambda: f"number = {number}\n", Quiet(), int) as directory:
+        directory.write(status="finished")
+        return directory.path
+
+
+def number_in(folder):
+    return (folder / "operative_config.gin").read_text()
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """A folder that holds a run, with a folder in it."""
+    path = tmp_path / "run"
+    open_and_write(path, 1)
+    (path / "train").mkdir()
+    return path
+
+
+def test_new_run_in_the_working_folder_leaves_the_folder_in_its_place(earlier, monkeypatch):
+    monkeypatch.chdir(earlier)
+    folder = os.stat(".").st_ino
+    open_and_write(".", 2, noresume=True)
+    assert Path.cwd() == earlier
+    assert os.stat(".").st_ino == folder
+    assert number_in(earlier) == "number = 2\n"
+    assert number_in(earlier.with_name("run.1")) == "number = 1\n"
+    assert (earlier.with_name("run.1") / "train").is_dir()
+    assert (earlier.with_name("run.1") / "run.lock").exists()
+
+
+def test_new_run_in_a_folder_above_the_working_folder_leaves_it_in_its_place(earlier, monkeypatch):
+    monkeypatch.chdir(earlier / "train")
+    folder = earlier.stat().st_ino
+    open_and_write("..", 2, noresume=True)
+    assert earlier.stat().st_ino == folder
+    assert number_in(earlier) == "number = 2\n"
+    assert number_in(earlier.with_name("run.1")) == "number = 1\n"
+
+
+def test_new_run_behind_a_link_is_where_the_link_leads(earlier):
+    link = earlier.with_name("latest")
+    link.symlink_to("run")
+    open_and_write(link, 2, noresume=True)
+    assert link.is_symlink()
+    assert number_in(link) == number_in(earlier) == "number = 2\n"
+    assert number_in(earlier.with_name("run.1")) == "number = 1\n"
+
+
+def test_link_to_a_folder_that_is_yet_to_be_is_followed(tmp_path):
+    (tmp_path / "latest").symlink_to("run7")
+    open_and_write(tmp_path / "latest", 1)
+    assert number_in(tmp_path / "run7") == "number = 1\n"
+
+
+def test_links_in_a_circle_are_refused_in_a_line(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(RunDirectoryError, match="a is a link that leads nowhere"):
+        open_and_write(tmp_path / "a", 1)
+
+
+def test_directory_is_named_from_the_working_folder_where_it_lies_in_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(open_and_write("runs/x", 1)) == "runs/x"
+    with pytest.raises(RunDirectoryError, match=r"^runs/x belongs to another experiment"):
+        open_and_write("runs/x", 2)
+    assert number_in(tmp_path / "runs" / "x") == "number = 1\n"
+
+
+def test_run_that_cannot_be_moved_is_refused_and_stays(earlier, monkeypatch):
+    def busy(*paths):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(RunDirectoryError, match=r"can't move the earlier run .* aside: Device or resource busy"):
+        move_aside(earlier)
+    assert number_in(earlier) == "number = 1\n"
