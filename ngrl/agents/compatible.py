@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.curvature import EmpiricalFisher
-from ngrl.solvers import Dual, MinresQLP, Solution, Solver
+from ngrl.solvers import MinresQLP, RowCombination, Solution, Solver
 
 # Dense systems of more unknowns than this take seconds an update; arrays of more numbers than this, half a gigabyte.
 _MOST_UNKNOWNS = 1024
@@ -207,10 +207,7 @@ class CompatibleRegression(CompatibleCritic):
         """The natural gradient w [P]."""
         # Row i is √(w_i/Σw) ψ_i: times c it is the sum of w_i/Σw ψ_i Â_i.
         coefficients = tf.sqrt(scores.example_weights) * _rows(steps.advantage)
-        if isinstance(self._solver, Dual):
-            solution = self._solver.solve_rows(scores, coefficients, self._damping)
-            return Solution(solution.value, solution.result, solution.stats)
-        return self._solver(scores, scores.row_rmatvec(coefficients), self._damping)
+        return self._solver.answer(scores, RowCombination(coefficients), self._damping).solution
 
 
 def solve_square(system: losses.LinearSystem) -> Solution:

@@ -117,10 +117,7 @@ class TimedSolver:
     def _solve(self, damping: tf.Tensor) -> tuple[tf.Tensor, Any]:
         system, solver = self._system, self._solver
         operator = GaussNewton(**system.operator.parameters)
-        if isinstance(solver, solvers.Dual):
-            dual = solver.solve_rows(operator, operator.row_coefficients(system.output_gradient), damping)
-            return dual.value, dual.stats
-        solution = solver(operator, operator.vjp(system.output_gradient), damping)
+        solution = solver.answer(operator, solvers.OutputGradient(system.output_gradient), damping).solution
         return solution.value, solution.stats
 
     def __call__(self, damping: float, repeats: int) -> tuple[np.ndarray, Any, float]:

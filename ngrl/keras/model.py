@@ -8,7 +8,6 @@ import tensorflow as tf
 from ngrl.curvature import flatten, unflatten
 from ngrl.keras import losses, network
 from ngrl.optimizers import FixedDamping, NaturalGradient, NaturalGradientStats
-from ngrl.solvers import Dual
 
 
 @tf.keras.utils.register_keras_serializable(package="ngrl")
@@ -233,10 +232,11 @@ class _NaturalTraining:
 
     def _check_damping(self) -> None:
         rule = self.optimizer.damping_rule
-        if isinstance(self.optimizer.solver, Dual) and isinstance(rule, FixedDamping) and rule.value == 0:
+        if self.optimizer.solver.needs_damping_outside_rows and isinstance(rule, FixedDamping) and rule.value == 0:
             raise ValueError(
-                "the model has regularisers or other losses of its own, with which the Dual solver needs damping above "
-                "0: give NaturalGradient a damping, or a solver such as ConjugateGradient"
+                "the model has regularisers or other losses of its own, with which "
+                f"{type(self.optimizer.solver).__name__} needs damping above 0: give NaturalGradient a damping, or a "
+                "solver such as ConjugateGradient"
             )
 
     def _logs(self, stats: NaturalGradientStats) -> dict[str, tf.Tensor]:

@@ -94,9 +94,10 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         self.scale_by_gradient_norm = bool(scale_by_gradient_norm)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self._built_for: list[Any] | None = None
+        self._solver_state: dict[str, tf.Variable] = {}
 
     def build(self, var_list: list[tf.Variable]) -> None:
-        """Create λ and, with momentum, the velocity [P]."""
+        """Create λ, with momentum the velocity [P], and what the solver remembers."""
         super().build(var_list)
         keys = [self._var_key(variable) for variable in var_list]
         if self._built_for is not None:
@@ -109,6 +110,10 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         self._damping.assign(tf.constant(self.damping_rule.initial, dtype))
         size = sum(variable.shape.num_elements() for variable in var_list)
         self._velocity = self.add_variable([size], dtype=dtype, name="velocity") if self.momentum else None
+        for name, initial in self.solver.slots(var_list).items():
+            slot = self.add_variable(initial.shape, dtype=initial.dtype, name=f"solver/{name}")
+            slot.assign(initial)
+            self._solver_state[name] = slot
 
     def apply_gradients(self, *args: Any, **kwargs: Any) -> None:
         """Refuse: a natural-gradient step needs a curvature operator.
@@ -155,7 +160,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             raise ValueError(f"no gradient for {', '.join(missing)}")
         self._prepare(variables, operator, loss_fn, divergence_fn)
         gradient = flatten([tf.convert_to_tensor(gradient) for gradient, _ in pairs])
-        direction = self._solve_primal(operator, gradient)
+        direction = self._direction(operator, solvers.ParameterGradient(gradient))
         return self._finish(variables, direction, loss, loss_fn, divergence_fn)
 
     def apply_output_gradient(
@@ -186,10 +191,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         """
         variables = list(operator.parameters["variables"])
         self._prepare(variables, operator, loss_fn, divergence_fn)
-        if isinstance(self.solver, solvers.Dual):
-            direction = self._solve_dual(operator, operator.row_coefficients(output_gradient))
-        else:
-            direction = self._solve_primal(operator, operator.vjp(output_gradient))
+        direction = self._direction(operator, solvers.OutputGradient(output_gradient))
         return self._finish(variables, direction, loss, loss_fn, divergence_fn)
 
     @property
@@ -220,24 +222,27 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         with tf.init_scope():
             self.build(variables)
 
-    def _solve_primal(self, operator: tf.linalg.LinearOperator, gradient: tf.Tensor) -> Direction:
-        solution, product = self.solver.solve_with_product(operator, gradient, self.damping)  # x and F x
-        gradient_norm = step.norm(gradient)
-        x = self._accumulate(solution.value, gradient_norm)
+    def _direction(self, operator: tf.linalg.LinearOperator, gradient: solvers.RightHandSide) -> Direction:
+        """Solve (F + λI) x = g, in whatever space the solver works in."""
+        state = {name: tf.convert_to_tensor(slot) for name, slot in self._solver_state.items()}
+        solution, image, system, state = self.solver.answer(operator, gradient, self.damping, state)
+        x = solution.value
+        if self.scale_by_gradient_norm:
+            x, image = system.gradient_norm * x, system.gradient_norm * image
         if self._velocity is not None:
-            product = operator.matvec(x)
-        elif self.scale_by_gradient_norm:
-            product = gradient_norm * product
+            x = self.momentum * self._velocity + x
+            image = system.image(x)
         unusable = step.is_unusable(solution.result, solution.stats.residual)
         return Direction(
             value=x,
-            slope=tf.reduce_sum(gradient * x),
-            curvature=tf.reduce_sum(x * product),
-            gradient_norm=gradient_norm,
+            slope=system.slope(x, image),
+            curvature=system.curvature(x, image),
+            gradient_norm=system.gradient_norm,
             result=solution.result,
             iterations=solution.stats.iterations,
             residual=solution.stats.residual,
-            broke_down=self._broke_down(unusable, lambda: operator.matvec(gradient / gradient_norm)),
+            broke_down=self._broke_down(unusable, system.sample),
+            solver_state=state,
         )
 
     def _broke_down(self, unusable: tf.Tensor, sample: Callable[[], tf.Tensor]) -> tf.Tensor:
@@ -248,35 +253,6 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if not self.damping_rule.needs_reduction_ratio:
             return tf.constant(False)
         return tf.cond(unusable, lambda: tf.reduce_all(tf.math.is_finite(sample())), lambda: tf.constant(False))
-
-    def _solve_dual(self, operator: GaussNewton, coefficients: tf.Tensor) -> Direction:
-        solution = self.solver.solve_rows(operator, coefficients, self.damping)
-        # ‖g‖² = cᵀ A Aᵀ c
-        squared_norm = tf.reduce_sum(coefficients * tf.linalg.matvec(solution.gram, coefficients))
-        gradient_norm = tf.sqrt(tf.maximum(squared_norm, 0))
-        x = self._accumulate(solution.value, gradient_norm)
-        if self._velocity is not None:
-            row_values = operator.row_matvec(x)  # A v
-        elif self.scale_by_gradient_norm:
-            row_values = gradient_norm * solution.gram_dual
-        else:
-            row_values = solution.gram_dual  # A x = A Aᵀ z
-        unusable = step.is_unusable(solution.result, solution.stats.residual)
-        return Direction(
-            value=x,
-            slope=tf.reduce_sum(coefficients * row_values),  # gᵀx = cᵀ A x
-            curvature=tf.reduce_sum(tf.square(row_values)),  # xᵀFx = ‖A x‖²
-            gradient_norm=gradient_norm,
-            result=solution.result,
-            iterations=solution.stats.iterations,
-            residual=solution.stats.residual,
-            broke_down=self._broke_down(unusable, lambda: solution.gram),
-        )
-
-    def _accumulate(self, x: tf.Tensor, gradient_norm: tf.Tensor) -> tf.Tensor:
-        if self.scale_by_gradient_norm:
-            x = gradient_norm * x
-        return x if self._velocity is None else self.momentum * self._velocity + x
 
     def _finish(
         self,
@@ -298,6 +274,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             outcome = self._search(variables, proposal, max_kl, loss_fn, divergence_fn)
         if self._velocity is not None:
             self._velocity.assign(tf.where(outcome.taken, direction.value, self._velocity))
+        for name, slot in self._solver_state.items():
+            slot.assign(tf.where(outcome.taken, direction.solver_state[name], slot))
         if self.damping_rule.needs_reduction_ratio:
             self._adapt_damping(proposal, outcome)
         self.iterations.assign_add(tf.cast(outcome.taken, self.iterations.dtype))

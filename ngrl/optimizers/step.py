@@ -65,6 +65,7 @@ class Direction(NamedTuple):
     iterations: tf.Tensor
     residual: tf.Tensor
     broke_down: tf.Tensor  # bool: no x was found, though F and g are finite; a larger λ may help
+    solver_state: dict[str, tf.Tensor]  # what the solver is to remember if the step is taken
 
 
 class Proposal(NamedTuple):

@@ -5,9 +5,19 @@ from ngrl.solvers.conjugate_gradient import ConjugateGradient
 from ngrl.solvers.dual import Dual, DualSolution
 from ngrl.solvers.minres import Minres
 from ngrl.solvers.minres_qlp import MinresQLP
-from ngrl.solvers.solution import MinresQLPStats, Problem, Result, Solution, Solver, SolverStats
+from ngrl.solvers.solution import Answer, MinresQLPStats, Problem, Result, Solution, Solver, SolverStats
+from ngrl.solvers.system import (
+    OutputGradient,
+    ParameterGradient,
+    ParameterSystem,
+    RightHandSide,
+    RowCombination,
+    RowSystem,
+    System,
+)
 
 __all__ = [
+    "Answer",
     "Cholesky",
     "ConjugateGradient",
     "Dual",
@@ -15,9 +25,16 @@ __all__ = [
     "Minres",
     "MinresQLP",
     "MinresQLPStats",
+    "OutputGradient",
+    "ParameterGradient",
+    "ParameterSystem",
     "Problem",
     "Result",
+    "RightHandSide",
+    "RowCombination",
+    "RowSystem",
     "Solution",
     "Solver",
     "SolverStats",
+    "System",
 ]

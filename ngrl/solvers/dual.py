@@ -1,11 +1,13 @@
 """Solving in output space: n rows instead of P parameters."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from ngrl.solvers.conjugate_gradient import ConjugateGradient
-from ngrl.solvers.solution import Problem, Result, Solver
+from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver
+from ngrl.solvers.system import RightHandSide, RowSystem
 
 
 class DualSolution(NamedTuple):
@@ -38,6 +40,8 @@ class Dual(Solver):
     Source: the Woodbury identity; Ren & Goldfarb 2019 (arXiv:1906.02353), section 3.
     """
 
+    needs_damping_outside_rows = True
+
     def __init__(self, *, solver: Solver | None = None) -> None:
         """Configures the solver.
 
@@ -67,6 +71,21 @@ class Dual(Solver):
 
     def __repr__(self) -> str:
         return f"Dual(solver={self.solver!r})"
+
+    def answer(
+        self,
+        operator: tf.linalg.LinearOperator,
+        gradient: RightHandSide,
+        damping: float | tf.Tensor = 0.0,
+        state: Mapping[str, tf.Tensor] | None = None,
+    ) -> Answer:
+        """In the space of the rows where b lies in it, else by Woodbury's full form; see `Solver.answer`."""
+        coefficients = gradient.coefficients(operator)
+        if coefficients is None:
+            return super().answer(operator, gradient, damping, state)
+        rows = self.solve_rows(operator, coefficients, damping)
+        system = RowSystem(operator, coefficients, rows.gram)
+        return Answer(Solution(rows.value, rows.result, rows.stats), rows.gram_dual, system, dict(state or {}))
 
     def solve_rows(
         self,

@@ -9,10 +9,13 @@ import abc
 import enum
 import math
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from ngrl.solvers.system import ParameterSystem, RightHandSide, System
 
 
 class Result(enum.IntEnum):
@@ -83,6 +86,22 @@ class Solution(NamedTuple):
     stats: Any
 
 
+class Answer(NamedTuple):
+    """What a solver answers to an optimizer.
+
+    Attributes:
+      solution: x, how the solve ended, and its stats.
+      image: What the system makes of x; see `System`.
+      system: The system that was solved.
+      state: The solver's state after the solve, with the names and shapes of `Solver.slots`.
+    """
+
+    solution: Solution
+    image: tf.Tensor
+    system: System
+    state: dict[str, tf.Tensor]
+
+
 class Problem(NamedTuple):
     """One system as a solver's `_solve` sees it: `(A + λI) y = b̂` with `||b̂|| = 1` (or b̂ = 0).
 
@@ -108,7 +127,49 @@ class Problem(NamedTuple):
 
 
 class Solver(abc.ABC):
-    """Solves `(A + λI) x = b`. A subclass implements `_solve` and `get_config`."""
+    """Solves `(A + λI) x = b`. A subclass implements `_solve` and `get_config`.
+
+    An optimizer calls `answer`. A solver that works in another space than that of the parameters, or that remembers
+    something from one solve to the next, overrides it, and `slots` with it.
+    """
+
+    #: Whether `answer` takes gradients outside of the operator's rows only with λ > 0.
+    needs_damping_outside_rows = False
+
+    def slots(self, variables: Sequence[tf.Variable]) -> dict[str, tf.Tensor]:
+        """The initial values of what the solver remembers, by name: running averages, the solution before.
+
+        The optimizer keeps them as variables of its own, so that they are saved and restored with its other slots, and
+        leaves them as they are where it takes no step.
+
+        Args:
+          variables: Those of the flat parameter vector [P], in its order.
+        """
+        del variables
+        return {}
+
+    def answer(
+        self,
+        operator: tf.linalg.LinearOperator,
+        gradient: RightHandSide,
+        damping: float | tf.Tensor = 0.0,
+        state: Mapping[str, tf.Tensor] | None = None,
+    ) -> Answer:
+        """Solves `(A + λI) x = b` for a gradient, in the space of the parameters unless a subclass knows better.
+
+        Args:
+          operator: A, as for a call of the solver.
+          gradient: b, as a vector or by what it is made of.
+          damping: λ, a float or a scalar tensor.
+          state: What the answer before this one returned, at first what `slots` gave.
+
+        Raises:
+          TypeError: As for a call of the solver.
+          ValueError: As for a call of the solver.
+        """
+        rhs = gradient.gradient(operator)
+        solution, product = self.solve_with_product(operator, rhs, damping)
+        return Answer(solution, product, ParameterSystem(operator, rhs), dict(state or {}))
 
     def __call__(
         self, operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float | tf.Tensor = 0.0

@@ -1,0 +1,147 @@
+"""What an optimizer asks of a solver: one entry, whatever space the gradient is given and the system solved in.
+
+Symbols: A [P, P] the operator, with rows R [n, P] where it has them (A = RᵀR), b [P] the gradient, x [P] the solution
+of (A + λI) x = b. For a loss that depends on the parameters through a network's outputs alone, b = Rᵀc: then x lies in
+the row space too, and R x [n] says all of what a step along x is predicted to do.
+"""
+
+import abc
+
+import tensorflow as tf
+
+
+class RightHandSide(abc.ABC):
+    """A gradient b: what is known of it decides in which space a solver can work."""
+
+    @abc.abstractmethod
+    def gradient(self, operator: tf.linalg.LinearOperator) -> tf.Tensor:
+        """B itself [P]."""
+
+    def coefficients(self, operator: tf.linalg.LinearOperator) -> tf.Tensor | None:
+        """The c [n] with b = Rᵀc, or None where b needn't lie in the row space."""
+        del operator
+        return None
+
+
+class ParameterGradient(RightHandSide):
+    """B as a vector of the parameters [P]."""
+
+    def __init__(self, value: tf.Tensor):
+        self._value = value
+
+    def gradient(self, operator: tf.linalg.LinearOperator) -> tf.Tensor:
+        """B itself [P]."""
+        del operator
+        return self._value
+
+
+class OutputGradient(RightHandSide):
+    """B = Jᵀu of a loss whose gradient with respect to the operator's outputs is u [B, K]."""
+
+    def __init__(self, value: tf.Tensor):
+        self._value = value
+
+    def gradient(self, operator: tf.linalg.LinearOperator) -> tf.Tensor:
+        """Jᵀu [P]."""
+        return operator.vjp(self._value)
+
+    def coefficients(self, operator: tf.linalg.LinearOperator) -> tf.Tensor:
+        """The shortest c [n]."""
+        return operator.row_coefficients(self._value)
+
+
+class RowCombination(RightHandSide):
+    """B = Rᵀc for given coefficients c [n]."""
+
+    def __init__(self, coefficients: tf.Tensor):
+        self._coefficients = coefficients
+
+    def gradient(self, operator: tf.linalg.LinearOperator) -> tf.Tensor:
+        """Rᵀc [P]."""
+        return operator.row_rmatvec(self._coefficients)
+
+    def coefficients(self, operator: tf.linalg.LinearOperator) -> tf.Tensor:
+        """The coefficients c [n]."""
+        del operator
+        return self._coefficients
+
+
+class System(abc.ABC):
+    """A system that was solved, which can tell what a vector v [P] means for it.
+
+    Both numbers follow from v and its *image*, which solving has left over for x: a product with the operator saved.
+
+    Attributes:
+      gradient_norm: ‖b‖.
+    """
+
+    gradient_norm: tf.Tensor
+
+    @abc.abstractmethod
+    def image(self, vector: tf.Tensor) -> tf.Tensor:
+        """What the operator makes of v [P]."""
+
+    @abc.abstractmethod
+    def slope(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """bᵀv, a scalar."""
+
+    @abc.abstractmethod
+    def curvature(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """vᵀAv, a scalar."""
+
+    @abc.abstractmethod
+    def sample(self) -> tf.Tensor:
+        """Numbers among which one is not finite if A holds one."""
+
+
+class ParameterSystem(System):
+    """`(A + λI) x = b` in the space of the parameters; the image of v is A v [P]."""
+
+    def __init__(self, operator: tf.linalg.LinearOperator, gradient: tf.Tensor):
+        self._operator, self._gradient = operator, gradient
+        self.gradient_norm = tf.sqrt(tf.reduce_sum(tf.square(gradient)))
+
+    def image(self, vector: tf.Tensor) -> tf.Tensor:
+        """A v [P]."""
+        return self._operator.matvec(vector)
+
+    def slope(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """bᵀv."""
+        del image
+        return tf.reduce_sum(self._gradient * vector)
+
+    def curvature(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """vᵀ(A v)."""
+        return tf.reduce_sum(vector * image)
+
+    def sample(self) -> tf.Tensor:
+        """A b / ‖b‖ [P]."""
+        return self._operator.matvec(self._gradient / self.gradient_norm)
+
+
+class RowSystem(System):
+    """`(RRᵀ + λI) z = c`, x = Rᵀz, in the space of the rows; the image of v is R v [n]."""
+
+    def __init__(self, operator: tf.linalg.LinearOperator, coefficients: tf.Tensor, gram: tf.Tensor):
+        self._operator, self._coefficients, self._gram = operator, coefficients, gram
+        # ‖b‖² = cᵀ R Rᵀ c
+        squared = tf.reduce_sum(coefficients * tf.linalg.matvec(gram, coefficients))
+        self.gradient_norm = tf.sqrt(tf.maximum(squared, 0))
+
+    def image(self, vector: tf.Tensor) -> tf.Tensor:
+        """R v [n]."""
+        return self._operator.row_matvec(vector)
+
+    def slope(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """bᵀv = cᵀ(R v)."""
+        del vector
+        return tf.reduce_sum(self._coefficients * image)
+
+    def curvature(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """vᵀAv = ‖R v‖²."""
+        del vector
+        return tf.reduce_sum(tf.square(image))
+
+    def sample(self) -> tf.Tensor:
+        """RRᵀ [n, n]."""
+        return self._gram
