@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
+from ngrl.training import modules
 
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--episodes", type=int, default=100, metavar="N", help="episodes to play (default: 100)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the environments (default: 0)")
     add("--video", metavar="DIR", help="save the first episode as an animated GIF in DIR")
+    modules.add_option(parser, "import MODULE first, which registers the environment")
     add(
         "--trust",
         action="store_true",
@@ -83,6 +85,12 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput")
 
     progress = Terminal(options.policy_dir, output.terminal)
     try:
+        for name in options.allow_gin_import:
+            try:
+                modules.load(name)
+            except Exception as error:
+                line = configuration.first_line(str(error)) or type(error).__name__
+                raise configuration.ConfigurationError(f'cannot import "{name}": {line}') from error
         actor, description = export.load_policy(policy_dir)
         env_id = options.env_id or description.get("env_id")
         if env_id is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrl import threads
+from ngrl.training import modules
 
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput
@@ -59,13 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"threads of the numerical libraries (default: {threads.DEFAULT}, or what TF_NUM_INTRAOP_THREADS says)",
     )
-    add(
-        "--allow_gin_import",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="let gin files import MODULE",
-    )
+    modules.add_option(parser)
     return parser
 
 

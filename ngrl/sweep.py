@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
+from ngrl.training import modules
 
 if TYPE_CHECKING:
     from ngrl.experiments.inventory import Standing
@@ -48,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--ray_address", metavar="A", help="run on the Ray cluster at HOST:PORT, or 'auto' for that of this machine")
     add("--dry_run", action="store_true", help="check everything, say what would be run, and run nothing")
     add("--noprogress", action="store_true", help="show no progress, only failures and the result")
-    add("--allow_gin_import", action="append", default=[], metavar="MODULE", help="let gin files import MODULE")
+    modules.add_option(parser)
     return parser
 
 

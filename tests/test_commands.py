@@ -179,6 +179,22 @@ def test_policy_of_another_environment_is_refused(finished):
     assert "Acrobot-v1 has" in result.stderr
 
 
+def test_policy_plays_an_environment_of_ones_own(finished):
+    folder, _ = finished
+    (folder / "mine.py").write_text(
+        "import gymnasium\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "gymnasium.register('Quickly-v0', CartPoleEnv, max_episode_steps=30)\n"
+    )
+    arguments = ["--policy_dir=runs/ngdqn_cartpole_v1/policy", "--env_id=Quickly-v0", "--episodes=2"]
+    result = command("evaluate", *arguments, cwd=folder)
+    assert result.returncode == 2
+    assert "--allow_gin_import=MODULE" in result.stderr
+    result = command("evaluate", *arguments, "--allow_gin_import=mine", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["episodes"] == 2
+
+
 def test_policy_from_outside_runs_is_a_program_that_must_be_trusted(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder / "runs" / "ngdqn_cartpole_v1" / "policy", tmp_path / "stranger")

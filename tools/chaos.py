@@ -31,6 +31,8 @@ from typing import Any
 import fork_server
 import numpy as np
 
+from ngrl.training import modules
+
 ROOT = Path(__file__).resolve().parents[1]
 _POLL = 0.001  # seconds
 _WALL_CLOCK = ("wall_s", "saving_s", "csv_size")
@@ -42,7 +44,8 @@ class Program:
     def __init__(self, arguments: list[str], output: Path):
         with output.open("wb") as file:
             command = [sys.executable, "-m", "ngrl.launch", *arguments]
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+            self._process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
         self.pid = self._process.pid
 
     @property
@@ -63,7 +66,7 @@ class Fork:
     def __init__(self, arguments: list[str], output: Path):
         if Fork._server is None:
             Fork._server = fork_server.Server(output.with_name("server.txt"))
-        self.pid = Fork._server.ask(argv=arguments, cwd=str(ROOT), output=str(output))
+        self.pid = Fork._server.ask(argv=arguments, cwd=os.getcwd(), output=str(output))
         self._code: int | None = None
 
     @property
@@ -85,15 +88,14 @@ class Run:
     Args:
       process: What starts a process, `Program` or `Fork`.
       gin_file: The experiment.
-      bindings: Its overriding settings.
+      options: Its other options, such as settings that override the file's.
       directory: The run's directory; what the process prints goes to a file beside it.
     """
 
-    def __init__(self, process: type[Program | Fork], gin_file: Path, bindings: list[str], directory: Path):
+    def __init__(self, process: type[Program | Fork], gin_file: Path, options: list[str], directory: Path):
         self.directory = directory
         self.output = directory.with_name(f"{directory.name}.txt")
-        self._arguments = [f"--gin_file={gin_file}", f"--root_dir={directory}"]
-        self._arguments += [f"--gin_bindings={binding}" for binding in bindings]
+        self._arguments = [f"--gin_file={gin_file}", f"--root_dir={directory}", *options]
         self._start = process
         self._process: Program | Fork | None = None
         self._left: set[tuple[int, int]] = set()
@@ -323,6 +325,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--interval", type=int, default=200, help="environment steps between checkpoints (default: 200)")
     add("--steps", type=int, help="environment steps of the run (default: four intervals a kill)")
     add("--gin_bindings", action="append", default=[], metavar="'NAME=VALUE'")
+    modules.add_option(parser)
     add("--forked", action="store_true", help="fork the processes from one that has loaded TensorFlow: much quicker")
     add("--runs", type=Path, default=Path("runs/chaos"), help="where the two runs go (default: runs/chaos)")
     return parser
@@ -333,7 +336,8 @@ def main() -> int:
     options = build_parser().parse_args()
     steps = options.steps or options.interval * max(options.kills, 1) * 4
     bindings = [f"run.num_env_steps={steps}", f"run.checkpoint_every={options.interval}", "run.eval_episodes=3"]
-    bindings += options.gin_bindings
+    passed = [f"--gin_bindings={binding}" for binding in [*bindings, *options.gin_bindings]]
+    passed += [f"--allow_gin_import={module}" for module in options.allow_gin_import]
     folder = options.runs.resolve() / options.gin_file.stem
     if folder.exists():
         print(f"chaos: {folder} exists: remove it, or choose another --runs", file=sys.stderr)
@@ -341,7 +345,7 @@ def main() -> int:
     folder.mkdir(parents=True)
     started = time.monotonic()
     process = Fork if options.forked else Program
-    whole = Run(process, options.gin_file.resolve(), bindings, folder / "whole")
+    whole = Run(process, options.gin_file.resolve(), passed, folder / "whole")
     whole.start()
     whole.finish()
     report: dict[str, Any] = {
@@ -353,7 +357,7 @@ def main() -> int:
     report["saving_share"] = round(saving_share(whole.directory), 4)
     failed = False
     if options.kills:
-        killed = Run(process, options.gin_file.resolve(), bindings, folder / "killed")
+        killed = Run(process, options.gin_file.resolve(), passed, folder / "killed")
         chaos = Chaos(killed, options.seed)
         chaos.kill_times(options.kills)
         killed.finish()

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ngrl.experiments.trials import Trial, TrialProcess, experiment_name, read_record
+from ngrl.training import modules
 
 
-def run_one(gin_file: Path, seed: int, runs: Path, running: list[TrialProcess]) -> dict[str, Any]:
+def run_one(trial: Trial, runs: Path, running: list[TrialProcess]) -> dict[str, Any]:
     """What one run reached: `final` of its run.json."""
-    trial = Trial(experiment_name(gin_file), str(gin_file), seed)
     root = runs / trial.name
     record = read_record(root)
     if record is None or record["status"] != "finished":
@@ -32,15 +32,11 @@ def run_one(gin_file: Path, seed: int, runs: Path, running: list[TrialProcess]) 
     return record["final"]
 
 
-def score(gin_files: list[Path], seeds: list[int], runs: Path, jobs: int = 1) -> dict[str, dict[int, dict[str, Any]]]:
+def score(trials: list[Trial], runs: Path, jobs: int = 1) -> dict[str, dict[int, dict[str, Any]]]:
     """Finals by experiment and seed; `jobs` runs at a time."""
     running: list[TrialProcess] = []
     with futures.ThreadPoolExecutor(jobs) as pool:
-        pending = {
-            (experiment_name(gin_file), seed): pool.submit(run_one, gin_file, seed, runs, running)
-            for gin_file in gin_files
-            for seed in seeds
-        }
+        pending = {(trial.cell, trial.seed): pool.submit(run_one, trial, runs, running) for trial in trials}
         results: dict[str, dict[int, dict[str, Any]]] = {}
         try:
             for (name, seed), future in pending.items():
@@ -96,12 +92,18 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     parser.add_argument("--runs", type=Path, default=Path("runs/scores"), metavar="DIR", help="default: runs/scores")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    modules.add_option(parser)
     options = parser.parse_args()
     missing = [str(path) for path in options.gin_files if not path.is_file()]
     if missing:
         parser.error(f"no such gin file: {', '.join(missing)}")
+    trials = [
+        Trial(experiment_name(gin_file), str(gin_file), seed, allow_gin_import=tuple(options.allow_gin_import))
+        for gin_file in options.gin_files
+        for seed in options.seeds
+    ]
     try:
-        results = score(options.gin_files, options.seeds, options.runs, max(options.jobs, 1))
+        results = score(trials, options.runs, max(options.jobs, 1))
     except RuntimeError as error:  # a run that failed, or a run.json that can't be read
         sys.exit(f"scores: {error}")
     except KeyboardInterrupt:

@@ -85,7 +85,11 @@ def find_spec(env_id: str) -> EnvSpec:
       ValueError: The name is not registered; the message says which ones are near.
     """
     if ":" in env_id:
-        raise ValueError(f"env_id {env_id!r} names a module: import the module that registers it instead")
+        module, _, name = env_id.partition(":")
+        raise ValueError(
+            f"env_id {env_id!r} names a module: import it first (commands take --allow_gin_import={module}, and a gin "
+            f"file says import {module}), and name {name!r}"
+        )
     for prefix, package in _PLUGINS.items():
         if env_id.startswith(prefix):
             _import_plugin(env_id, package)
@@ -105,7 +109,11 @@ def unknown_env_id(env_id: str, known: Iterable[str], reason: str) -> str:
         for name in difflib.get_close_matches(env_id.lower(), list(lowered), n=3, cutoff=0.6)
         if lowered[name] not in near
     ]
-    hint = f"; did you mean {' or '.join(near[:3])}?" if near else ""
+    hint = (
+        f"; did you mean {' or '.join(near[:3])}?"
+        if near
+        else "; a module of your own that registers it must be imported first (--allow_gin_import=MODULE)"
+    )
     return f"unknown environment {env_id!r} ({reason}){hint}"
 
 

@@ -4,7 +4,6 @@ A file is data: it may import ngrl's modules and no others, unless the user allo
 name must have been registered with gin before. Nothing is bound here: `configuration` does that.
 """
 
-import importlib
 import inspect
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from gin import config as gin_config
 from gin import config_parser
 
+from ngrl.training import modules
 from ngrl.training.annotations import nearest
 
 MACRO = "gin.macro"  # what gin calls the configurable behind `name = value` and `%name`
@@ -148,7 +148,7 @@ class Reader:
 
     def _import_allowed(self, statement: config_parser.ImportStatement) -> None:
         try:
-            importlib.import_module(statement.module)
+            modules.load(statement.module)
         except Exception as error:
             raise _Fault(f'cannot import "{statement.module}": {first_line(str(error))}') from None
         gin_config._IMPORTS.add(statement)
