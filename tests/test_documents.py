@@ -1,6 +1,7 @@
 """The code of README.md and docs/ runs; each command there is run here, by other tests, or by CI's `make` targets."""
 
 import re
+import runpy
 import shlex
 import socket
 import subprocess
@@ -22,7 +23,20 @@ TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path 
 #: A page's files carry their name as the title of their block.
 FENCE = re.compile(r'^```(\w+)(?: title="([\w./]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 SHORT = ["--gin_bindings=run.num_env_steps=1500", "--gin_bindings=run.eval_episodes=2", "--noprogress"]
-KINDS = ("make lunar", "make test", "make docs", ".venv/bin/tensorboard", ".venv/bin/python -m ngrl.")
+KINDS = (
+    "make lunar",
+    "make test",
+    "make docs",
+    ".venv/bin/tensorboard",
+    ".venv/bin/python -m ngrl.",
+    ".venv/bin/python tools/scores.py gin/",
+)
+#: What lets each loop learn within some hundred steps.
+SHORT_LOOPS = {
+    "OffPolicyLoop": ["warmup_steps = 200", "batch_size = 16", "jit_compile = False"],
+    "OnPolicyLoop": ["batch_size = 128", "jit_compile = False"],
+    "TrajectoryReplayLoop": ["num_steps = 4", "warmup_steps = 100", "jit_compile = False"],
+}
 
 
 class Block(NamedTuple):
@@ -89,10 +103,13 @@ def test_every_command_is_of_a_kind_that_is_run():
     """`make` targets by CI or the suite's other tests; the rest below."""
     for line in COMMANDS:
         assert line.startswith(KINDS), line
+        for path in re.findall(r"(?:gin|launch|tools)/[\w/]+\.(?:gin|py)", line):
+            assert (ROOT / path).is_file(), line
     makefile = (ROOT / "Makefile").read_text()
-    for page, markdown in TEXTS.items():
-        for target in re.findall(r"(?:^|`)make ([a-z-]+)", markdown, re.MULTILINE):
-            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page}: make {target}"
+    named = [line.removeprefix("make ") for line in COMMANDS if line.startswith("make ")]
+    named += [target for markdown in TEXTS.values() for target in re.findall(r"`make\s+([a-z-]+)", markdown)]
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
 
 
 @pytest.mark.parametrize("line", LAUNCHES)
@@ -120,11 +137,19 @@ def test_experiments_run(block, folder, monkeypatch):
     Path("experiment.gin").write_text(block.text, encoding="utf-8")
     gin.clear_config()
     try:
-        configuration.parse(["experiment.gin"], ["run.num_env_steps = 300", "run.eval_episodes = 1"])
+        configuration.parse(["experiment.gin"], [])
+        loop = next(name for name in SHORT_LOOPS if name in str(gin.query_parameter("run.loop")))
+        gin.clear_config()
+        shortened = [f"{loop}.{setting}" for setting in SHORT_LOOPS[loop]]
+        configuration.parse(["experiment.gin"], ["run.num_env_steps = 300", "run.eval_episodes = 1", *shortened])
         final = configurables.run(folder / "run")
+        operative = configuration.operative_config()
     finally:
         gin.clear_config()
     assert final["env_steps"] >= 300
+    assert final["train_steps"] > 0
+    for name in re.findall(r"^([\w/.]+) = ", block.text, re.MULTILINE):
+        assert f"{name} = " in operative, f"{name} is bound, but without effect"
 
 
 def test_tensorboard_command_serves_a_run(tmp_path):
@@ -166,6 +191,11 @@ def test_site_lists_every_page():
     listed = re.findall(r": ([\w/.-]+\.md)$|- ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     pages = {page.removeprefix("docs/") for page in TEXTS} - {"README.md"}
     assert pages <= {"".join(pair) for pair in listed}
+
+
+def test_settings_page_is_what_the_docstrings_say():
+    page = runpy.run_path(str(ROOT / "tools" / "make_docs.py"))["page"]
+    assert TEXTS["docs/settings.md"] == page(), "run tools/make_docs.py settings"
 
 
 def test_figures_of_the_readme_are_those_of_the_results():

@@ -106,6 +106,16 @@ def test_every_part_has_a_rule():
     assert parts - {"__init__", "__pycache__", "_tf_agents"} <= set(ALLOWED) | COMMANDS
 
 
+def test_table_of_the_architecture_tells_these_rules():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    told = {}
+    for part, imports in re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", text, re.MULTILINE):
+        names = set(re.findall(r"`(\w+)`", imports))
+        told[part] = set(told) - names if imports.startswith("all above") else names
+    rules = {part: allowed - {part, "_tf_agents"} for part, allowed in ALLOWED.items()}
+    assert told == rules
+
+
 def test_import_rules_see_every_form_of_import(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     path = tmp_path / "ngrl" / "solvers" / "x.py"

@@ -3,6 +3,7 @@
 import html
 import posixpath
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"(?<=\]\()([^)#\s]+)(?=[#)\s])")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
+
+_LETTER = re.compile(r'<mi mathvariant="(double-struck|script)">([A-Z])</mi>')
 
 
 def _site(path: str) -> str:
@@ -64,5 +67,21 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 def on_page_content(content: str, **_: Any) -> str:
     r"""`\(x\)` and `\[x\]`, as arithmatex leaves them, become MathML."""
     return _FORMULA.sub(
-        lambda match: convert(html.unescape(match[2]), display="block" if match[1] == "div" else "inline"), content
+        lambda match: _mathml(html.unescape(match[2]), display="block" if match[1] == "div" else "inline"), content
+    )
+
+
+def _mathml(formula: str, display: str) -> str:
+    """A formula in TeX as MathML.
+
+    Raises:
+      ValueError: It holds a command that is not known, which would be shown as it is.
+    """
+    mathml = convert(formula, display=display)
+    if "\\" in mathml:
+        raise ValueError(f"not all of this formula can be shown: {formula}")
+    # Browsers heed no variant but "normal": letters of an alphabet of their own are characters of their own.
+    return _LETTER.sub(
+        lambda match: f"<mi>{unicodedata.lookup(f'MATHEMATICAL {match[1].upper()} CAPITAL {match[2]}')}</mi>",
+        mathml,
     )

@@ -62,7 +62,13 @@ def half_squared_error(target: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
 
 
 def huber(target: tf.Tensor, prediction: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
-    """`½ e²` for `|e| ≤ δ`, `δ (|e| − ½ δ)` beyond, elementwise (Huber 1964; Mnih et al. 2015 clip with δ = 1)."""
+    """`½ e²` for `|e| ≤ δ`, `δ (|e| − ½ δ)` beyond, elementwise (Huber 1964; Mnih et al. 2015 clip with δ = 1).
+
+    Args:
+      target: y.
+      prediction: q, of the shape of y.
+      delta: δ, the error from which the loss grows linearly.
+    """
     error = tf.abs(target - prediction)
     quadratic = tf.minimum(error, delta)
     return 0.5 * tf.square(quadratic) + delta * (error - quadratic)

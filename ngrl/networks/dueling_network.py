@@ -21,7 +21,7 @@ class StochasticDuelingNetwork(tf.Module):
       action_spec: One vector of real numbers.
       hidden_layers: Width of each hidden layer, of V and of A.
       activation: Name of the hidden layers' Keras activation.
-      initial_scale: See `DenseNetwork`.
+      initial_scale: The hidden kernels' initial variance times their fan-in, as in `DenseNetwork`.
       output_scale: The last kernels' initial standard deviation times the root of their fan-in.
       num_samples: n, draws from the policy over which A is averaged.
       seed: Seed of the initial weights.

@@ -18,6 +18,11 @@ def _check(start: float, end: float) -> None:
 class LinearEpsilon:
     """ε falls linearly from `start` to `end` over `steps` environment steps (Mnih et al. 2013).
 
+    Args:
+      start: ε at the beginning, in [0, 1].
+      end: ε from `steps` on, in [0, 1].
+      steps: Environment steps over which it falls.
+
     Raises:
       ValueError: The values do not fall within [0, 1], or `steps` is not positive.
     """
@@ -36,6 +41,12 @@ class LinearEpsilon:
 
 class ExponentialEpsilon:
     """ε = max(`end`, `start` · `decay`^n), n counting environment steps or, as Knight & Lerner do, episodes.
+
+    Args:
+      start: ε at the beginning, in [0, 1].
+      end: The least ε, in [0, 1].
+      decay: Factor from one to the next, in (0, 1].
+      per: What n counts: "episode" or "step".
 
     Raises:
       ValueError: The values do not fall within [0, 1], or `per` is neither "episode" nor "step".
