@@ -144,7 +144,7 @@ def test_tables_hold_the_known_numbers(made):
     assert never["median_env_steps_to_published"] == ""
     text = (out / "report.md").read_text()
     assert f"| Acrobot-v1 | NGDQN, trust region | 2 (0–1) | 300 | 3,000 | **−{-known - 0.5:.1f}** |" in text
-    assert "| Acrobot-v1 | DQN, target network | −63.21 | 0 of 2 |  |  | 0.5 | 48 |" in text
+    assert "| Acrobot-v1 | DQN, target network | −63.21 | 0 of 2 |  |  | 0.5 | 8 | 960 |" in text
 
 
 def test_share_of_configurations_that_solve_the_task(made):
@@ -265,7 +265,8 @@ def test_interquartile_mean_and_its_interval_are_those_of_the_definition(tmp_pat
         for seed, score in enumerate(known.score + rng.normal(0, 5, 6)):
             write_run(tmp_path, f"ngdqn_{task}-seed{seed}", env_id, (score - 1, score - 1, score))
             expected.append((score - np.mean(known.dqn)) / (known.score - np.mean(known.dqn)))
-    (aggregate,) = statistics.aggregates(collect(tmp_path))
+    (aggregate,), left_out = statistics.aggregates(collect(tmp_path))
+    assert not left_out
     assert (aggregate.seeds, aggregate.environments) == (6, 4)
     # The mean of what is left of 24 scores without the lowest and the highest 6.
     assert aggregate.iqm == pytest.approx(np.mean(np.sort(expected)[6:18]))
@@ -275,7 +276,7 @@ def test_interquartile_mean_and_its_interval_are_those_of_the_definition(tmp_pat
     np.testing.assert_allclose(aggregate.profile, shares)
     # The bootstrap depends on nothing but the scores.
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    assert statistics.aggregates(collect(tmp_path))[0].interval == aggregate.interval
+    assert statistics.aggregates(collect(tmp_path))[0][0].interval == aggregate.interval
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
@@ -289,7 +290,7 @@ def test_method_that_was_not_run_everywhere_or_has_a_trial_without_score_has_no_
     record["status"] = "diverged"
     (run / "run.json").write_text(json.dumps(record))
     cells = collect(tmp_path)
-    assert statistics.aggregates(cells) == []
+    assert statistics.aggregates(cells)[0] == []
     written = experiments_report.write(runs.collect([tmp_path])[0], [], tmp_path / "out", [tmp_path])
     assert written.cells == 7
     text = (tmp_path / "out" / "report.md").read_text()
@@ -328,3 +329,62 @@ def test_published_scores_have_the_means_that_the_paper_draws():
         assert len(known.ngdqn) == len(known.dqn) == 10
         np.testing.assert_allclose(known.normalise(np.array([np.mean(known.dqn), known.score])), [0, 1], atol=1e-12)
     assert by_environment()["ngrl/LunarLander-v2"] is by_environment()["LunarLander-v3"]
+
+
+def test_no_statistic_leaves_a_trial_out_silently(tmp_path):
+    """Seed 1 has no score, seed 2 was not evaluated; a fourth trial on the other environments is one too many."""
+    short = {"final_100_episode_mean": None, "best_100_episode_mean": math.nan, "best_at_env_steps": None}
+    for task, env_id in ENVIRONMENTS.items():
+        for seed in range(3 if task == "acrobot" else 4):
+            write_run(tmp_path / "study", f"ngdqn_{task}-seed{seed}", env_id, (100.0,))
+            if task == "cartpole_v0":
+                write_run(tmp_path / "study", f"dqn_{task}-seed{seed}", env_id, (100.0,))
+    for task, seed, changes in (("cartpole_v0", 1, short), ("cartpole_v0", 2, {"evaluation": {}})):
+        root_dir = tmp_path / "study" / f"dqn_{task}-seed{seed}"
+        record = json.loads((root_dir / "run.json").read_text())
+        record["final"] |= changes
+        (root_dir / "run.json").write_text(json.dumps(record))
+        if changes is short:
+            lines = (root_dir / "episodes.csv").read_text().splitlines(keepends=True)
+            (root_dir / "episodes.csv").write_text("".join(lines[:50]))
+    cells = collect(tmp_path)
+    text = tables.scores_table(cells)
+    row = "| 4 (0–3) | 100 | 1,000 | **100.0** (3 of 4) | 100.0, 100.0, 100.0 | 100.0 (3 of 4) | 101.0 (3 of 4) |"
+    assert f"| CartPole-v0 | DQN, target network {row}" in text
+    tables.write_cells(tmp_path / "cells.csv", cells)
+    counts = ("trials", "trials_with_best", "trials_with_final", "trials_with_greedy")
+    (written,) = [row for row in rows(tmp_path / "cells.csv") if row["cell"] == "dqn_cartpole_v0"]
+    assert [written[name] for name in counts] == ["4", "3", "3", "3"]
+    (aggregate,), left_out = statistics.aggregates(cells)
+    assert (aggregate.method, aggregate.seeds) == ("NGDQN, trust region", 3)
+    surplus = [f"ngdqn_{task}: 3 of 4 trials count, as many as on each environment" for task in ENVIRONMENTS]
+    assert set(left_out) == {
+        "dqn_cartpole_v0: 1 of 4 trials have no score; none of them counts",
+        *(line for line in surplus if "acrobot" not in line),
+    }
+    found, lines = runs.collect([tmp_path / "study"])
+    experiments_report.write(found, lines, tmp_path / "out", [tmp_path / "study"])
+    document = (tmp_path / "out" / "report.md").read_text()
+    assert all(f"- {line}" in document for line in left_out)
+
+
+def test_hours_are_those_of_the_method():
+    known = by_environment()["CartPole-v1"]
+    assert known.hours == {"NGDQN": 9, "DQN": 1}
+    found, _ = runs.collect([ROOT / "results" / "paper"], any_version=True)
+    by_name = {cell.name: cell for cell in statistics.cells(found)}
+    hours = {name: by_name[name].published_hours for name in ("ngdqn_cartpole_v1", "dqn_cartpole_v1")}
+    assert hours == {"ngdqn_cartpole_v1": 9, "dqn_cartpole_v1": 1}
+
+
+def test_a_method_that_was_not_published_has_no_published_hours(tmp_path):
+    write_run(tmp_path / "study", "ppo_cartpole_v1-seed0", "CartPole-v1", (480.0,))
+    (cell,) = collect(tmp_path)
+    assert cell.published_hours is None
+    assert tables.times_table([cell]).endswith("| 0.2 |  |  |")
+
+
+def test_the_report_says_where_the_published_lunar_runs_were_stopped():
+    text = (ROOT / "results" / "report" / "report.md").read_text()
+    assert "| LunarLander-v2 | NGDQN about 460, stopped at 48 hours; DQN 10000 |" in text
+    assert "NGDQN was stopped at 48 hours, after about 460 episodes" in text

@@ -50,9 +50,9 @@ def score(trials: list[Trial], runs: Path, jobs: int = 1) -> dict[str, dict[int,
     return results
 
 
-def shown(value: float | None) -> str:
+def shown(value: float | None, form: str = ".1f") -> str:
     """A score with one decimal; a dash where a run was too short for one."""
-    return "–" if value is None else f"{value:.1f}"
+    return "–" if value is None else f"{value:{form}}"
 
 
 def table(results: dict[str, dict[int, dict[str, Any]]]) -> str:
@@ -65,11 +65,14 @@ def table(results: dict[str, dict[int, dict[str, Any]]]) -> str:
     for name, by_seed in results.items():
         for seed, final in by_seed.items():
             lines.append(
-                f"| {name} | {seed} | {shown(final['best_100_episode_mean'])} | {final['best_at_env_steps']:,} "
-                f"| {shown(final['final_100_episode_mean'])} | {final['evaluation']['mean']:.1f} "
+                f"| {name} | {seed} | {shown(final['best_100_episode_mean'])} "
+                f"| {shown(final['best_at_env_steps'], ',')} | {shown(final['final_100_episode_mean'])} "
+                f"| {final['evaluation']['mean']:.1f} "
                 f"| {final['wall_s'] / 60:.1f} |"
             )
-        if any(final["best_100_episode_mean"] is None for final in by_seed.values()):
+        lacking = sum(final["best_100_episode_mean"] is None for final in by_seed.values())
+        if lacking:
+            lines.append(f"| **{name}** | no mean: {lacking} of {len(by_seed)} runs have no score | | | | | |")
             continue
         best, last, greedy, minutes = (
             statistics.mean(values)

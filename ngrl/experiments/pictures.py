@@ -43,6 +43,17 @@ def _by_environment(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     return found
 
 
+def _title(environment: str, cells: Sequence[Cell]) -> str:
+    """The paper's environment, and what the trials ran on where that is another version of it."""
+    own = ", ".join(dict.fromkeys(cell.env_id for cell in cells))
+    return environment if own == environment else f"{environment}, here {own}"
+
+
+def _count(number: int, cell: Cell) -> str:
+    """`10`, or `8 of 10` where a picture shows fewer trials than there are."""
+    return f"{number}" if number == len(cell.runs) else f"{number} of {len(cell.runs)}"
+
+
 def _colours(methods: Sequence[str]) -> dict[str, str]:
     own = [colour for colour in figures.COLOURS if colour != figures.GREY]  # grey is for what was published
     return {method: own[number % len(own)] for number, method in enumerate(dict.fromkeys(methods))}
@@ -65,6 +76,8 @@ def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray
     for part in (*boxes["whiskers"], *boxes["caps"]):
         part.set(color="0.2", linewidth=0.8)
     for position, values, colour in zip(positions, scores, colours, strict=True):
+        if not len(values):
+            continue
         offsets = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0.0]
         axis.plot(values, position + np.asarray(offsets), ".", color=colour, markersize=4, markeredgecolor="0.3")
         axis.plot(np.mean(values), position, "D", color="white", markeredgecolor="0.1", markersize=4.5)
@@ -72,7 +85,7 @@ def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray
 
 def draw_scores(cells: Sequence[Cell]) -> bytes:
     """Knight & Lerner's Fig. 1: best 100-episode means, the published beside those of the runs."""
-    environments = _by_environment([cell for cell in cells if cell.scores().size and not cell.has_grid])
+    environments = _by_environment([cell for cell in cells if not cell.has_grid])
     colours = _colours([cell.method for cell in cells])
     tallest = max((len(members) for members in environments.values()), default=1)
     figure, axes = figures.new_panels(
@@ -81,11 +94,13 @@ def draw_scores(cells: Sequence[Cell]) -> bytes:
         6.2,
         1.0 + 0.33 * (tallest + 3),
         "After Knight & Lerner (2018), Fig. 1. Boxes from quartile to quartile, whiskers over all trials, a dot a "
-        "trial, diamonds at means; grey: as published. Of DQN with a target network median and quartiles are known.",
+        "trial, diamonds at means; grey: as published. Of DQN with a target network median and quartiles are known. In "
+        "brackets the number of trials, and of how many where some have no score. Grids are left out.",
     )
     for axis, (environment, members) in zip(axes, environments.items(), strict=True):
         rows: list[tuple[str, Any, str]] = [
-            (f"{cell.method} ({len(cell.scores())})", cell.scores(), colours[cell.method]) for cell in members
+            (f"{cell.method} ({_count(len(cell.scores()), cell)})", cell.scores(), colours[cell.method])
+            for cell in members
         ]
         known = members[0].published
         if known is not None:
@@ -103,7 +118,7 @@ def draw_scores(cells: Sequence[Cell]) -> bytes:
             error = [[median - lower], [upper - median]]
             axis.errorbar(median, positions[-1], xerr=error, fmt="|", color="0.3", capsize=3, markersize=9)
         axis.set_yticks(positions, labels)
-        figures.tidy(axis, environment, "best mean return of 100 episodes", "")
+        figures.tidy(axis, _title(environment, members), "best mean return of 100 episodes", "")
     return figures.as_png(figure)
 
 
@@ -124,7 +139,7 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
         )
         if cell.published is not None:
             axis.axhline(cell.published.score, color="0.35", linestyle="--", linewidth=0.9, label=_PUBLISHED_LABEL)
-        trials = f"{len(curves)} trial{'s' if len(curves) > 1 else ''}"
+        trials = f"{_count(len(curves), cell)} trial{'s' if len(cell.runs) > 1 else ''}"
         figures.tidy(axis, f"{cell.env_id}, {trials}", "environment steps (thousands)", "mean return, 100 episodes")
         axis.legend(fontsize=7.5, loc="lower right", framealpha=0.9)
     return figures.as_png(figure)
@@ -141,7 +156,8 @@ def draw_times(cells: Sequence[Cell]) -> bytes:
         6.2,
         1.0 + 0.3 * (tallest + 1),
         "Minutes of training until the mean of 100 episodes first was at least the published mean of NGDQN; a dot a "
-        "trial, in brackets how many trials got there. Dashed: what a published trial took as a whole.",
+        "trial, in brackets how many trials got there. Upright strokes: what a published trial of the method took as a "
+        "whole.",
     )
     for axis, (environment, members) in zip(axes, environments.items(), strict=True):
         known = members[0].published
@@ -151,12 +167,13 @@ def draw_times(cells: Sequence[Cell]) -> bytes:
             minutes = [seconds / 60 for _, seconds in cell.times_to(known.score)]
             labels.append(f"{cell.method} ({len(minutes)} of {len(cell.runs)})")
             axis.plot(minutes, [-number] * len(minutes), "o", color=colours[cell.method], alpha=0.7, markersize=5)
-        axis.axvline(60 * known.hours, color="0.35", linestyle="--", linewidth=0.9)
+            if cell.published_hours is not None:
+                axis.plot(60 * cell.published_hours, -number, "|", color="0.35", markersize=18, markeredgewidth=1.5)
         axis.set_xscale("log")
-        axis.set_xlim(0.1, 120 * known.hours)
+        axis.set_xlim(0.1, 120 * max(known.hours.values()))
         axis.set_ylim(-len(members) + 0.4, 0.6)
         axis.set_yticks([-number for number in range(len(members))], labels)
-        figures.tidy(axis, f"{environment}: {known.score:.1f}", "minutes", "")
+        figures.tidy(axis, f"{_title(environment, members)}: {known.score:.1f}", "minutes", "")
     return figures.as_png(figure)
 
 

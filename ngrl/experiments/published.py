@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ class Published:
       ngdqn: Scores of the trials of NGDQN.
       dqn: Scores of the trials of DQN without a target network.
       dqn_target_network: Median, lower and upper quartile of DQN with a target network, read off a figure.
-      hours: Hours that a trial of NGDQN took.
+      hours: Hours that a trial took, by the method: of "NGDQN" and of "DQN".
+      episodes: How many episodes a trial had, in words where it isn't the same number for all.
     """
 
     environment: str
@@ -29,7 +30,8 @@ class Published:
     ngdqn: Sequence[float]
     dqn: Sequence[float]
     dqn_target_network: tuple[float, float, float]
-    hours: float
+    hours: Mapping[str, float] = dataclasses.field(hash=False)
+    episodes: str
 
     @property
     def score(self) -> float:
@@ -54,7 +56,8 @@ def by_environment() -> dict[str, Published]:
             tuple(values["ngdqn"]),
             tuple(values["dqn"]),
             (target["median"], target["lower_quartile"], target["upper_quartile"]),
-            values["hours"]["ngdqn"],
+            {"NGDQN": values["hours"]["ngdqn"], "DQN": values["hours"]["dqn"]},
+            f"{values['episodes']}",
         )
         found.update(dict.fromkeys(values["ids"], published))
     return found

@@ -41,7 +41,7 @@ def write(runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequ
     """
     out.mkdir(parents=True, exist_ok=True)
     cells = statistics.cells(runs)
-    aggregates = statistics.aggregates(cells)
+    aggregates, not_aggregated = statistics.aggregates(cells)
     sensitivities = statistics.sensitivities(cells)
     drawn = pictures.draw_all(cells, aggregates, sensitivities)
     files = []
@@ -53,7 +53,7 @@ def write(runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequ
             events.picture(f"report/{name}", png, *_size(png))
     tables.write_runs(out / "runs.csv", cells)
     tables.write_cells(out / "cells.csv", cells)
-    text = _document(cells, aggregates, sensitivities, drawn, left_out, sources)
+    text = _document(cells, aggregates, not_aggregated, sensitivities, drawn, left_out, sources)
     (out / "report.md").write_text(text, encoding="utf-8")
     return Report(len(cells), [out / "report.md", out / "runs.csv", out / "cells.csv", *files])
 
@@ -75,6 +75,7 @@ def _shown(path: Path) -> str:
 def _document(
     cells: Sequence[statistics.Cell],
     aggregates: Sequence[statistics.Aggregate],
+    not_aggregated: Sequence[str],
     sensitivities: Sequence[statistics.Sensitivity],
     drawn: Mapping[str, bytes],
     left_out: Sequence[str],
@@ -91,17 +92,21 @@ def _document(
         f"{trials} trials in {len(cells)} cells, by `{command}`. A cell that is empty was not measured.",
         "## Best 100-episode means",
         "Means over trials; the best mean return of 100 consecutive training episodes is the paper's measure. Greedy: "
-        "mean return of the greedy policy over fresh episodes at the end of training.",
+        "mean return of the greedy policy over fresh episodes at the end of training. A trial that ended before its "
+        "100th episode has no such means; “(2 of 3)” says of how many trials a figure is.",
         tables.scores_table(cells),
         picture("scores"),
         f"As published ({published.source()}):",
         tables.published_table(),
+        "On LunarLander the published figures are no end of learning: NGDQN was stopped at 48 hours, after about 460 "
+        "episodes. They are of LunarLander-v2, which gymnasium has replaced by LunarLander-v3.",
     ]
     if "time_to_published" in drawn:
         sections += [
             "## Time to the published score",
             "When the mean of 100 episodes first was at least the published mean of NGDQN. The published hours "
-            "were taken on other hardware.",
+            "are those of the same method, on other hardware; whether DQN's are with a target network isn't known. "
+            "Configurations of a grid are left out.",
             tables.times_table([cell for cell in cells if not cell.has_grid]),
             picture("time_to_published"),
         ]
@@ -111,10 +116,16 @@ def _document(
             "Interquartile mean of normalised scores: 0 is the published mean of DQN without target network, 1 that of "
             "NGDQN. Only methods that were run on all four environments, with as many trials as each of them has.",
             tables.aggregates_table(aggregates),
+            *(["Left out of it:", "\n".join(f"- {line}" for line in not_aggregated)] if not_aggregated else []),
             picture("profiles"),
         ]
     if sensitivities:
-        sections += ["## Sensitivity to settings", tables.sensitivity_table(sensitivities), picture("sensitivity")]
+        sections += [
+            "## Sensitivity to settings",
+            "Of each configuration's mean score; one with a trial that has no score counts as unsolved, as −∞.",
+            tables.sensitivity_table(sensitivities),
+            picture("sensitivity"),
+        ]
     curves = [name for name in drawn if name.startswith("curves_")]
     if curves:
         sections += ["## Learning curves", *map(picture, curves)]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,15 +48,20 @@ class Cell:
         """The environment's name in the paper, or its id; ids that the paper doesn't tell apart share one."""
         return self.published.environment if self.published else self.env_id
 
+    @property
+    def published_hours(self) -> float | None:
+        """Hours that a published trial of the same method took, with or without a target network."""
+        return self.published.hours.get(self.runs[0].base_method.partition(",")[0]) if self.published else None
+
     def scores(self) -> np.ndarray:
-        """Best mean returns of 100 episodes, of the trials that have one."""
-        best = [run.final["best_100_episode_mean"] for run in self.runs]
-        return np.array([score for score in best if score is not None], float)
+        """Best mean returns of 100 episodes, of the trials that have one: those of at least 100 episodes."""
+        return self.values("best_100_episode_mean")
 
     def values(self, field: str) -> np.ndarray:
-        """A number of `final`, of the trials that have it; `greedy` is the evaluation's mean."""
+        """A number of `final`, of the trials that have it; `greedy` is the evaluation's mean. NaN is none."""
         found = [run.greedy if field == "greedy" else run.final.get(field) for run in self.runs]
-        return np.array([value for value in found if value is not None], float)
+        values = np.array([value for value in found if value is not None], float)
+        return values[~np.isnan(values)]
 
     def times_to(self, score: float) -> list[tuple[int, float]]:
         """Environment steps and seconds until each trial first reached a score, of those that did."""
@@ -111,18 +116,21 @@ class Aggregate:
     profile_interval: np.ndarray
 
 
-def aggregates(found: Sequence[Cell]) -> list[Aggregate]:
+def aggregates(found: Sequence[Cell]) -> tuple[list[Aggregate], list[str]]:
     """What each method reached over all published environments, as far as it was run on all of them.
 
     A method's trials are cut to as many seeds as every environment has: the bootstrap takes a matrix.
+
+    Returns:
+      The methods, and a line for each cell or trial that doesn't count.
 
     Source: Agarwal et al. 2021 (arXiv:2108.13264), section 4, and their library rliable.
     """
     from rliable import library, metrics
 
-    matrices = dict(_matrices(found))
+    matrices, left_out = _matrices(found)
     if not matrices:
-        return []
+        return [], left_out
     with _seeded():
         points, intervals = library.get_interval_estimates(
             matrices, lambda scores: np.array([metrics.aggregate_iqm(scores)]), reps=_BOOTSTRAP_REPETITIONS
@@ -141,7 +149,7 @@ def aggregates(found: Sequence[Cell]) -> list[Aggregate]:
             profile_intervals[method],
         )
         for method, matrix in matrices.items()
-    ]
+    ], left_out
 
 
 def _share_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -149,18 +157,36 @@ def _share_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return np.mean(scores[..., np.newaxis] > thresholds, axis=(0, 1))
 
 
-def _matrices(found: Sequence[Cell]) -> Iterator[tuple[str, np.ndarray]]:
-    """Normalised scores [seeds, environments] of each method that has some on all published environments."""
-    wanted = {published.environment for published in by_environment().values()}
-    by_method: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+def _matrices(found: Sequence[Cell]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Scores, normalised, [seeds, environments] of each method with some on all environments; and what is left out."""
+    known = {published.environment: published for published in by_environment().values()}
+    by_method: dict[str, dict[str, Cell]] = defaultdict(dict)
+    left_out = []
     for cell in found:
-        # A trial that ended before its 100th episode has no score, and none can be put in its place.
-        if cell.published and not cell.has_grid and cell.scores().size == len(cell.runs):
-            by_method[cell.method][cell.environment] = cell.published.normalise(cell.scores())
-    for method, scores in by_method.items():
-        if scores.keys() == wanted:
-            seeds = min(map(len, scores.values()))
-            yield method, np.stack([scores[name][:seeds] for name in sorted(wanted)], axis=1)
+        if cell.published is None or cell.has_grid:
+            continue
+        lacking = len(cell.runs) - cell.scores().size
+        if lacking:  # nothing can be put in the place of a missing score
+            left_out.append(f"{cell.name}: {lacking} of {len(cell.runs)} trials have no score; none of them counts")
+        elif cell.environment in by_method[cell.method]:
+            left_out.append(f"{cell.name} on {cell.env_id}: the method's second cell on {cell.environment}")
+        else:
+            by_method[cell.method][cell.environment] = cell
+    matrices = {}
+    for method, cells in by_method.items():
+        if cells.keys() != known.keys():
+            missing = ", ".join(sorted(known.keys() - cells.keys()))
+            left_out.append(f"{method}: no complete cell on {missing}")
+            continue
+        seeds = min(len(cell.runs) for cell in cells.values())
+        scores = [known[name].normalise(cells[name].scores()[:seeds]) for name in sorted(known)]
+        matrices[method] = np.stack(scores, axis=1)
+        for cell in cells.values():
+            if len(cell.runs) > seeds:
+                left_out.append(
+                    f"{cell.name}: {seeds} of {len(cell.runs)} trials count, as many as on each environment"
+                )
+    return matrices, left_out
 
 
 class _seeded:

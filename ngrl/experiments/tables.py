@@ -35,13 +35,16 @@ _CELL_COLUMNS = (
     "trials",
     "seeds",
     "diverged",
+    "trials_with_best",
     "best_mean",
     "best_min",
     "best_lower_quartile",
     "best_median",
     "best_upper_quartile",
     "best_max",
+    "trials_with_final",
     "final_mean",
+    "trials_with_greedy",
     "greedy_mean",
     "published_ngdqn_mean",
     "trials_at_published",
@@ -100,10 +103,11 @@ def _cell_row(cell: Cell) -> list[Any]:
         len(cell.runs),
         " ".join(str(run.seed) for run in cell.runs),
         sum(run.status == "diverged" for run in cell.runs),
+        scores.size,
         _mean(scores),
         *(np.percentile(scores, (0, 25, 50, 75, 100)) if scores.size else [None] * 5),
-        _mean(cell.values("final_100_episode_mean")),
-        _mean(cell.values("greedy")),
+        *_count_and_mean(cell.values("final_100_episode_mean")),
+        *_count_and_mean(cell.values("greedy")),
         cell.published.score if cell.published else None,
         len(times) if cell.published else None,
         steps,
@@ -114,6 +118,10 @@ def _cell_row(cell: Cell) -> list[Any]:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size else None
+
+
+def _count_and_mean(values: np.ndarray) -> tuple[int, float | None]:
+    return values.size, _mean(values)
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -130,6 +138,15 @@ def _range(values: Iterable[float], form: str = ",.0f") -> str:
     """`700`, or `700–1,270`."""
     low, high = min(values := list(values)), max(values)
     return _number(low, form) if low == high else f"{_number(low, form)}–{_number(high, form)}"
+
+
+def _of(values: np.ndarray, cell: Cell) -> str:
+    """` (2 of 3)` behind a statistic of fewer trials than the cell has, so that none is left out silently."""
+    return "" if values.size == len(cell.runs) else f" ({values.size} of {len(cell.runs)})"
+
+
+def _mean_of(values: np.ndarray, cell: Cell) -> str:
+    return f"{_number(_mean(values))}{_of(values, cell)}" if values.size else ""
 
 
 def _seeds(cell: Cell) -> str:
@@ -162,17 +179,17 @@ def scores_table(cells: Sequence[Cell]) -> str:
 def _scores_row(cell: Cell) -> list[str]:
     scores = cell.scores()
     quartiles = [_number(value) for value in np.percentile(scores, (25, 50, 75))] if scores.size else []
-    mean = _number(_mean(scores))
+    mean = f"**{_number(_mean(scores))}**{_of(scores, cell)}" if scores.size else ""
     return [
         cell.env_id,
         cell.method,
         _seeds(cell),
         _range(cell.values("episodes")),
         _range(cell.values("env_steps")),
-        f"**{mean}**" if mean else "",
+        mean,
         ", ".join(quartiles),
-        _number(_mean(cell.values("final_100_episode_mean"))),
-        _number(_mean(cell.values("greedy"))),
+        _mean_of(cell.values("final_100_episode_mean"), cell),
+        _mean_of(cell.values("greedy"), cell),
         _number(float(np.median(cell.values("wall_s"))) / 60),
     ]
 
@@ -181,16 +198,20 @@ def published_table() -> str:
     """The published scores."""
     header = (
         "environment",
+        "episodes a trial",
         "NGDQN, mean of 10 trials",
         "hours a trial",
         "DQN without target network, mean of 10",
         "DQN with target network, median (quartiles)",
+        "hours a trial of DQN",
     )
     rows = []
     for known in dict.fromkeys(published.by_environment().values()):
         median, lower, upper = map(_number, known.dqn_target_network)
         dqn = _number(float(np.mean(known.dqn)))
-        rows.append([known.environment, _number(known.score), f"{known.hours}", dqn, f"{median} ({lower}, {upper})"])
+        target = f"{median} ({lower}, {upper})"
+        hours = [f"{known.hours[method]}" for method in ("NGDQN", "DQN")]
+        rows.append([known.environment, known.episodes, _number(known.score), hours[0], dqn, target, hours[1]])
     return markdown(header, rows)
 
 
@@ -204,7 +225,7 @@ def times_table(cells: Sequence[Cell]) -> str:
         "env steps to it, median of those",
         "minutes to it, median of those",
         "minutes of a whole trial, median",
-        "published hours of a whole trial",
+        "published hours of a whole trial of the method",
         "how many times as long that is",
     )
     rows = []
@@ -213,7 +234,7 @@ def times_table(cells: Sequence[Cell]) -> str:
             continue
         known, times = cell.published, cell.times_to(cell.published.score)
         steps, seconds = np.median(times, axis=0) if times else (None, None)
-        whole = float(np.median(cell.values("wall_s")))
+        whole, hours = float(np.median(cell.values("wall_s"))), cell.published_hours
         rows.append(
             [
                 cell.env_id,
@@ -223,8 +244,8 @@ def times_table(cells: Sequence[Cell]) -> str:
                 _number(steps, ",.0f"),
                 _number(None if seconds is None else seconds / 60),
                 _number(whole / 60),
-                f"{known.hours}",
-                _number(known.hours * 3600 / whole, ",.0f"),
+                "" if hours is None else f"{hours}",
+                _number(None if hours is None else hours * 3600 / whole, ",.0f"),
             ]
         )
     return markdown(header, rows)

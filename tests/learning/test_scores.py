@@ -27,7 +27,8 @@ MEAN = {
     "dqn_lunar": 230.0,
 }
 # The policy-gradient agents: mean over five seeds of the greedy evaluation after the experiment's own number of steps.
-# TRPO's, PPO's and ACER's goals are what rl-baselines3-zoo reports for these environments and step counts.
+# TRPO's, PPO's and ACER's goals are what rl-baselines3-zoo reports for these environments and step counts
+# (ACER on CartPole-v1: 498.6 ± 23.9).
 POLICY_SEEDS = [0, 1, 2, 3, 4]
 GREEDY_MEAN = {
     "npg_cartpole_v1": 475.0,
