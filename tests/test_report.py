@@ -336,11 +336,11 @@ def test_no_statistic_leaves_a_trial_out_silently(tmp_path):
     short = {"final_100_episode_mean": None, "best_100_episode_mean": math.nan, "best_at_env_steps": None}
     for task, env_id in ENVIRONMENTS.items():
         for seed in range(3 if task == "acrobot" else 4):
-            write_run(tmp_path / "study", f"ngdqn_{task}-seed{seed}", env_id, (100.0,))
+            write_run(tmp_path, f"ngdqn_{task}-seed{seed}", env_id, (100.0,))
             if task == "cartpole_v0":
-                write_run(tmp_path / "study", f"dqn_{task}-seed{seed}", env_id, (100.0,))
+                write_run(tmp_path, f"dqn_{task}-seed{seed}", env_id, (100.0,))
     for task, seed, changes in (("cartpole_v0", 1, short), ("cartpole_v0", 2, {"evaluation": {}})):
-        root_dir = tmp_path / "study" / f"dqn_{task}-seed{seed}"
+        root_dir = tmp_path / f"dqn_{task}-seed{seed}"
         record = json.loads((root_dir / "run.json").read_text())
         record["final"] |= changes
         (root_dir / "run.json").write_text(json.dumps(record))
@@ -362,8 +362,8 @@ def test_no_statistic_leaves_a_trial_out_silently(tmp_path):
         "dqn_cartpole_v0: 1 of 4 trials have no score; none of them counts",
         *(line for line in surplus if "acrobot" not in line),
     }
-    found, lines = runs.collect([tmp_path / "study"])
-    experiments_report.write(found, lines, tmp_path / "out", [tmp_path / "study"])
+    found, lines = runs.collect([tmp_path])
+    experiments_report.write(found, lines, tmp_path / "out", [tmp_path])
     document = (tmp_path / "out" / "report.md").read_text()
     assert all(f"- {line}" in document for line in left_out)
 
@@ -378,7 +378,7 @@ def test_hours_are_those_of_the_method():
 
 
 def test_a_method_that_was_not_published_has_no_published_hours(tmp_path):
-    write_run(tmp_path / "study", "ppo_cartpole_v1-seed0", "CartPole-v1", (480.0,))
+    write_run(tmp_path, "ppo_cartpole_v1-seed0", "CartPole-v1", (480.0,))
     (cell,) = collect(tmp_path)
     assert cell.published_hours is None
     assert tables.times_table([cell]).endswith("| 0.2 |  |  |")
