@@ -3,12 +3,13 @@
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-# The first Python 3.11 or 3.10 that can make an environment (Debian packs venv apart), else uv, which brings its own.
-PYTHON = $(shell for python in python3.11 python3.10 python3 python; do \
-	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' \
+# The first Python that ngrl supports and that can make an environment (Debian packs venv apart), else uv, which brings
+# its own. `make install PYTHON=python3.13` chooses.
+PYTHON = $(shell for python in python3.11 python3.12 python3.13 python3.10 python3 python; do \
+	"$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
 	>/dev/null 2>&1 && echo "$$python" && break; done)
 UV = $(shell command -v uv 2>/dev/null)
-NO_PYTHON = ngrl needs Python 3.11 or 3.10 with its venv module, or uv, and found none: install one of them (Debian: python3.11-venv)
+NO_PYTHON = ngrl needs Python 3.10, 3.11, 3.12 or 3.13 with its venv module, or uv, and found none: install one of them (Debian: python3-venv)
 
 .DEFAULT_GOAL := help
 .PHONY: help install lunar cartpole test test-learning check bench docs lock clean
@@ -38,7 +39,7 @@ check: install ## lint, formatting, types and the installed set
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy
-	@$(BIN)/python -m pip --disable-pip-version-check check
+	@$(BIN)/python tools/check_installed.py
 
 bench: install ## measure speed and memory; prints JSON
 	@$(BIN)/python tools/bench.py $(ARGS)
@@ -46,9 +47,12 @@ bench: install ## measure speed and memory; prints JSON
 docs: install ## build the documentation into site/; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-lock: ## compile requirements.lock anew from setup.py (needs uv)
-	uv pip compile setup.py --extra dev --universal --python-version 3.10 --upgrade --quiet --generate-hashes \
-		--no-emit-index-url --no-annotate --custom-compile-command 'make lock' --output-file requirements.lock
+COMPILE = uv pip compile setup.py --extra dev --extra docs --group tf-agents --python-version 3.10 --quiet --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command 'make lock'
+
+lock: ## compile the newest set and the oldest anew from setup.py and pyproject.toml (needs uv)
+	$(COMPILE) --universal --upgrade --output-file requirements.lock
+	$(COMPILE) --resolution lowest-direct --python-platform linux --upgrade --output-file requirements-oldest.lock
 
 clean: ## remove caches and build products (not .venv, not runs)
 	@rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ngrl import _releases
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
 from ngrl.training import modules
 
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if problem:
         print(f"ngrl.evaluate: {problem}", file=sys.stderr)
         return EXIT_USAGE
+    if not _releases.has_tf_agents():
+        print(f"ngrl.evaluate: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
+        return EXIT_FAILURE
 
     from ngrl.terminal import STOPPING, LibraryOutput, exit_code, terminable
 

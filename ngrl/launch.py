@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngrl import threads
+from ngrl import _releases, packaged, threads
 from ngrl.training import modules
 
 if TYPE_CHECKING:
@@ -27,6 +27,19 @@ A run that was stopped goes on where its last checkpoint is when the same comman
 """
 
 
+class _List(argparse.Action):
+    """Print the packaged experiments and end, whatever else is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str):
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        experiments = list(packaged.experiments())
+        width = max((len(name) for name, _ in experiments), default=0)
+        print("\n".join(f"{name:{width}}  {line}" for name, line in experiments))
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -36,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("--list", action=_List, help="list the experiments that come with ngrl")
     add("--gin_file", action="append", required=True, metavar="FILE", help="experiment; may be repeated")
     add(
         "--gin_bindings",
@@ -79,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 for a failed run, 2 for wrong input, 128 + n for signal n."""
     options = build_parser().parse_args(argv)
     # Errors in the command line need no TensorFlow, which takes seconds to import.
-    missing = [name for name in options.gin_file if not Path(name).is_file()]
+    missing = [name for name in options.gin_file if not packaged.find(name).is_file()]
     if missing:
         print(f"ngrl.launch: no such gin file: {missing[0]}", file=sys.stderr)
         return EXIT_USAGE
@@ -101,6 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except stand_ins.ConfigurationError as error:
         print(f"ngrl.launch: {error}", file=sys.stderr)
         return EXIT_USAGE
+
+    if not _releases.has_tf_agents():
+        print(f"ngrl.launch: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
+        return EXIT_FAILURE
 
     from ngrl.terminal import STOPPING, LibraryOutput, exit_code, terminable
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from ngrl import _releases, packaged
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
 from ngrl.training import modules
 
@@ -69,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"ngrl.sweep: {error}", file=sys.stderr)
         return EXIT_USAGE
+    if not _releases.has_tf_agents():
+        print(f"ngrl.sweep: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
+        return EXIT_FAILURE
 
     from ngrl.terminal import LibraryOutput
 
@@ -100,7 +104,7 @@ class _Stop:
 
 def _check(options: argparse.Namespace) -> tuple[int, int]:
     """Refuse what needs no reading of files to be refused; the shard."""
-    if not Path(options.study).is_file():
+    if not packaged.find(options.study).is_file():
         raise UsageError(f"no such study: {options.study}")
     if options.jobs is not None and options.jobs < 1:
         raise UsageError(f"--jobs must be positive, got {options.jobs}")

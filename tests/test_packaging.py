@@ -1,12 +1,14 @@
 """The package as a whole: what may import what, what is installed, and what make says when it can't."""
 
 import ast
+import itertools
 import os
 import re
 import runpy
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from ngrl import _releases, packaged
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMERICS = ("curvature", "solvers", "losses", "optimizers")
@@ -31,12 +35,15 @@ ALLOWED = {
     "agents": {*NUMERICS, "agents", "networks", "replay", "_tf_agents"},
 }
 ALLOWED["specs"] = set()  # what environments say to networks
+ALLOWED["packaged"] = set()  # serves whoever reads an experiment
 ALLOWED["training"] = {"training", *ALLOWED, "_tf_agents"}
 ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["examples"] = {"examples", *ALLOWED, "_tf_agents"}
 ALLOWED["threads"] = set()  # serves whoever starts a process
 ALLOWED["experiments"] = {"experiments", *ALLOWED, "_tf_agents"} - {"examples"}
 ALLOWED["terminal"] = set()  # serves the commands
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+TF_AGENTS = "tf-agents==0.19.0"
 COMMANDS = {"launch", "evaluate", "sweep", "report"}
 
 
@@ -103,7 +110,7 @@ def test_summaries_are_written_in_training_only(part):
 
 def test_every_part_has_a_rule():
     parts = {path.stem for path in (ROOT / "ngrl").iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert parts - {"__init__", "__pycache__", "_tf_agents"} <= set(ALLOWED) | COMMANDS
+    assert parts - {"__init__", "__main__", "__pycache__", "_releases", "_tf_agents"} <= set(ALLOWED) | COMMANDS
 
 
 def test_table_of_the_architecture_tells_these_rules():
@@ -160,8 +167,18 @@ def test_importing_ngrl_first_selects_keras_2():
     assert done.stdout.startswith("tf_keras"), done.stderr
 
 
-def test_importing_ngrl_after_tensorflow_with_keras_3_says_what_to_do():
-    done = python("import tensorflow\nimport ngrl")
+def test_importing_ngrl_after_tensorflow_selects_keras_2_while_keras_is_unused():
+    done = python(
+        "import tensorflow as tf, ngrl\n"
+        "from tensorflow.keras import layers\n"
+        "print(tf.keras.Model.__module__.split('.')[0], layers.Dense.__module__.split('.')[0])"
+    )
+    assert done.stdout == "tf_keras tf_keras\n", done.stderr
+
+
+@pytest.mark.parametrize("use", ["tensorflow.keras.Model", "from tensorflow.keras import layers"])
+def test_importing_ngrl_after_keras_3_was_used_says_what_to_do(use):
+    done = python(f"import tensorflow\n{use}\nimport ngrl")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("ImportError: ngrl needs Keras 2")
     assert "TF_USE_LEGACY_KERAS=1" in done.stderr
@@ -177,22 +194,31 @@ def setup_arguments():
     return captured
 
 
+@pytest.fixture(scope="module", params=["requirements.lock", "requirements-oldest.lock"])
+def lock(request):
+    """The name of a lock."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def pins():
-    """Canonical name -> pinned requirements, of requirements.lock; two where Python 3.10 and 3.11 differ."""
+def pins(lock):
+    """Canonical name -> pinned requirements, of a lock; several where Pythons differ."""
     found = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
+    for line in (ROOT / lock).read_text().splitlines():
         if line and not line.startswith(("#", " ")):
             requirement = Requirement(line.removesuffix("\\"))
             found.setdefault(canonicalize_name(requirement.name), []).append(requirement)
     return found
 
 
-@pytest.mark.parametrize("python_version", ["3.10", "3.11"])
-def test_lock_holds_what_setup_asks_for(setup_arguments, pins, python_version):
+@pytest.mark.parametrize("python_version", PYTHONS)
+def test_lock_holds_what_setup_asks_for(setup_arguments, lock, pins, python_version):
+    if lock == "requirements-oldest.lock" and python_version != PYTHONS[0]:
+        pytest.skip("the oldest set is for the oldest Python")
     assert python_version in SpecifierSet(setup_arguments["python_requires"])
+    extras = setup_arguments["extras_require"]
     environment = {"python_version": python_version, "python_full_version": f"{python_version}.0"}
-    for text in [*setup_arguments["install_requires"], *setup_arguments["extras_require"]["dev"]]:
+    for text in [*setup_arguments["install_requires"], *extras["dev"], *extras["docs"], TF_AGENTS]:
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate(environment):
             continue
@@ -203,7 +229,7 @@ def test_lock_holds_what_setup_asks_for(setup_arguments, pins, python_version):
         ]
         assert len(held) == 1, f"{text}: {held}"
         (version,) = (specifier.version for specifier in held[0].specifier)
-        assert version in wanted.specifier, f"{text}, but requirements.lock has {version}"
+        assert version in wanted.specifier, f"{text}, but {lock} has {version}"
 
 
 def test_setup_packages_the_data_that_reports_read(setup_arguments):
@@ -213,19 +239,33 @@ def test_setup_packages_the_data_that_reports_read(setup_arguments):
     assert data == set(patterns)
 
 
-def test_setup_refuses_pythons_that_tf_agents_cannot_run_on(setup_arguments):
+def test_setup_admits_the_supported_pythons_alone(setup_arguments):
     admitted = SpecifierSet(setup_arguments["python_requires"])
-    assert not {"3.9", "3.12", "3.13"} & {version for version in ("3.9", "3.12", "3.13") if version in admitted}
+    assert [version for version in ("3.9", *PYTHONS, "3.14") if version in admitted] == list(PYTHONS)
+
+
+def test_releases_are_refused_by_the_ranges_of_setup(setup_arguments):
+    wanted = {Requirement(text).name: Requirement(text) for text in setup_arguments["install_requires"]}
+    wanted["tf-agents"] = Requirement("tf-agents>=0.19,<0.20")
+    for name, (first, end) in _releases.SUPPORTED.items():
+        for (major, minor), admitted in ((first, True), ((first[0], first[1] - 1), False), (end, False)):
+            assert (f"{major}.{minor}.999" in wanted[name].specifier) is admitted, (name, major, minor)
+
+
+def test_tf_agents_is_no_requirement_since_pip_would_refuse_its_pins(setup_arguments):
+    required = [*setup_arguments["install_requires"], *itertools.chain(*setup_arguments["extras_require"].values())]
+    assert "tf-agents" not in {Requirement(text).name for text in required}
+    assert TF_AGENTS in (ROOT / "pyproject.toml").read_text()
 
 
 def test_setup_packages_ngrl_and_nothing_else(setup_arguments):
     folders = {path.parent.relative_to(ROOT) for path in (ROOT / "ngrl").rglob("*.py")}
     assert set(setup_arguments["packages"]) == {".".join(folder.parts) for folder in folders}
-    assert setup_arguments["entry_points"] == {"console_scripts": ["ngrl = ngrl.launch:main"]}
+    assert setup_arguments["entry_points"] == {"console_scripts": ["ngrl = ngrl.__main__:main"]}
 
 
-def test_lock_is_hashed_and_names_no_host_or_path(pins):
-    text = (ROOT / "requirements.lock").read_text()
+def test_lock_is_hashed_and_names_no_host_or_path(lock, pins):
+    text = (ROOT / lock).read_text()
     assert "://" not in text
     assert not re.search(r"(^|\s)(-e|--index-url|--extra-index-url|--find-links|file:)", text)
     assert not re.search(r"(^|\s)/", text)
@@ -234,64 +274,66 @@ def test_lock_is_hashed_and_names_no_host_or_path(pins):
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
-@pytest.fixture
-def clone(tmp_path):
-    """A folder with what `make install` needs, and an empty folder `bin` to serve as PATH."""
-    for name in ("Makefile", "setup.py", "requirements.lock", "tools/install.sh"):
-        target = tmp_path / name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, target)
-    (tmp_path / "bin").mkdir()
-    return tmp_path
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A folder that holds what ngrl's wheel does."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=lambda _, names: [n for n in names if n[0] == "." or n in ("runs", "build")])
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (archive,) = folder.glob("*.whl")
+    zipfile.ZipFile(archive).extractall(folder / "site")
+    return folder / "site"
 
 
-def make(clone, target):
-    program = shutil.which("make")
-    if program is None:
-        pytest.skip("make is not installed")
-    return subprocess.run(
-        [program, target],
-        cwd=clone,
-        env={"PATH": str(clone / "bin"), "HOME": str(clone)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_wheel_is_whole(wheel):
+    files = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
+    for folder in ("gin", "launch"):
+        data = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
+        assert data
+        assert {f"ngrl/_data/{name}" for name in data} <= files
+    assert {"ngrl/py.typed", "ngrl/experiments/published.json"} <= files
+    assert not [name for name in files if name.startswith(("gin/", "launch/", "tests/")) or "__pycache__" in name]
+    assert not [name for name in files if name.startswith("ngrl/_data") and name.endswith(".py")]
+    (metadata,) = wheel.glob("*.dist-info/METADATA")
+    for field in ("Project-URL: ", "Classifier: Programming Language :: Python :: 3.13", "Keywords: "):
+        assert field in metadata.read_text()
 
 
-@pytest.mark.parametrize("target", ["install", "lunar", "test"])
-def test_make_without_python_says_what_to_install_in_one_line(clone, target):
-    done = make(clone, target)
-    assert done.returncode != 0
-    (line,) = (done.stdout + done.stderr).splitlines()
-    assert "needs Python 3.11 or 3.10" in line
-    assert "uv" in line
-    assert not (clone / ".venv").exists()
+def test_wheel_runs_its_experiments_from_an_empty_folder(wheel, tmp_path):
+    def launch(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "ngrl", "launch", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(wheel)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    wrong = launch("--gin_file=gin/ngdqn_cartpole_v1.gin", "--gin_bindings=rn.seed=1")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("ngrl.launch: --gin_bindings"), wrong.stderr  # all files were read
+    (tmp_path / "own.gin").write_text("include 'gin/base/ngdqn.gin'\nQNetwork.hidden_layer = (8,)\n")
+    own = launch("--gin_file=own.gin")
+    assert own.stderr.startswith("ngrl.launch: own.gin:2: "), own.stderr
+    listed = launch("--list").stdout.splitlines()
+    experiments = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gin").rglob("*.gin")}
+    assert {line.split()[0] for line in listed} <= experiments
+    assert all(len(line.split()) > 3 for line in listed)
+    names = {line.split()[0] for line in listed}
+    assert {"gin/ngdqn_lunar.gin", "gin/paper/ngdqn_lunar.gin"} <= names
+    assert not {"gin/base/ngdqn.gin", "gin/paper/base.gin", "gin/paper/ngdqn.gin"} & names
 
 
-def test_make_passes_over_pythons_of_other_versions(clone):
-    other = clone / "bin" / "python3"
-    other.write_text("#!/bin/sh\nexit 1\n")  # as the version check ends on any other Python
-    other.chmod(0o755)
-    assert "needs Python 3.11 or 3.10" in make(clone, "install").stderr
-
-
-def test_failed_installation_shows_the_end_of_its_log_and_is_begun_afresh(clone):
-    for name in ("awk", "date", "mkdir", "rm", "sh", "tail"):
-        (clone / "bin" / name).symlink_to(shutil.which(name))
-    uv = clone / "bin" / "uv"
-    uv.write_text('#!/bin/sh\necho "called with $*"\necho "no network" >&2\nexit 3\n')
-    uv.chmod(0o755)
-    for _ in range(2):
-        done = make(clone, "install")
-        assert done.returncode != 0
-        assert done.stdout == "Installing into .venv (log: .venv/install.log) ... failed:\n"
-        assert "called with venv" in done.stderr
-        assert "no network" in done.stderr
-        assert not (clone / ".venv" / ".installed").exists()
-
-
-def test_make_help_lists_every_target():
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    declared = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert [line.split()[1] for line in done.stdout.splitlines()] == declared.group(1).split()
+def test_file_in_the_current_folder_goes_before_the_packaged_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "gin/ngdqn_lunar.gin"
+    assert packaged.find(name) == ROOT / name
+    (tmp_path / "gin").mkdir()
+    (tmp_path / name).write_text("")
+    assert packaged.find(name) == Path(name)
+    for other in ("setup.py", "gin", "../gin/ngdqn_lunar.gin", "gin/nothing.gin"):
+        assert packaged.find(other) == Path(other)

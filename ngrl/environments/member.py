@@ -126,7 +126,7 @@ class Member(gymnasium.Wrapper):
 
     def save_episode(self) -> Episode:
         """The episode in progress."""
-        space = self.env.action_space
+        space: Any = self.env.action_space
         return Episode(self._episode, np.array(self._actions, dtype=space.dtype).reshape(-1, *space.shape))
 
     def restore_episodes(self, run_seed: int, episodes: list[Episode]) -> tuple[Any, EnvironmentFault | None]:
@@ -186,7 +186,7 @@ def observation_check(space: spaces.Space) -> Check:
     return _multi_discrete_check(space) if isinstance(space, spaces.MultiDiscrete) else _box_check(space)
 
 
-def _box_check(space: spaces.Space) -> Check:
+def _box_check(space: Any) -> Check:
     shape, dtype = space.shape, space.dtype
 
     def check(value: Any) -> str | None:

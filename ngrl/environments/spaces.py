@@ -80,7 +80,8 @@ def _finite_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     """A space's bounds in its dtype, without the infinite ones, which no number lies beyond."""
     if not np.issubdtype(space.dtype, np.floating):
         return space.low, space.high
-    limit = np.finfo(space.low.dtype).max
+    dtype: Any = space.low.dtype
+    limit = np.finfo(dtype).max
     return np.maximum(space.low, -limit), np.minimum(space.high, limit)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ngrl import packaged
 from ngrl.experiments.trials import Trial, experiment_name, seeds_of
 from ngrl.training import annotations, configuration
 from ngrl.training.configuration import Binding, ConfigurationError
@@ -150,7 +151,7 @@ def _expand(
     if empty:
         raise ConfigurationError(f"{where}: {empty[0]} has no values to try")
     for gin_file in values["experiments"]:
-        if not Path(gin_file).is_file():
+        if not packaged.find(gin_file).is_file():
             raise ConfigurationError(f'{places["experiments"]}: no such experiment: "{gin_file}"')
         for combination in itertools.product(*grid.values()):
             point = dict(zip(grid, combination, strict=True))

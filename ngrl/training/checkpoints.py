@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
@@ -81,7 +81,7 @@ class CheckpointStore:
             self._remove_litter()
             temporary.mkdir()
             self._checkpoint.write(str(temporary / "variables"))
-            np.savez(temporary / "arrays.npz", **state.arrays)
+            np.savez(temporary / "arrays.npz", **cast(dict[str, Any], state.arrays))
             (temporary / "state.json").write_text(json.dumps(state.values), encoding="utf-8")
             _write_manifest(temporary, step)
             if final.exists():  # of a store that restored nothing from it

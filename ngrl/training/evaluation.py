@@ -32,8 +32,8 @@ class EvaluationResult(NamedTuple):
         return {
             "mean": float(returns.mean()),
             "std": float(returns.std()),
-            "min": float(returns.min()),
-            "max": float(returns.max()),
+            "min": float(np.min(returns)),
+            "max": float(np.max(returns)),
             "mean_length": float(np.mean(self.lengths)),
             "episodes": len(self.returns),
             "returns": [float(value) for value in self.returns],

@@ -150,8 +150,6 @@ OTHERS: tuple[str, ...] = (
     'tf_agents.drivers.dynamic_step_driver.DynamicStepDriver',
     'tf_agents.environments.batched_py_environment.BatchedPyEnvironment',
     'tf_agents.environments.parallel_py_environment.ParallelPyEnvironment',
-    'tf_agents.environments.suite_gym.load',
-    'tf_agents.environments.suite_gym.wrap_env',
     'tf_agents.environments.tf_py_environment.TFPyEnvironment',
     'tf_agents.environments.trajectory_replay.TrajectoryReplay',
     'tf_agents.environments.wrappers.ActionClipWrapper',

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gin import config as gin_config
 from gin import config_parser
 
+from ngrl import packaged
 from ngrl.training import modules
 from ngrl.training.annotations import nearest
 
@@ -22,7 +23,7 @@ MACRO = "gin.macro"  # what gin calls the configurable behind `name = value` and
 Key = tuple[str, str, str]  # scope, complete name of the configurable, parameter
 
 # An include is looked for beside the including file and in folders above it, this many in all, then in the
-# current one.
+# current one, then among what comes with ngrl.
 _FOLDERS_SEARCHED = 3
 
 
@@ -90,16 +91,16 @@ class Reader:
 
     def read_file(self, name: str) -> None:
         """Reads a file named on the command line."""
-        path = Path(name).absolute()
+        path = packaged.find(name).absolute()
         if not path.is_file():
-            raise ConfigurationError(_no_file(name, path, [Path.cwd(), Path.cwd() / "gin"]))
+            raise ConfigurationError(_no_file(name, path, [Path.cwd(), Path.cwd() / "gin", packaged.ROOT]))
         self._read_path(path)
 
     def read_binding(self, text: str, where: str = "") -> None:
         """Reads a binding from the command line; `where` names its option, by default --gin_bindings."""
         quote = '"' if "'" in text else "'"
         place = where or f"--gin_bindings {quote}{' '.join(text.split())}{quote}"
-        self._read_text(text, lambda line: place, [Path.cwd()])
+        self._read_text(text, lambda line: place, [Path.cwd(), packaged.ROOT])
 
     def _read_path(self, path: Path) -> None:
         shown = _shown(path)
@@ -110,7 +111,7 @@ class Reader:
         except OSError as error:
             raise ConfigurationError(f"{shown}: {error.strerror}") from None
         self._open_files.append(path.resolve())
-        folders = [*path.parents[:_FOLDERS_SEARCHED], Path.cwd()]
+        folders = [*path.parents[:_FOLDERS_SEARCHED], Path.cwd(), packaged.ROOT]
         self._read_text(text, lambda line: f"{shown}:{line}", folders)
         self._open_files.pop()
 

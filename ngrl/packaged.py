@@ -1,0 +1,36 @@
+"""The experiments and studies that come with ngrl, found by the names that they have in a clone."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_WHEEL = _PACKAGE / "_data"  # setup.py puts the two folders there
+_FOLDERS = ("gin", "launch")
+_NEIGHBOUR = re.compile(r"^include ['\"]([^/]+?)['\"]", re.MULTILINE)
+
+ROOT = _WHEEL if _WHEEL.is_dir() else _PACKAGE.parent
+"""The folder that holds `gin/` and `launch/`: the clone's, or a copy in the wheel."""
+
+
+def find(name: str | Path) -> Path:
+    """The file of this name below the current folder, else the one that came with ngrl.
+
+    Args:
+      name: A path such as `gin/ngdqn_lunar.gin`.
+
+    Returns:
+      Where it is; `name` itself if it is nowhere.
+    """
+    path = Path(name)
+    inside = path.parts[:1] in [(folder,) for folder in _FOLDERS]
+    return ROOT / path if inside and not path.exists() and (ROOT / path).is_file() else path
+
+
+def experiments() -> Iterator[tuple[str, str]]:
+    """Name and first line of comment of each experiment, in the order of their names; without what these include."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "gin").rglob("*.gin"))}
+    shared = {path.parent / name for path, text in texts.items() for name in _NEIGHBOUR.findall(text)}
+    for path, text in texts.items():
+        if path.parent.name != "base" and path not in shared:
+            yield path.relative_to(ROOT).as_posix(), text.partition("\n")[0].removeprefix("#").strip()
