@@ -91,9 +91,13 @@ def settings() -> str:
     groups: dict[str, list[str]] = {group: [] for group in _GROUPS.values()}
     for _, info in sorted(gin_config._REGISTRY.items(), key=lambda item: (item[1].name != "run", item[1].name.lower())):
         module = info.wrapped.__module__
-        prefix = next((prefix for prefix in _GROUPS if f"{module}.".startswith(f"{prefix}.")), None)
-        rows = [] if prefix is None else list(rows_of(info))
-        if not rows or prefix is None:
+        if not module.startswith(("ngrl.", "tf_keras.")):
+            continue  # TF-Agents' own
+        group = next((name for prefix, name in _GROUPS.items() if f"{module}.".startswith(f"{prefix}.")), None)
+        if group is None:
+            raise ValueError(f"{info.name}: no group for settings of {module}")
+        rows = list(rows_of(info))
+        if not rows:
             continue
         summary = (inspect.getdoc(info.wrapped) or "").split("\n\n")[0].replace("\n", " ")
         own = module.startswith("ngrl.")
@@ -102,7 +106,7 @@ def settings() -> str:
             if own
             else ["| setting | default |", "| - | - |"]
         )
-        groups[_GROUPS[prefix]] += [f"### {info.name}", "", *([summary, ""] if own else []), *head, *rows, ""]
+        groups[group] += [f"### {info.name}", "", *([summary, ""] if own else []), *head, *rows, ""]
     return "\n".join(line for group, lines in groups.items() if lines for line in (f"## {group}", "", *lines))
 
 
