@@ -35,11 +35,12 @@ test: install ## run the test suite without the learning runs
 test-learning: install ## run the learning runs that must reach a score (hours)
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-check: install ## lint, formatting, types and the installed set
+check: install ## lint, formatting, types, the installed set and the documentation
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/python tools/check_installed.py
+	@$(MAKE) --no-print-directory docs
 
 bench: install ## measure speed and memory; prints JSON
 	@$(BIN)/python tools/bench.py $(ARGS)
