@@ -13,20 +13,28 @@ from ngrl.training import modules
 
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput
+    from ngrl.training.progress import Progress
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="ngrl.evaluate",
-        description="Evaluate an exported policy over whole episodes. The last line of the output is a JSON object, "
-        "which is also written beside the policy.",
+        description="Evaluate an exported policy over whole episodes. The last line of standard output is a JSON "
+        "object, which is also written beside the policy, if that is possible.",
     )
     add = parser.add_argument
     add("--policy_dir", required=True, metavar="DIR", help="a SavedModel, e.g. runs/ngdqn_lunar/policy")
     add("--env_id", metavar="ID", help="environment (default: the one the policy was trained on)")
     add("--episodes", type=int, default=100, metavar="N", help="episodes to play (default: 100)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the environments (default: 0)")
+    add(
+        "--max_episode_steps",
+        type=int,
+        metavar="N",
+        help="break episodes off after N steps (default: 10,000, and 1,000 in a video, where the environment declares "
+        "no time limit)",
+    )
     add("--video", metavar="DIR", help="save the first episode as an animated GIF in DIR")
     modules.add_option(parser, "import MODULE first, which registers the environment")
     add(
@@ -54,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = f"no such policy folder: {options.policy_dir}"
     elif options.episodes < 1:
         problem = f"--episodes must be positive, got {options.episodes}"
+    elif options.max_episode_steps is not None and options.max_episode_steps < 1:
+        problem = f"--max_episode_steps must be positive, got {options.max_episode_steps}"
     elif options.seed < 0:
         problem = f"--seed must not be negative, got {options.seed}"
     elif not options.trust and needs_trust(policy_dir):
@@ -71,20 +81,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ngrl.terminal import STOPPING, LibraryOutput, exit_code, terminable
 
     output = LibraryOutput()
+    done: list[str] = []
     try:
         with terminable():
-            return _run(options, policy_dir, output)
+            return _run(options, policy_dir, output, done)
     except STOPPING as error:
-        print("ngrl.evaluate: stopped; nothing was written", file=output.terminal)
+        print(f"ngrl.evaluate: stopped; {' and '.join(done) or 'nothing'} was written", file=output.terminal)
         return exit_code(error)
     finally:
         output.close()
 
 
-def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput") -> int:
-    from ngrl.training import configuration, evaluation, export
+def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput", done: list[str]) -> int:
+    """Play, and report; `done` gets the name of each file that was written."""
+    from ngrl.training import configuration
     from ngrl.training import errors as known
-    from ngrl.training.files import write_json
     from ngrl.training.progress import Terminal
 
     progress = Terminal(options.policy_dir, output.terminal)
@@ -95,32 +106,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput")
             except Exception as error:
                 line = configuration.first_line(str(error)) or type(error).__name__
                 raise configuration.ConfigurationError(f'cannot import "{name}": {line}') from error
-        actor, description = export.load_policy(policy_dir)
-        env_id = options.env_id or description.get("env_id")
-        if env_id is None:
-            raise export.PolicyError(f"{policy_dir} does not say which environment it is for: give --env_id")
-        trained_on_it = env_id == description.get("env_id")
-        env_kwargs = description.get("env_kwargs") if trained_on_it else None
-        if options.video:
-            evaluation.check_video(env_id, env_kwargs)
-        progress.start_evaluation(options.episodes)
-        result = evaluation.evaluate(
-            actor,
-            env_id,
-            options.episodes,
-            options.seed,
-            backend=description.get("env_backend", "sync") if trained_on_it else "sync",
-            env_kwargs=env_kwargs,
-            specs=description.get("specs"),
-            progress=progress.evaluated,
-        )
-        progress.stop()
-        content = {"env_id": env_id, "seed": options.seed, **result.summary()}
-        write_json(policy_dir.with_name(f"{policy_dir.name}_evaluation.json"), content)
-        if options.video:
-            path = Path(options.video) / f"{env_id.replace('/', '_')}.gif"
-            evaluation.record_video(actor, env_id, path, options.seed, env_kwargs)
-            print(f"video: {path}", file=output.stdout)
+        _evaluate(options, policy_dir, output, done, progress)
     except Exception as error:
         progress.stop()
         output.log_exception()
@@ -129,8 +115,54 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput")
             line = f"{type(error).__name__}: {line}; the traceback is in {output.keep()}"
         print(f"ngrl.evaluate: {line}", file=output.terminal)
         return EXIT_USAGE if isinstance(error, known.WHILE_BUILDING) else EXIT_FAILURE
-    print(json.dumps(content), file=output.stdout)
     return 0
+
+
+def _evaluate(
+    options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput", done: list[str], progress: "Progress"
+) -> None:
+    from ngrl.training import evaluation, export
+    from ngrl.training.files import WriteError, write_json
+    from ngrl.training.progress import describe_bound
+
+    actor, description = export.load_policy(policy_dir)
+    env_id = options.env_id or description.get("env_id")
+    if env_id is None:
+        raise export.PolicyError(f"{policy_dir} does not say which environment it is for: give --env_id")
+    trained_on_it = env_id == description.get("env_id")
+    env_kwargs = description.get("env_kwargs") if trained_on_it else None
+    if options.video:
+        evaluation.check_video(env_id, env_kwargs)
+    progress.start_evaluation(options.episodes)
+    result = evaluation.evaluate(
+        actor,
+        env_id,
+        options.episodes,
+        options.seed,
+        backend=description.get("env_backend", "sync") if trained_on_it else "sync",
+        env_kwargs=env_kwargs,
+        specs=description.get("specs"),
+        max_episode_steps=options.max_episode_steps,
+        progress=progress.evaluated,
+    )
+    progress.stop()
+    content = {"env_id": env_id, "seed": options.seed, **result.summary()}
+    # Printed before anything that may fail: it may be the fruit of hours.
+    print(json.dumps(content), file=output.stdout, flush=True)
+    bound = describe_bound(content)
+    if bound is not None:
+        progress.warn(bound)
+    beside = policy_dir.with_name(f"{policy_dir.name}_evaluation.json")
+    try:
+        write_json(beside, content)
+        done.append(str(beside))
+    except WriteError as error:  # a policy may well lie where one can't write; what was asked for has been printed
+        progress.note(str(error))
+    if options.video:
+        path = Path(options.video) / f"{env_id.replace('/', '_')}.gif"
+        bounded = evaluation.record_video(actor, env_id, path, options.seed, env_kwargs, options.max_episode_steps)
+        done.append(str(path))
+        progress.note(f"video: {path}" + (f", broken off after {bounded:,} steps" if bounded is not None else ""))
 
 
 if __name__ == "__main__":

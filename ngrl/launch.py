@@ -201,11 +201,12 @@ def _run(
 
 def summary(name: str, root_dir: Path, result: dict) -> str:
     """What the terminal shows at the end of a run; an entry that isn't a training run says it under `summary`."""
+    from ngrl.training.progress import describe_bound, describe_evaluation
 
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:.1f}"
 
-    tensorboard = f"  TensorBoard  {_program('tensorboard')} --logdir {shlex.quote(str(root_dir.parent))}"
+    tensorboard = f"  TensorBoard  {tensorboard_command(root_dir.parent)}"
     if "summary" in result:
         first, *others = result["summary"]
         return "\n".join([f"{name}: {first}", *(f"  {line}" for line in others), tensorboard])
@@ -218,27 +219,36 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
     ]
     evaluation = result.get("evaluation")
     if evaluation:
-        lines.append(
-            f"  greedy evaluation        {evaluation['mean']:.1f} ± {evaluation['std']:.1f}"
-            f"  (min {evaluation['min']:.1f}, max {evaluation['max']:.1f}, {evaluation['episodes']} episodes)"
-        )
+        lines.append(f"  greedy evaluation        {describe_evaluation(evaluation)}")
+        bound = describe_bound(evaluation)
+        lines += [f"    {bound}"] if bound else []
     if result["skipped_updates"]:
         lines.append(f"  skipped updates          {result['skipped_updates']:,}")
     lines += [
-        f"  scores       {root_dir / 'run.json'}, {root_dir / 'episodes.csv'}",
-        f"  policy       {root_dir / 'policy'}",
+        f"  scores       {pasted(root_dir / 'run.json')}, {pasted(root_dir / 'episodes.csv')}",
+        f"  policy       {pasted(root_dir / 'policy')}",
         tensorboard,
     ]
     return "\n".join(lines)
+
+
+def pasted(path: str | Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
+
+
+def tensorboard_command(folder: str | Path) -> str:
+    """The command that shows a folder's event files."""
+    return f"{_program('tensorboard')} --logdir {pasted(folder)}"
 
 
 def _program(name: str) -> str:
     """How to start a program of this environment from the current folder."""
     path = Path(sys.executable).with_name(name)
     try:
-        return str(path.relative_to(Path.cwd()))
+        return pasted(path.relative_to(Path.cwd()))
     except ValueError:
-        return shlex.quote(str(path)) if path.exists() else name
+        return pasted(path) if path.exists() else name
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ngrl.launch import EXIT_USAGE
+from ngrl.launch import EXIT_USAGE, pasted, tensorboard_command
 
 _EXAMPLES = """\
 examples:
@@ -50,16 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not found:
             return _refuse(f"no run that is over in {', '.join(options.runs)}")
         written = report.write(found, left_out, Path(options.out), folders)
-        if options.results:
-            results.keep(found, Path(options.results))
     except ImportError as error:
         return _refuse(f"{error} (pip install 'ngrl[report]')")
     except OSError as error:
         return _refuse(f"can't write {error.filename}: {error.strerror}")
     print(f"{len(found)} trials in {written.cells} cells, {len(left_out)} directories left out")
     for path in written.files:
-        print(f"  {path}")
-    print(f"  TensorBoard  tensorboard --logdir {options.out}")
+        print(f"  {pasted(path)}")
+    print(f"  TensorBoard  {tensorboard_command(options.out)}")
+    try:
+        if options.results:
+            results.keep(found, Path(options.results))
+    except OSError as error:
+        return _refuse(f"can't write {error.filename}: {error.strerror}")
     return 0
 
 

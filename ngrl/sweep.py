@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, packaged
-from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
+from ngrl.launch import EXIT_FAILURE, EXIT_USAGE, pasted, tensorboard_command
 from ngrl.training import modules
 
 if TYPE_CHECKING:
@@ -194,7 +194,10 @@ def _sweep(
         raise UsageError(f"can't write to {folder}: {error.strerror}") from None
 
     def over(planned: "PlannedTrial", outcome: str) -> None:
-        write_hparams(folder / planned.trial.name, planned.settings)
+        try:
+            write_hparams(folder / planned.trial.name, planned.settings)
+        except OSError as error:  # no reason to end the trials that still run
+            print(f"{plan.name}: can't write {error.filename}: {error.strerror}", file=output.terminal)
 
     for standing in standings:
         write_hparams(folder / standing.planned.trial.name, standing.planned.settings)
@@ -237,8 +240,8 @@ def _summary(name: str, standings: "list[Standing]", outcomes: Counter[str], fol
     return "\n".join(
         [
             f"{name}: {len(standings)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items()),
-            f"  report       python -m ngrl.report --runs {folder} --out report",
-            f"  TensorBoard  tensorboard --logdir {folder}",
+            f"  report       python -m ngrl.report --runs {pasted(folder)} --out report",
+            f"  TensorBoard  {tensorboard_command(folder)}",
         ]
     )
 

@@ -53,6 +53,7 @@ def test_launch_prints_its_own_lines_and_nothing_of_libraries(finished):
     for shown in ("runs/ngdqn_cartpole_v1/policy", "tensorboard --logdir runs", "episodes.csv"):
         assert shown in result.stdout
     assert (run / "log.txt").stat().st_size > 0
+    assert "Could not serialize policy.distribution()" not in (run / "log.txt").read_text()
     assert json.loads((run / "run.json").read_text())["final"]["evaluation"]["episodes"] == 3
     assert "run.num_env_steps = 1500" in (run / "operative_config.gin").read_text()
 
@@ -79,6 +80,27 @@ def test_evaluate_ends_with_a_json_line_that_is_also_beside_the_policy(finished)
     assert len(content["returns"]) == content["episodes"] == 4
     assert json.loads((policy.parent / "policy_evaluation.json").read_text()) == content
     assert (folder / "movies" / "CartPole-v1.gif").read_bytes()[:4] == b"GIF8"
+
+
+def test_evaluate_prints_its_result_where_it_can_not_write_it_down(finished, tmp_path):
+    folder, _ = finished
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(folder / "runs" / "ngdqn_cartpole_v1" / "policy", tmp_path / "runs" / "policy")
+    (tmp_path / "runs" / "policy_evaluation.json" / "occupied").mkdir(parents=True)  # root may write where others can't
+    bound = ("--policy_dir=runs/policy", "--episodes=3", "--max_episode_steps=4")
+    result = command("evaluate", *bound, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout.splitlines()[-1])
+    assert content["returns"] == [4.0] * 3
+    first, second = result.stderr.splitlines()
+    assert first == "runs/policy: warning: 3 of 3 episodes were broken off after 4 steps"
+    assert second.startswith(f"runs/policy: can't write {tmp_path / 'runs' / 'policy_evaluation.json'}")
+    (tmp_path / "movies").touch()
+    result = command("evaluate", *bound, "--video=movies", cwd=tmp_path)
+    assert result.returncode == 1
+    assert json.loads(result.stdout.splitlines()[-1]) == content
+    assert result.stderr.splitlines()[-1].startswith("ngrl.evaluate: can't write movies/CartPole-v1.gif")
+    assert "Traceback" not in result.stderr
 
 
 def test_evaluate_repeats_the_launchers_own_evaluation(finished):
@@ -161,6 +183,7 @@ def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(
     [
         (["--policy_dir=nowhere"], "no such policy folder: nowhere"),
         (["--policy_dir=.", "--episodes=0"], "--episodes must be positive"),
+        (["--policy_dir=.", "--max_episode_steps=0"], "--max_episode_steps must be positive, got 0"),
         (["--policy_dir=."], "holds no SavedModel"),
     ],
 )

@@ -7,7 +7,7 @@ object with:
     argv, command  what is run: `python -m ngrl.<command> <argv>`, by default ngrl.launch
     save           instead of these: arguments of `save_one`
     die            when it is to be killed, see below
-    export         False leaves out the export of policies, which takes longer than a short run
+    export         False leaves out the export of policies, which takes longer than a short run: the live one is evaluated
 
 It answers with the process's id; to `{"wait": id}` it answers with the exit code of that process, negative where a
 signal ended it. Nothing of TensorFlow has run before the fork, so that the processes are as good as new.
@@ -99,7 +99,7 @@ def save_one(folder: str, step: int, keep: int) -> int:
 
 def work(request: dict) -> int:
     """Do what a request asks; the exit code of the command."""
-    from ngrl.training import experiment
+    from ngrl.training import experiment, export, final_evaluation
 
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
@@ -110,7 +110,9 @@ def work(request: dict) -> int:
     if "save" in request:
         return save_one(*request["save"])
     if not request.get("export", True):
-        experiment.export_policy = lambda *arguments: None
+        live = {}
+        experiment.export_policy = lambda policy, folder, description: live.update({folder.name: policy})
+        final_evaluation.load_policy = lambda folder: (export.as_actor(live[folder.name]), {})
     code = importlib.import_module(f"ngrl.{request.get('command', 'launch')}").main(request["argv"])
     sys.stdout.flush()
     return code

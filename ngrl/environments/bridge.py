@@ -103,6 +103,11 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         """Whether `set_state` brings episodes in progress back exactly; if not, it starts new ones."""
         return self._vector.can_restore
 
+    @property
+    def time_limit(self) -> int | None:
+        """Steps after which an episode is truncated; None where the environment declares no such limit."""
+        return self._vector.time_limit
+
     def observation_spec(self) -> Any:
         """One member's observation: float32 or integers, or a dict of these."""
         return self._observation_spec

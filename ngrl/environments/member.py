@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 
 from ngrl.environments.faults import EnvironmentFault, one_line
 
@@ -117,6 +118,15 @@ class Member(gymnasium.Wrapper):
                     gymnasium.logger.warn(f"{self._env_id}: {name} is {_describe(answer)}; its one element is taken")
                 answer = answer.reshape(())[()]
             yield answer
+
+    def time_limit(self) -> int | None:
+        """Steps after which gymnasium truncates an episode; None where no such limit was declared."""
+        limits, env = [], self.env
+        while isinstance(env, gymnasium.Wrapper):
+            if isinstance(env, TimeLimit):
+                limits.append(int(env._max_episode_steps))
+            env = env.env
+        return min(limits, default=None)
 
     def reseed(self, run_seed: int) -> None:
         """Count episodes from 0 again under another run seed; the next reset starts the first."""

@@ -12,6 +12,8 @@ from ngrl.environments.making import unknown_env_id
 from ngrl.environments.member import Episode, episode_seed
 from ngrl.environments.vector import Transition, VectorEnvironment
 
+_NO_LIMIT = np.iinfo(np.int32).max  # what envpool says where an environment has no time limit
+
 
 class EnvpoolVector(VectorEnvironment):
     """An envpool of N environments, which follow the same reset-on-next-step rule as gymnasium's.
@@ -68,6 +70,12 @@ class EnvpoolVector(VectorEnvironment):
         except Exception as error:
             raise EnvironmentFault(self.env_id, None, None, one_line(error)) from error
         return Transition(observation, reward, terminated, truncated)
+
+    @property
+    def time_limit(self) -> int | None:
+        """See VectorEnvironment."""
+        limit = int(self._pool.config.get("max_episode_steps", _NO_LIMIT))
+        return limit if limit < _NO_LIMIT else None
 
     def seed(self, seed: int) -> None:
         """See VectorEnvironment."""

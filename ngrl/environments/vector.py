@@ -42,6 +42,11 @@ class VectorEnvironment(abc.ABC):
     def step(self, actions: np.ndarray) -> Transition:
         """Step every member; the action of a member due for its reset is ignored."""
 
+    @property
+    @abc.abstractmethod
+    def time_limit(self) -> int | None:
+        """Steps after which an episode is truncated; None where the environment declares no such limit."""
+
     @abc.abstractmethod
     def seed(self, seed: int) -> None:
         """Count episodes from 0 again under another run seed; call reset next."""
@@ -75,6 +80,11 @@ class GymnasiumVector(VectorEnvironment):
         self._vector = vector
         self.observation_space = vector.single_observation_space
         self.action_space = vector.single_action_space
+
+    @property
+    def time_limit(self) -> int | None:
+        """See VectorEnvironment."""
+        return self._call("time_limit")[0]
 
     def seed(self, seed: int) -> None:
         """See VectorEnvironment."""

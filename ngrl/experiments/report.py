@@ -1,6 +1,7 @@
 """A report: tables and pictures of what runs reached, in a folder and in TensorBoard. No TensorFlow is imported."""
 
 import dataclasses
+import shlex
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def _document(
         return f"![{_TITLES.get(name, name)}]({name}.png)"
 
     shown = {str(source): _shown(source) for source in sources}
-    command = f"python -m ngrl.report --runs {' '.join(shown.values())} --out …"
+    command = f"python -m ngrl.report --runs {shlex.join(shown.values())} --out …"
     trials = sum(len(cell.runs) for cell in cells)
     sections = [
         "# Report",

@@ -1,6 +1,7 @@
 """Playing whole episodes with a policy, and what is reported of them."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,21 +14,32 @@ from ngrl import (
     environments,
 )
 from ngrl.environments.loading import Backend
+from ngrl.training.files import unfinished, writing
 
 # Evaluation episodes must not be the training ones: their seeds start far from any run's seed.
 EVALUATION_SEED_OFFSET = 1_000_003
+
+# Steps of an episode after which evaluation, and a video, break it off where the environment declares no time limit:
+# a policy that walks into a wall would do so for ever.
+UNLIMITED_STEPS = 10_000
+UNLIMITED_VIDEO_STEPS = 1_000
 
 Actor = Callable[[ts.TimeStep], np.ndarray]
 
 
 class EvaluationResult(NamedTuple):
-    """Undiscounted returns of whole episodes."""
+    """Undiscounted returns of episodes."""
 
     returns: list[float]
     lengths: list[int]
+    max_episode_steps: int | None = None  # the bound at which episodes were broken off; None: the environment's own
+    broken_off: int = 0  # how many of them
 
     def summary(self) -> dict[str, Any]:
-        """JSON values: `mean`, `std` (of the episodes), `min`, `max`, `mean_length`, `episodes`, `returns`."""
+        """JSON values: `mean`, `std` (of the episodes), `min`, `max`, `mean_length`, `episodes`, `returns`.
+
+        Besides `max_episode_steps` and `broken_off`: the bound set on episodes from outside, and how many it ended.
+        """
         returns = np.asarray(self.returns)
         return {
             "mean": float(returns.mean()),
@@ -36,6 +48,8 @@ class EvaluationResult(NamedTuple):
             "max": float(np.max(returns)),
             "mean_length": float(np.mean(self.lengths)),
             "episodes": len(self.returns),
+            "max_episode_steps": self.max_episode_steps,
+            "broken_off": self.broken_off,
             "returns": [float(value) for value in self.returns],
         }
 
@@ -49,6 +63,7 @@ def evaluate(
     backend: Backend = "sync",
     env_kwargs: dict[str, Any] | None = None,
     specs: dict[str, Any] | None = None,
+    max_episode_steps: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> EvaluationResult:
     """Play `episodes` episodes, each under its own seed, none of them a training seed.
@@ -64,18 +79,28 @@ def evaluate(
       backend: Backend of `ngrl.environments.load`.
       env_kwargs: Arguments of the environment.
       specs: What the policy was built for, as `describe_specs` tells it; None leaves the check out.
+      max_episode_steps: Steps after which an episode is broken off; None takes `UNLIMITED_STEPS` where the environment
+        declares no time limit, and leaves it to that limit elsewhere.
       progress: Called with the number of episodes finished.
 
     Raises:
-      ValueError: `episodes` is not positive, or the environment has other observations or actions than `specs`.
+      ValueError: `episodes` or `max_episode_steps` is not positive, or the environment has other
+        observations or actions than `specs`.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be positive, got {episodes}")
     num_envs = min(num_envs, episodes)
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    environment = environments.load(
-        env_id, num_envs=num_envs, seed=seed + EVALUATION_SEED_OFFSET, backend=backend, env_kwargs=env_kwargs
+    environment, bound = _load_bounded(
+        env_id,
+        max_episode_steps,
+        UNLIMITED_STEPS,
+        env_kwargs,
+        num_envs=num_envs,
+        seed=seed + EVALUATION_SEED_OFFSET,
+        backend=backend,
     )
+    broken_off = 0
     returns: list[list[float]] = [[] for _ in range(num_envs)]
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
     total, length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
@@ -91,10 +116,33 @@ def evaluate(
                 if len(returns[member]) < share[member]:
                     returns[member].append(float(total[member]))
                     lengths[member].append(int(length[member]))
+                    broken_off += _broken_off(bound, lengths[member][-1], step.discount[member])
                     progress(sum(map(len, returns)))
     finally:
         environment.close()
-    return EvaluationResult([r for part in returns for r in part], [n for part in lengths for n in part])
+    played = [r for part in returns for r in part], [n for part in lengths for n in part]
+    return EvaluationResult(*played, bound, broken_off)
+
+
+def _load_bounded(
+    env_id: str, bound: int | None, default: int, env_kwargs: dict[str, Any] | None, **settings: Any
+) -> tuple[environments.GymnasiumEnvironment, int | None]:
+    """The environment, and the bound on its episodes where that had to be set because no earlier one holds."""
+    if bound is not None and bound < 1:
+        raise ValueError(f"max_episode_steps must be positive, got {bound}")
+    environment = environments.load(env_id, env_kwargs=env_kwargs, **settings)
+    own = environment.time_limit
+    if bound is None and own is None:
+        bound = default
+    if bound is None or (own is not None and own <= bound):
+        return environment, None
+    environment.close()
+    return environments.load(env_id, env_kwargs={**(env_kwargs or {}), "max_episode_steps": bound}, **settings), bound
+
+
+def _broken_off(bound: int | None, length: int, discount: float) -> bool:
+    """Whether the bound, and not the environment, ended an episode of this length and last discount."""
+    return bound is not None and length >= bound and discount > 0
 
 
 def describe_specs(environment: environments.GymnasiumEnvironment) -> dict[str, Any]:
@@ -121,9 +169,11 @@ def _check_specs(env_id: str, environment: environments.GymnasiumEnvironment, ex
             raise ValueError(f"the policy was built for {part}s {expected[part]}, {env_id} has {present[part]}")
 
 
-def _load_for_video(env_id: str, seed: int, env_kwargs: dict[str, Any] | None) -> environments.GymnasiumEnvironment:
+def _load_for_video(
+    env_id: str, seed: int, env_kwargs: dict[str, Any] | None, bound: int | None
+) -> tuple[environments.GymnasiumEnvironment, int | None]:
     kwargs = {**(env_kwargs or {}), "render_mode": "rgb_array"}
-    return environments.load(env_id, seed=seed + EVALUATION_SEED_OFFSET, env_kwargs=kwargs)
+    return _load_bounded(env_id, bound, UNLIMITED_VIDEO_STEPS, kwargs, seed=seed + EVALUATION_SEED_OFFSET)
 
 
 def check_video(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
@@ -133,7 +183,7 @@ def check_video(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
       ValueError: The environment can't draw itself.
     """
     try:
-        with contextlib.closing(_load_for_video(env_id, 0, env_kwargs)) as environment:
+        with contextlib.closing(_load_for_video(env_id, 0, env_kwargs, None)[0]) as environment:
             environment.reset()
             environment.render()
     except Exception as error:  # whatever the environment raises
@@ -141,8 +191,13 @@ def check_video(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
 
 
 def record_video(
-    actor: Actor, env_id: str, path: Path, seed: int = 0, env_kwargs: dict[str, Any] | None = None
-) -> Path:
+    actor: Actor,
+    env_id: str,
+    path: Path,
+    seed: int = 0,
+    env_kwargs: dict[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+) -> int | None:
     """Play one episode and save it as an animated GIF.
 
     Args:
@@ -151,19 +206,27 @@ def record_video(
       path: The file to write.
       seed: As in `evaluate`: with the same seed this is the first of its episodes.
       env_kwargs: Arguments of the environment.
+      max_episode_steps: As in `evaluate`, with `UNLIMITED_VIDEO_STEPS`.
 
     Returns:
-      `path`.
+      The number of steps after which the episode was broken off; None where it came to its end.
+
+    Raises:
+      WriteError: The file can't be written.
     """
     from PIL import Image
 
     images = []
-    with contextlib.closing(_load_for_video(env_id, seed, env_kwargs)) as environment:
+    environment, bound = _load_for_video(env_id, seed, env_kwargs, max_episode_steps)
+    with contextlib.closing(environment):
         step, number = environment.reset(), 0
         while step.step_type[0] != ts.StepType.LAST:
             if number % 2 == 0:  # smooth enough to judge a policy by, at half the size
                 images.append(Image.fromarray(environment.render()[0]).quantize(64))
             step, number = environment.step(actor(step)), number + 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=40, loop=0)
-    return path
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = unfinished(path)
+        images[0].save(temporary, "GIF", save_all=True, append_images=images[1:], duration=40, loop=0)
+        os.replace(temporary, path)
+    return bound if _broken_off(bound, number, step.discount[0]) else None

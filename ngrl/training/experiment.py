@@ -16,9 +16,9 @@ from ngrl import (
 )
 from ngrl.environments.loading import Backend
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
-from ngrl.training.evaluation import Actor, check_video, describe_specs, evaluate, record_video
-from ngrl.training.export import as_actor, export_policy
-from ngrl.training.files import WriteError, write_json
+from ngrl.training.export import export_policy
+from ngrl.training.files import WriteError
+from ngrl.training.final_evaluation import FinalEvaluation
 from ngrl.training.loop import NonFiniteError
 from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
 from ngrl.training.opening import opened
@@ -73,6 +73,7 @@ def run(
     checkpoint_every: int = 20_000,
     keep_checkpoints: int = 2,
     eval_episodes: int = 100,
+    eval_max_episode_steps: int | None = None,
     capture_video: bool = False,
     noresume: bool = False,
     config: Mapping[str, str] | None = None,
@@ -105,6 +106,8 @@ def run(
       checkpoint_every: Environment steps between checkpoints.
       keep_checkpoints: How many checkpoints to keep.
       eval_episodes: Episodes of the final greedy evaluation; 0 leaves it out.
+      eval_max_episode_steps: Steps after which evaluation and video break an episode off; by default 10,000 and 1,000
+        where the environment declares no time limit, and its own limit elsewhere.
       capture_video: Save the first evaluation episode as `video.gif`.
       noresume: Start anew; an earlier run in the directory is moved aside, not deleted.
       config: What identifies the experiment, name to value; a directory with another one is refused. By default the
@@ -126,7 +129,14 @@ def run(
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
     """
     _check_numbers(
-        num_env_steps, num_episodes, training_time_limit, log_every, checkpoint_every, keep_checkpoints, eval_episodes
+        eval_episodes,
+        num_env_steps=num_env_steps,
+        num_episodes=num_episodes,
+        training_time_limit=training_time_limit,
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+        eval_max_episode_steps=eval_max_episode_steps,
     )
     tf.keras.utils.set_random_seed(seed)
     limit = {} if training_time_limit is None else {"max_episode_steps": training_time_limit}
@@ -144,8 +154,10 @@ def run(
         specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
         built = agent(*specs, seed=seed)
         built_loop = loop(built, environment, seed=seed)
-        if capture_video:
-            check_video(env_id, env_kwargs)
+        final = FinalEvaluation(
+            env_id, env_kwargs, env_backend, seed, eval_episodes, eval_max_episode_steps, capture_video
+        )
+        final.check()
         identity = config
         if identity is None:
             identity = _default_identity(
@@ -163,23 +175,13 @@ def run(
             opened(root_dir, identity, noresume, config_text, progress, on_start) as directory,
             StopRequest() as stop,
         ):
-            training = Training(directory, built, built_loop, progress or Quiet(), keep_checkpoints, stop)
+            reporter = progress or Quiet()
+            training = Training(directory, built, built_loop, reporter, keep_checkpoints, stop)
             directory.write(seed=seed)
+            for line in final.warnings(environment, training_time_limit):
+                reporter.warn(line)
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
-            description = {
-                "env_id": env_id,
-                "env_kwargs": env_kwargs or {},
-                "env_backend": env_backend,
-                "seed": seed,
-                "specs": describe_specs(environment),
-            }
-            final = training.finish(description, eval_episodes)
-            directory.write(status="finished", final=final)
-            if capture_video:
-                record_video(
-                    training.stoppable(as_actor(built.policy)), env_id, directory.path / "video.gif", seed, env_kwargs
-                )
-            return Result(final)
+            return Result(training.finish(final, final.description(environment)))
 
 
 def _default_identity(**settings: Any) -> dict[str, str]:
@@ -187,25 +189,10 @@ def _default_identity(**settings: Any) -> dict[str, str]:
     return {f"run.{name}": repr(value) for name, value in settings.items()}
 
 
-def _check_numbers(
-    num_env_steps: int | None,
-    num_episodes: int | None,
-    training_time_limit: int | None,
-    log_every: int,
-    checkpoint_every: int,
-    keep_checkpoints: int,
-    eval_episodes: int,
-) -> None:
-    if num_env_steps is None and num_episodes is None:
+def _check_numbers(eval_episodes: int, **positive: int | None) -> None:
+    if positive["num_env_steps"] is None and positive["num_episodes"] is None:
         raise ValueError("a run needs num_env_steps or num_episodes")
-    for name, value in (
-        ("num_env_steps", num_env_steps),
-        ("num_episodes", num_episodes),
-        ("training_time_limit", training_time_limit),
-        ("log_every", log_every),
-        ("checkpoint_every", checkpoint_every),
-        ("keep_checkpoints", keep_checkpoints),
-    ):
+    for name, value in positive.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} must be positive, got {value}")
     if eval_episodes < 0:
@@ -343,36 +330,20 @@ class Training:
         if not self._directory.checkpointed:
             self._directory.write(checkpointed=True)
 
-    def finish(self, description: dict[str, Any], eval_episodes: int) -> dict[str, Any]:
-        """Export the policies and evaluate the greedy one; what the run reached."""
+    def finish(self, evaluation: FinalEvaluation, description: dict[str, Any]) -> dict[str, Any]:
+        """Export the policies and play with the greedy one, as it was exported; what the run reached."""
         path = self._directory.path
         self._loop.before_export()
         export_policy(self._agent.policy, path / "policy", description)
         export_policy(self._agent.collect_policy, path / "policy_collect", description)
         final = self._reached()
-        if eval_episodes:
-            self._progress.start_evaluation(eval_episodes)
-            result = evaluate(
-                self.stoppable(as_actor(self._agent.policy)),
-                description["env_id"],
-                eval_episodes,
-                description["seed"],
-                backend=description["env_backend"],
-                env_kwargs=description["env_kwargs"],
-                progress=self._progress.evaluated,
+        if evaluation.episodes:
+            final["evaluation"] = evaluation.play(
+                path, self._loop.statistics.env_steps, self._progress, self._check_stop
             )
-            self._progress.stop()
-            final["evaluation"] = result.summary()
-            write_json(path / "evaluation.json", final["evaluation"])
-            summaries = Summaries(path / "eval")
-            summaries.write(
-                {
-                    "eval/mean_reward": final["evaluation"]["mean"],
-                    "eval/mean_ep_length": final["evaluation"]["mean_length"],
-                },
-                self._loop.statistics.env_steps,
-            )
-            summaries.close()
+        self._directory.write(status="finished", final=final)
+        if evaluation.video:
+            evaluation.film(path, self._progress, self._check_stop)
         return final
 
     def _reached(self) -> dict[str, Any]:
@@ -389,15 +360,6 @@ class Training:
             "wall_s": round(self._wall, 1),
             "saving_s": round(self._saving_s, 3),  # the part of wall_s that went into checkpoints
         }
-
-    def stoppable(self, actor: Actor) -> Actor:
-        """The actor, between two of whose actions a signal stops the evaluation."""
-
-        def act(step: Any) -> Any:
-            self._check_stop()
-            return actor(step)
-
-        return act
 
 
 class _Rate:

@@ -44,7 +44,9 @@ class _ActionsOnly(tf_policy.TFPolicy):
         return self._wrapped.action(time_step, policy_state, seed)
 
     def _distribution(self, time_step: ts.TimeStep, policy_state: Any) -> Any:
-        raise TypeError("an exported policy offers actions, not their distribution")
+        # A graph that fails when it is called. An exception here would do the same, after a warning in the log.
+        with tf.control_dependencies([tf.Assert(False, ["an exported policy offers actions, not their distribution"])]):
+            return tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), self.policy_step_spec)
 
 
 def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -139,3 +139,21 @@ def describe(env_steps: int, episodes: int, scalars: Mapping[str, float]) -> str
             continue
         parts.append(f"{label} {value:{form}}" if math.isfinite(value) else f"{label} –")
     return ", ".join(parts)
+
+
+def describe_evaluation(summary: Mapping[str, Any]) -> str:
+    """What an evaluation reached, its `summary()`, on a line."""
+    return (
+        f"{summary['mean']:.1f} ± {summary['std']:.1f}"
+        f"  (min {summary['min']:.1f}, max {summary['max']:.1f}, {summary['episodes']} episodes)"
+    )
+
+
+def describe_bound(summary: Mapping[str, Any]) -> str | None:
+    """How many episodes of an evaluation were broken off, on a line; None where all came to their ends."""
+    if not summary.get("broken_off"):  # older runs don't say
+        return None
+    return (
+        f"{summary['broken_off']} of {summary['episodes']} episodes were broken off after "
+        f"{summary['max_episode_steps']:,} steps"
+    )

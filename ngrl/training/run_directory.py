@@ -33,6 +33,7 @@ _FREE_TO_CHANGE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "eval_episodes",
+        "eval_max_episode_steps",
         "capture_video",
         "env_timeout",
     )

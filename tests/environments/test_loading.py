@@ -128,3 +128,21 @@ def test_python_is_silent_about_old_syntax_only_while_tf_agents_is_imported():
             compile("() is ()", "old_syntax", "eval")
         with pytest.raises(SyntaxError):  # what an error-level SyntaxWarning becomes
             compile("() is ()", "old_syntax", "eval")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "expected"),
+    [
+        ("CartPole-v1", {}, 500),
+        ("CartPole-v1", {"max_episode_steps": 20}, 20),
+        ("CartPole-v1", {"max_episode_steps": -1}, None),
+        ("CliffWalking-v1", {}, None),
+        ("CliffWalking-v1", {"max_episode_steps": 30}, 30),
+    ],
+)
+def test_time_limit_is_the_one_that_holds(load, env_id, kwargs, expected):
+    assert load(env_id, 2, env_kwargs=kwargs).time_limit == expected
+
+
+def test_time_limit_is_known_of_members_in_other_processes(load):
+    assert load("CartPole-v1", 2, backend="async").time_limit == 500

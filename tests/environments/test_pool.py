@@ -69,3 +69,9 @@ def test_wrong_settings_are_named(load):
 def test_rendering_is_refused(load):
     with pytest.raises(ValueError, match="the envpool backend doesn't render"):
         load("CartPole-v1", backend="envpool").render()
+
+
+def test_time_limit_is_envpools_own_or_the_one_that_is_set(load):
+    assert load("CartPole-v1", 2, backend="envpool").time_limit == 500
+    assert load("CartPole-v1", 2, backend="envpool", max_episode_steps=7).time_limit == 7
+    assert load("CartPole-v1", 2, backend="envpool", max_episode_steps=2**31 - 1).time_limit is None

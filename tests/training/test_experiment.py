@@ -11,10 +11,13 @@ import signal
 import numpy as np
 import pytest
 
-from ngrl import agents, networks, optimizers, training
+from ngrl import agents, environments, launch, networks, optimizers, training
+from ngrl.training import evaluation, experiment, final_evaluation
+from ngrl.training.progress import Quiet
 
 import tensorflow as tf  # isort: skip
 from tensorboard.backend.event_processing import event_accumulator
+from tf_agents.policies import fixed_policy
 
 
 def natural_agent(time_step_spec, action_spec, seed, learning_rate=1.0):
@@ -247,3 +250,96 @@ def test_signal_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
     run(tmp_path / "parts", 1000, eval_episodes=0)
     run(tmp_path / "whole", 1000, eval_episodes=0)
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+class Listening(Quiet):
+    """Keeps what a run warns of, and how many times training had reported its state by then."""
+
+    def __init__(self):
+        self.updates, self.warnings = 0, []
+
+    def update(self, env_steps, episodes, scalars):
+        self.updates += 1
+
+    def warn(self, line):
+        self.warnings.append((self.updates, line))
+
+
+def run_in_the_wall(folder, listening, **options):
+    """CliffWalking by a greedy policy that walks into the wall: a zero network prefers the first action, up."""
+
+    def agent(*specs, seed):
+        built = natural_agent(*specs, seed=seed, learning_rate=0.0)
+        for variable in built.q_network.variables:
+            variable.assign(tf.zeros_like(variable))
+        return built
+
+    return run(folder, 200, agent, "CliffWalking-v1", eval_episodes=4, progress=listening, **options)
+
+
+def test_run_without_a_time_limit_warns_before_training_and_its_evaluation_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "UNLIMITED_STEPS", 25)
+    monkeypatch.setattr(final_evaluation, "UNLIMITED_STEPS", 25)
+    listening = Listening()
+    final = run_in_the_wall(tmp_path / "default", listening)
+    training_warning, evaluation_warning = listening.warnings
+    assert training_warning[0] == evaluation_warning[0] == 0
+    assert training_warning[1].startswith("CliffWalking-v1 declares no time limit: a training episode that never ends")
+    assert "evaluation breaks episodes off after 25 steps (run.eval_max_episode_steps" in evaluation_warning[1]
+    assert final["evaluation"]["returns"] == [-25.0] * 4
+    for content in (
+        json.loads((tmp_path / "default" / "run.json").read_text())["final"]["evaluation"],
+        json.loads((tmp_path / "default" / "evaluation.json").read_text()),
+    ):
+        assert (content["broken_off"], content["max_episode_steps"]) == (4, 25)
+    shown = launch.summary("cliff", tmp_path / "default", final)
+    assert "    4 of 4 episodes were broken off after 25 steps" in shown.splitlines()
+
+
+def test_run_says_of_time_limits_only_what_concerns_it(tmp_path, monkeypatch):
+    listening = Listening()
+    final = run_in_the_wall(tmp_path / "bound", listening, eval_max_episode_steps=10)
+    assert len(listening.warnings) == 1  # of training
+    assert final["evaluation"]["broken_off"] == 4
+    listening = Listening()
+    monkeypatch.setattr(evaluation, "UNLIMITED_STEPS", 12)
+    final = run_in_the_wall(tmp_path / "training", listening, training_time_limit=50)
+    ((_, line),) = listening.warnings
+    assert "evaluation breaks episodes off" in line
+    assert final["evaluation"]["returns"] == [-12.0] * 4
+    listening = Listening()
+    final = run_in_the_wall(tmp_path / "both", listening, env_kwargs={"max_episode_steps": 15})
+    assert not listening.warnings
+    assert (final["evaluation"]["broken_off"], final["evaluation"]["returns"]) == (0, [-15.0] * 4)
+    with pytest.raises(ValueError, match="eval_max_episode_steps must be positive, got 0"):
+        run_in_the_wall(tmp_path / "none", listening, eval_max_episode_steps=0)
+
+
+def test_what_is_scored_is_what_is_exported(tmp_path, monkeypatch):
+    def export_another(policy, folder, description):
+        always_right = fixed_policy.FixedPolicy(tf.constant(1, tf.int64), policy.time_step_spec, policy.action_spec)
+        training.export_policy(always_right, folder, description)
+
+    monkeypatch.setattr(experiment, "export_policy", export_another)
+    filmed = []
+    monkeypatch.setattr(final_evaluation, "record_video", lambda actor, *rest: filmed.append(actor))
+    final = run(tmp_path, 100, eval_episodes=5, capture_video=True)
+    always_right = training.evaluate(lambda step: np.ones(len(step.step_type), np.int64), "CartPole-v1", 5)
+    assert final["evaluation"]["returns"] == always_right.returns
+    start = environments.load("CartPole-v1", 6).reset()
+    np.testing.assert_array_equal(filmed[0](start), np.ones(6))
+
+
+def test_score_that_can_not_be_written_down_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(final_evaluation, "load_policy", lambda folder: (lambda step: np.ones(3, np.int64), {}))
+    (tmp_path / "evaluation.json" / "occupied").mkdir(parents=True)
+    listening = Listening()
+    final = final_evaluation.FinalEvaluation("CartPole-v1", None, "sync", 0, 3, None, video=True)
+    with pytest.raises(training.WriteError, match=r"evaluation\.json"):
+        final.play(tmp_path, 0, listening, lambda: None)
+    mean = training.evaluate(lambda step: np.ones(3, np.int64), "CartPole-v1", 3).summary()["mean"]
+    assert f"greedy evaluation {mean:.1f} ± " in listening.warnings[0][1]
+    (tmp_path / "video.gif" / "occupied").mkdir(parents=True)
+    monkeypatch.setattr(final_evaluation, "load_policy", lambda folder: (lambda step: np.ones(1, np.int64), {}))
+    final.film(tmp_path, listening, lambda: None)
+    assert listening.warnings[1][1].startswith(f"can't write {tmp_path / 'video.gif'}")

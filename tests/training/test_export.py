@@ -3,8 +3,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ngrl import agents, networks, training
+from ngrl.training import evaluation
 from ngrl.training.export import as_actor
 
 import tensorflow as tf  # isort: skip
@@ -92,3 +94,76 @@ def test_evaluation_counts_each_environments_share_and_repeats():
     summary = first.summary()
     assert summary["mean"] == pytest.approx(np.mean(first.returns))
     assert (summary["min"], summary["max"]) == (min(first.returns), max(first.returns))
+
+
+UP, RIGHT, DOWN = 0, 1, 2
+
+
+def into_the_wall(step):
+    """CliffWalking's start is at the left border; each step costs 1, and no episode ends."""
+    return np.full(len(step.step_type), UP)
+
+
+class AlongTheCliff:
+    """The shortest way: up, eleven steps to the right, down, which ends the episode."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def __call__(self, step):
+        self.steps = 0 if step.step_type[0] == ts.StepType.FIRST else self.steps + 1
+        return np.full(len(step.step_type), ([UP] + 11 * [RIGHT] + [DOWN])[min(self.steps, 12)])
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_episodes_that_never_end_are_broken_off_and_counted(backend):
+    result = training.evaluate(into_the_wall, "CliffWalking-v1", 5, num_envs=2, backend=backend, max_episode_steps=20)
+    assert result.returns == [-20.0] * 5
+    assert result.lengths == [20] * 5
+    summary = result.summary()
+    assert (summary["broken_off"], summary["max_episode_steps"], summary["episodes"]) == (5, 20, 5)
+
+
+def test_environments_without_a_time_limit_have_a_bound_by_default(monkeypatch):
+    monkeypatch.setattr(evaluation, "UNLIMITED_STEPS", 30)
+    result = training.evaluate(into_the_wall, "CliffWalking-v1", 2)
+    assert (result.lengths, result.broken_off, result.max_episode_steps) == ([30, 30], 2, 30)
+    limited = training.evaluate(into_the_wall, "CliffWalking-v1", 2, env_kwargs={"max_episode_steps": 40})
+    assert (limited.lengths, limited.broken_off, limited.max_episode_steps) == ([40, 40], 0, None)
+
+
+def test_episode_that_ends_with_its_last_step_is_not_broken_off():
+    for bound, broken_off in ((14, 0), (13, 0), (12, 1)):
+        result = training.evaluate(AlongTheCliff(), "CliffWalking-v1", 1, max_episode_steps=bound)
+        assert (result.returns, result.broken_off) == ([-min(bound, 13)], broken_off)
+
+
+def test_bound_never_lengthens_an_environments_own_limit():
+    result = training.evaluate(
+        into_the_wall, "CliffWalking-v1", 1, env_kwargs={"max_episode_steps": 9}, max_episode_steps=50
+    )
+    assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 0, None)
+    result = training.evaluate(
+        into_the_wall, "CliffWalking-v1", 1, env_kwargs={"max_episode_steps": 50}, max_episode_steps=9
+    )
+    assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 1, 9)
+    with pytest.raises(ValueError, match="max_episode_steps must be positive, got 0"):
+        training.evaluate(into_the_wall, "CliffWalking-v1", 1, max_episode_steps=0)
+
+
+def test_video_of_an_episode_that_never_ends_is_broken_off(tmp_path, monkeypatch):
+    path = tmp_path / "movies" / "wall.gif"
+    assert evaluation.record_video(into_the_wall, "CliffWalking-v1", path, max_episode_steps=6) == 6
+    with Image.open(path) as video:
+        assert video.is_animated or video.n_frames == 1  # equal frames are joined
+    assert [entry.name for entry in path.parent.iterdir()] == ["wall.gif"]
+    monkeypatch.setattr(evaluation, "UNLIMITED_VIDEO_STEPS", 14)
+    assert evaluation.record_video(into_the_wall, "CliffWalking-v1", path) == 14
+    assert evaluation.record_video(AlongTheCliff(), "CliffWalking-v1", path) is None
+
+
+def test_exported_policys_distribution_fails_when_it_is_called(tmp_path):
+    training.export_policy(make_agent().policy, tmp_path / "policy", {})
+    model = tf.saved_model.load(str(tmp_path / "policy"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="offers actions, not their distribution"):
+        model.distribution(tf.nest.map_structure(tf.constant, time_steps(np.zeros((2, 8), np.float32))), ())
