@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import ngrl
+from ngrl import report as command
 from ngrl.experiments import report as experiments_report
 from ngrl.experiments import results, runs, statistics, tables
 from ngrl.experiments.published import by_environment
@@ -388,3 +390,20 @@ def test_the_report_says_where_the_published_lunar_runs_were_stopped():
     text = (ROOT / "results" / "report" / "report.md").read_text()
     assert "| LunarLander-v2 | NGDQN about 460, stopped at 48 hours; DQN 10000 |" in text
     assert "NGDQN was stopped at 48 hours, after about 460 episodes" in text
+
+
+def test_report_is_told_before_its_copies_fail_and_its_commands_can_be_pasted(tmp_path, monkeypatch, capsys):
+    def keep(found, folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    out = tmp_path / "my report"
+    monkeypatch.setattr(runs, "collect", lambda *_: (["a run"], []))
+    monkeypatch.setattr(experiments_report, "write", lambda *_: experiments_report.Report(1, [out / "report.md"]))
+    monkeypatch.setattr(results, "keep", keep)
+    assert command.main(["--runs", str(tmp_path), "--out", str(out), "--results", "kept"]) == 2
+    told = capsys.readouterr()
+    first, file, tensorboard = told.out.splitlines()
+    assert first == "1 trials in 1 cells, 0 directories left out"
+    assert shlex.split(file) == [str(out / "report.md")]
+    assert shlex.split(tensorboard)[-2:] == ["--logdir", str(out)]
+    assert told.err == "ngrl.report: can't write kept: Permission denied\n"

@@ -2,15 +2,18 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from ngrl import sweep as command
 from ngrl.experiments import engine
 
 ROOT = Path(__file__).parents[1]
@@ -286,3 +289,9 @@ def test_help_needs_neither_tensorflow_nor_ray():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: ngrl.sweep")
+
+
+def test_commands_that_a_sweep_prints_can_be_pasted():
+    _, report, tensorboard = command._summary("small", [], Counter(), Path("my runs/small")).splitlines()
+    assert shlex.split(report)[1:] == ["python", "-m", "ngrl.report", "--runs", "my runs/small", "--out", "report"]
+    assert shlex.split(tensorboard)[-2:] == ["--logdir", "my runs/small"]

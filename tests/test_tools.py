@@ -36,3 +36,23 @@ def test_bench_prints_ratios_as_json(tmp_path):
     for threads in ("1 thread", "default threads"):
         for network in ("4-64-2", "8-256-128-4"):
             assert report["product"][threads][network]["product_over_gradient"]["median"] > 0
+
+
+def test_scores_of_runs_that_finished_are_told_where_another_failed(tmp_path):
+    run = tmp_path / "runs" / "good-seed0"
+    run.mkdir(parents=True)
+    evaluation = {"mean": 7.25}
+    final = {"best_100_episode_mean": 9.5, "best_at_env_steps": 10, "final_100_episode_mean": 8.5, "wall_s": 60}
+    (run / "run.json").write_text(json.dumps({"status": "finished", "final": {**final, "evaluation": evaluation}}))
+    folder = tmp_path / "gin"
+    folder.mkdir()
+    (folder / "good.gin").touch()
+    (folder / "bad.gin").write_text("run.num_env_stps = 1\n")
+    result = tool(
+        "scores.py", folder / "bad.gin", folder / "good.gin", "--seeds", 0, "--runs", run.parent, cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert "| good | 0 | 9.5 | 10 | 8.5 | 7.2 | 1.0 |" in result.stdout
+    assert json.loads(result.stdout.splitlines()[-1]) == {"good": {"0": {"best_100_episode_mean": 9.5, "greedy": 7.25}}}
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("scores: ")]
+    assert "num_env_stps" in line

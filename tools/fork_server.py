@@ -7,7 +7,7 @@ object with:
     argv, command  what is run: `python -m ngrl.<command> <argv>`, by default ngrl.launch
     save           instead of these: arguments of `save_one`
     die            when it is to be killed, see below
-    export         False leaves out the export of policies, which takes longer than a short run: the live one is evaluated
+    export         False leaves out the export of policies, which takes longer than a short run; the live one is played
 
 It answers with the process's id; to `{"wait": id}` it answers with the exit code of that process, negative where a
 signal ended it. Nothing of TensorFlow has run before the fork, so that the processes are as good as new.

@@ -32,22 +32,28 @@ def run_one(trial: Trial, runs: Path, running: list[TrialProcess]) -> dict[str, 
     return record["final"]
 
 
-def score(trials: list[Trial], runs: Path, jobs: int = 1) -> dict[str, dict[int, dict[str, Any]]]:
-    """Finals by experiment and seed; `jobs` runs at a time."""
+def score(trials: list[Trial], runs: Path, jobs: int = 1) -> tuple[dict[str, dict[int, dict[str, Any]]], list[str]]:
+    """Finals by experiment and seed, and what the other runs failed of; `jobs` runs at a time."""
     running: list[TrialProcess] = []
     with futures.ThreadPoolExecutor(jobs) as pool:
         pending = {(trial.cell, trial.seed): pool.submit(run_one, trial, runs, running) for trial in trials}
         results: dict[str, dict[int, dict[str, Any]]] = {}
+        failures = []
         try:
             for (name, seed), future in pending.items():
-                results.setdefault(name, {})[seed] = future.result()
+                try:
+                    final = future.result()
+                except RuntimeError as error:  # a run that failed, or a run.json that can't be read
+                    failures.append(str(error))
+                    continue
+                results.setdefault(name, {})[seed] = final
                 print(f"{name} seed {seed}: best {results[name][seed]['best_100_episode_mean']}", file=sys.stderr)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in running:
                 process.stop()
             raise
-    return results
+    return results, failures
 
 
 def shown(value: float | None, form: str = ".1f") -> str:
@@ -106,9 +112,7 @@ def main() -> None:
         for seed in options.seeds
     ]
     try:
-        results = score(trials, options.runs, max(options.jobs, 1))
-    except RuntimeError as error:  # a run that failed, or a run.json that can't be read
-        sys.exit(f"scores: {error}")
+        results, failures = score(trials, options.runs, max(options.jobs, 1))
     except KeyboardInterrupt:
         sys.exit("scores: stopped; the same command goes on")
     print(table(results))
@@ -120,6 +124,8 @@ def main() -> None:
         for name, by_seed in results.items()
     }
     print(json.dumps(last))
+    if failures:
+        sys.exit("\n".join(f"scores: {line}" for line in failures))
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def _load_bounded(
 
 def _broken_off(bound: int | None, length: int, discount: float) -> bool:
     """Whether the bound, and not the environment, ended an episode of this length and last discount."""
-    return bound is not None and length >= bound and discount > 0
+    return bound is not None and bool(length >= bound and discount > 0)
 
 
 def describe_specs(environment: environments.GymnasiumEnvironment) -> dict[str, Any]:

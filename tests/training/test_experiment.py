@@ -5,8 +5,10 @@ import functools
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,8 +294,12 @@ def test_run_without_a_time_limit_warns_before_training_and_its_evaluation_ends(
         json.loads((tmp_path / "default" / "evaluation.json").read_text()),
     ):
         assert (content["broken_off"], content["max_episode_steps"]) == (4, 25)
-    shown = launch.summary("cliff", tmp_path / "default", final)
-    assert "    4 of 4 episodes were broken off after 25 steps" in shown.splitlines()
+    shown = launch.summary("cliff", Path("my runs/cliff"), final).splitlines()
+    assert "    4 of 4 episodes were broken off after 25 steps" in shown
+    scores, policy, tensorboard = shown[-3:]
+    assert shlex.split(scores.replace(",", "")) == ["scores", "my runs/cliff/run.json", "my runs/cliff/episodes.csv"]
+    assert shlex.split(policy) == ["policy", "my runs/cliff/policy"]
+    assert shlex.split(tensorboard)[-2:] == ["--logdir", "my runs"]
 
 
 def test_run_says_of_time_limits_only_what_concerns_it(tmp_path, monkeypatch):
