@@ -13,6 +13,7 @@ from ngrl import losses
 from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, Judgement
 from ngrl.agents.heads import head_for
 from ngrl.agents.minibatches import masked_rows
+from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
 from ngrl.agents.schedules import Schedule, check_weight, weight_at
 from ngrl.agents.target_update import SoftUpdate, TargetUpdate, follow_update
@@ -153,6 +154,11 @@ class AcerAgent(tf_agent.TFAgent):
                 raise ValueError(f"{name}: {argument} must be a Keras optimizer of plain gradients, got {value!r}")
         actor_network.create_variables(time_step_spec.observation)
         average_network.create_variables(time_step_spec.observation)
+        for network, trainer in ((actor_network, optimizer), (average_network, optimizer), (critic, critic_optimizer)):
+            check_trainable(name, network, trainer)
+            check_unpenalised(name, network)
+        check_separate(name, "the policy", actor_network, "the average policy", average_network)
+        check_separate(name, "the policy", actor_network, "the critic", critic)
         self._actor, self._average, self._critic = actor_network, average_network, critic
         self._optimizer, self._critic_optimizer = optimizer, critic_optimizer
         self._gamma, self._lambda = gamma, retrace_lambda

@@ -7,6 +7,7 @@ import tensorflow as tf
 from ngrl import losses
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_minibatches
+from ngrl.agents.network_check import check_trainable, penalty_of
 from ngrl.agents.steps import natural_step, plain_step
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import ValueNetwork
@@ -16,7 +17,8 @@ from ngrl.optimizers import NaturalGradient, SkipCause
 class CriticStats(NamedTuple):
     """What a fit did: float32 scalars."""
 
-    loss: tf.Tensor  # mean over the minibatches of ½ (G − v)², each before its own step; without the skipped ones
+    # Mean over the minibatches of ½ (G − v)² and regularisers, each before its own step; without the skipped ones.
+    loss: tf.Tensor
     gradient_norm: tf.Tensor  # mean over the same minibatches
     skipped: tf.Tensor  # minibatches that were skipped because something was not finite
 
@@ -24,18 +26,20 @@ class CriticStats(NamedTuple):
 class Critic(tf.Module):
     """Fits v(s) to returns, by minibatches of a shuffled batch in one graph.
 
-    It is fitted after the policy's update and is never part of the policy's Fisher.
+    It is fitted after the policy's update and is never part of the policy's Fisher. The network's regularisers count.
 
     Args:
       network: The value network.
-      optimizer: `NaturalGradient`, which takes Gauss-Newton steps on each minibatch, or any other Keras optimizer.
+      optimizer: `NaturalGradient`, which takes Gauss-Newton steps on each minibatch, or any other Keras optimizer. A
+        natural one has no line search and a finite learning rate.
       epochs: How often each fit goes through the batch.
       batch_size: States in a minibatch.
       max_gradient_norm: Clip the norm of a plain optimizer's gradients, all variables together.
       name: Name of the module.
 
     Raises:
-      ValueError: An argument is out of its range, or clipping is asked of a natural gradient.
+      ValueError: An argument is out of its range, the optimizer can't fit a critic, or the network is one that
+        `check_trainable` refuses.
     """
 
     def __init__(
@@ -57,12 +61,16 @@ class Critic(tf.Module):
             raise ValueError(f"Critic: max_gradient_norm must be positive or None, got {max_gradient_norm}")
         if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
             raise ValueError("Critic: max_gradient_norm would bend the natural gradient: use max_kl instead")
+        if isinstance(optimizer, NaturalGradient):
+            _check_natural(optimizer)
         network.create_variables()
         self.network = network
         self.optimizer = optimizer
         self._epochs = epochs
         self._batch_size = batch_size
         self._max_gradient_norm = max_gradient_norm
+        check_trainable("Critic", network, optimizer)
+        self._penalty = penalty_of("Critic", network, optimizer)
         self._encode, self._forward = linearisable(network)
         with tf.init_scope():
             optimizer.build(network.trainable_weights)
@@ -110,13 +118,27 @@ class Critic(tf.Module):
         stats: Any
         if isinstance(self.optimizer, NaturalGradient):
             operator = GaussNewton(self._forward, variables, inputs, SquaredError(), weights=weights)
-            loss, stats = natural_step(self.optimizer, operator, loss_of, loss_fn)
+            loss, stats = natural_step(self.optimizer, operator, loss_of, loss_fn, self._penalty)
         else:
-            loss, stats = plain_step(self.optimizer, variables, loss_fn, self._max_gradient_norm)
+            loss, stats = plain_step(self.optimizer, variables, loss_fn, self._max_gradient_norm, self._penalty)
         # What was skipped counts in `skipped`, not as NaN in the means.
         finite = tf.equal(stats.skip_cause, float(SkipCause.NONE))
         return CriticStats(
             loss=tf.where(finite, loss, 0.0),
             gradient_norm=tf.where(finite, stats.gradient_norm, 0.0),
             skipped=stats.skipped,
+        )
+
+
+def _check_natural(optimizer: NaturalGradient) -> None:
+    """Refuse settings that are for policies: a policy in gin is likely to have lent them."""
+    if optimizer.line_search is not None:
+        raise ValueError(
+            "Critic: its optimizer has a line search, which measures the KL of a policy: set line_search=None "
+            "(in gin critic/NaturalGradient.line_search)"
+        )
+    if optimizer.get_config()["learning_rate"] is None:
+        raise ValueError(
+            "Critic: its optimizer has learning_rate=None, with which every step is as long as max_kl allows and "
+            "values never settle: give it a number (in gin critic/NaturalGradient.learning_rate)"
         )

@@ -12,6 +12,7 @@ from tf_agents.typing import types
 
 from ngrl import losses
 from ngrl.agents.linearisable import linearisable
+from ngrl.agents.network_check import check_separate, check_trainable, penalty_of
 from ngrl.agents.steps import natural_step
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.curvature import GaussNewton, SquaredError
@@ -42,12 +43,14 @@ class DqnAgent(tf_agent.TFAgent):
     """A DQN agent for one discrete action, usable in any TF-Agents driver or Learner.
 
     With `NaturalGradient` as its optimizer and no target network this is Knight & Lerner's NGDQN (Algorithm 1): the
-    Fisher of eq. 14 on the minibatch's states, the TD target a constant for both loss and Fisher.
+    Fisher of eq. 14 on the minibatch's states, the TD target a constant for both loss and Fisher. The network's
+    regularisers count in the loss, as in TF-Agents, and not in the Fisher.
 
     Args:
       time_step_spec: Spec of the environment's time steps.
       action_spec: A scalar, integer, bounded spec with minimum 0.
-      q_network: A TF-Agents network from observations to action values [B, A].
+      q_network: A TF-Agents network from observations to action values [B, A], without a state, and without layers
+        that draw random numbers or normalise over the batch.
       optimizer: `NaturalGradient` or any other Keras optimizer.
       epsilon_greedy: ε of the collect policy: a number, a variable, or a callable.
       gamma: Discount factor γ.
@@ -62,8 +65,8 @@ class DqnAgent(tf_agent.TFAgent):
       name: Name of the agent.
 
     Raises:
-      ValueError: The action spec is not one discrete action from 0, the network's output does not fit it, or options
-        contradict each other.
+      ValueError: The action spec is not one discrete action from 0, the network's output does not fit it, the network
+        is one that would be trained wrongly, or options contradict each other.
     """
 
     def __init__(
@@ -87,7 +90,9 @@ class DqnAgent(tf_agent.TFAgent):
         self._num_actions = check_discrete_action(action_spec)
         _check_options(optimizer, target_update, double_q, fisher_outputs, max_gradient_norm, gamma)
         q_network.create_variables(time_step_spec.observation)
+        check_trainable(name, q_network, optimizer)
         _check_output(q_network, time_step_spec.observation, self._num_actions)
+        self._penalty = penalty_of(name, q_network, optimizer)
         self._q_network = q_network
         self._optimizer = optimizer
         self._gamma = gamma
@@ -101,6 +106,7 @@ class DqnAgent(tf_agent.TFAgent):
         if target_update is not None:
             self._target_network = q_network.copy(name="TargetQNetwork")
             self._target_network.create_variables(time_step_spec.observation)
+            check_separate(name, "the Q-network", q_network, "its copy, the target network,", self._target_network)
         self._encode, self._forward = linearisable(q_network)
         with tf.init_scope():
             optimizer.build(q_network.trainable_weights)
@@ -181,7 +187,7 @@ class DqnAgent(tf_agent.TFAgent):
         del training
         batch = self._batch(experience, weights)
         loss, _ = self._td(batch, self._q_network(batch.observation)[0])
-        return tf_agent.LossInfo(loss, extra=())
+        return tf_agent.LossInfo(self._penalised(loss), extra=())
 
     def _batch(self, experience: Any, weights: tf.Tensor | None) -> _Batch:
         time_steps, policy_steps, next_time_steps = self._as_transition(experience)
@@ -208,6 +214,9 @@ class DqnAgent(tf_agent.TFAgent):
         chosen = losses.gather_actions(q_values, batch.action)
         return losses.weighted_mean(self._td_loss(batch.target, chosen), batch.weights), chosen
 
+    def _penalised(self, loss: tf.Tensor) -> tf.Tensor:
+        return loss if self._penalty is None else loss + self._penalty()
+
     def _natural_step(self, batch: _Batch) -> tf_agent.LossInfo:
         inputs = self._encode(batch.observation)
         metric = SquaredError(chosen=batch.action if self._fisher_outputs == "chosen" else None)
@@ -217,6 +226,7 @@ class DqnAgent(tf_agent.TFAgent):
             operator,
             loss_of=lambda q_values: self._td(batch, q_values)[0],
             loss_fn=lambda: self._td(batch, self._forward(inputs))[0],
+            penalty_fn=self._penalty,
         )
         chosen = losses.gather_actions(operator.outputs, batch.action)
         return self._loss_info(loss, chosen, batch, stats)
@@ -225,6 +235,7 @@ class DqnAgent(tf_agent.TFAgent):
         variables = self._q_network.trainable_weights
         with tf.GradientTape() as tape:
             loss, chosen = self._td(batch, self._q_network(batch.observation)[0])
+            loss = self._penalised(loss)
         gradients = tape.gradient(loss, variables)
         stats = apply_finite_gradients(
             self._optimizer, zip(gradients, variables, strict=True), loss, self._max_gradient_norm
@@ -274,6 +285,8 @@ def _check_options(
         raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
     if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
         raise ValueError("max_gradient_norm would bend the natural gradient: bound its step with max_kl instead")
+    if isinstance(optimizer, NaturalGradient) and optimizer.line_search is not None:
+        raise ValueError("DqnAgent takes no line search, which measures the KL of a policy: set line_search=None")
 
 
 def _check_output(q_network: network.Network, observation_spec: Any, num_actions: int) -> None:

@@ -16,6 +16,7 @@ from ngrl.agents.critic import Critic
 from ngrl.agents.heads import head_for
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import masked_rows
+from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
 from ngrl.agents.schedules import Schedule, check_weight, weight_at
 from ngrl.agents.target_update import TargetUpdate, follow_update
@@ -73,7 +74,8 @@ class OnPolicyAgent(tf_agent.TFAgent):
       name: Name of the agent.
 
     Raises:
-      ValueError: The specs don't fit the network, or an argument is out of its range.
+      ValueError: The specs don't fit the network, the network is one that would be trained wrongly, or an argument is
+        out of its range.
     """
 
     def __init__(
@@ -95,6 +97,10 @@ class OnPolicyAgent(tf_agent.TFAgent):
         check_weight(name, "entropy_weight", entropy_weight)
         self._head = head_for(action_spec)
         actor_network.create_variables(time_step_spec.observation)
+        check_trainable(name, actor_network, optimizer)
+        check_unpenalised(name, actor_network)
+        if critic is not None:
+            check_separate(name, "the policy", actor_network, "the critic", critic.network)
         self._actor = actor_network
         self._optimizer = optimizer
         self._critic = critic
@@ -156,9 +162,11 @@ class OnPolicyAgent(tf_agent.TFAgent):
           update: How it follows the policy after each update that was not skipped.
 
         Raises:
-          ValueError: The network's weights are not of the policy's shapes.
+          ValueError: The network's weights are not of the policy's shapes, or are the policy's own.
         """
         network.create_variables(self.time_step_spec.observation)
+        check_trainable(self.name, network, self._optimizer)
+        check_separate(self.name, "the policy", self._actor, "the average", network)
         shapes = [[tuple(v.shape) for v in each.trainable_weights] for each in (self._actor, network)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"{self.name}: the average's weights {shapes[1]} don't match the policy's {shapes[0]}")

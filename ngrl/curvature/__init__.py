@@ -5,6 +5,7 @@ from ngrl.curvature.empirical_fisher import EmpiricalFisher
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 from ngrl.curvature.gauss_newton import GaussNewton
 from ngrl.curvature.metrics import Bernoulli, Categorical, DiagonalGaussian, OutputMetric, SquaredError
+from ngrl.curvature.network_check import check_network, describe_layer, layers_of
 
 __all__ = [
     "Bernoulli",
@@ -15,7 +16,10 @@ __all__ = [
     "GaussNewton",
     "OutputMetric",
     "SquaredError",
+    "check_network",
+    "describe_layer",
     "flatten",
+    "layers_of",
     "num_parameters",
     "unflatten",
 ]

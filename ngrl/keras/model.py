@@ -5,9 +5,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.curvature import flatten, unflatten
+from ngrl.curvature import flatten
 from ngrl.keras import losses, network
-from ngrl.optimizers import FixedDamping, NaturalGradient, NaturalGradientStats
+from ngrl.optimizers import NaturalGradient, NaturalGradientStats, apply_penalised_gradient
 
 
 @tf.keras.utils.register_keras_serializable(package="ngrl")
@@ -218,26 +218,15 @@ class _NaturalTraining:
         if penalty is None:
             stats = self.optimizer.apply_output_gradient(output_gradient, operator, loss, **functions)
         else:
-            self._check_damping()
-            gradient = operator.vjp(output_gradient) + flatten(
-                tape.gradient(penalty, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            )
-            pairs = zip(unflatten(gradient, variables), variables, strict=True)
+            pull = tape.gradient(penalty, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             loss += tf.cast(penalty, loss.dtype)
-            stats = self.optimizer.apply_natural_gradient(pairs, operator, loss, **functions)
+            stats = apply_penalised_gradient(
+                self.optimizer, output_gradient, operator, flatten(pull), loss, **functions
+            )
         for variable, value in counted:
             variable.assign(value)
         self.skipped.assign_add(stats.skipped)
         return predictions, self._logs(stats)
-
-    def _check_damping(self) -> None:
-        rule = self.optimizer.damping_rule
-        if self.optimizer.solver.needs_damping_outside_rows and isinstance(rule, FixedDamping) and rule.value == 0:
-            raise ValueError(
-                "the model has regularisers or other losses of its own, with which "
-                f"{type(self.optimizer.solver).__name__} needs damping above 0: give NaturalGradient a damping, or a "
-                "solver such as ConjugateGradient"
-            )
 
     def _logs(self, stats: NaturalGradientStats) -> dict[str, tf.Tensor]:
         names = ["damping", "kl", "gradient_norm", "step_norm", "solver_iterations", "solver_residual"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.curvature import DenseStack, GaussNewton, OutputMetric
+from ngrl.curvature import DenseStack, GaussNewton, OutputMetric, check_network, describe_layer
 from ngrl.keras.losses import Objective
 
 _ACTIVATIONS = {
@@ -85,7 +85,7 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
             raise ValueError(
                 f"the loss takes probabilities, of a {expected} activation: the model must end in a Dense layer with "
                 f"activation='{expected}' or in tf.keras.layers.Activation('{expected}'), or else give logits to a "
-                f"loss of tf.keras.losses made with from_logits=True; it ends in {_describe(output.node.layer)}"
+                f"loss of tf.keras.losses made with from_logits=True; it ends in {describe_layer(output.node.layer)}"
             )
         trunk, linear, activation = tf.keras.Model(model.inputs, ending.tensor), ending.linear, ending.activation
         layers = _chain(ending.tensor, model.inputs)
@@ -158,10 +158,6 @@ def _conform(x: tf.Tensor, reference: Any) -> tf.Tensor:
     return tf.cast(x, reference.dtype)
 
 
-def _describe(layer: tf.keras.layers.Layer) -> str:
-    return f"layer {layer.name!r} ({type(layer).__name__})"
-
-
 def _check(model: tf.keras.Model) -> None:
     if tf.nest.is_nested(model.output):
         raise ValueError(
@@ -183,47 +179,4 @@ def _check(model: tf.keras.Model) -> None:
             raise ValueError(f"NaturalGradient needs dense inputs, input {symbolic.name!r} is sparse or ragged")
     if not model.trainable_variables:
         raise ValueError("the model has no trainable variables")
-    for variable in model.trainable_variables:
-        if getattr(variable, "constraint", None) is not None:
-            raise ValueError(
-                f"variable {variable.name!r} has a constraint, which a step for all variables together can't keep: "
-                "remove it"
-            )
-    for layer in model.submodules:
-        # Metrics are layers to Keras, and stateful: their counts are kept right by the training step.
-        if isinstance(layer, tf.keras.layers.Layer) and not isinstance(layer, tf.keras.metrics.Metric):
-            _check_layer(layer)
-
-
-def _check_layer(layer: tf.keras.layers.Layer) -> None:
-    """Raise a ValueError for a layer whose training-mode output isn't a function of its inputs and weights alone.
-
-    A step calls the network several times, and a solve takes for granted that it is the same each time.
-    """
-    if _is_random(layer):
-        raise ValueError(
-            f"{_describe(layer)} draws new random numbers in every call, and a natural-gradient step calls the network "
-            "several times: remove it (regularise with sample weights, damping or a kernel_regularizer)"
-        )
-    batch_norm = (tf.keras.layers.BatchNormalization, tf.keras.layers.experimental.SyncBatchNormalization)
-    if isinstance(layer, batch_norm) and layer.trainable:
-        raise ValueError(
-            f"{_describe(layer)} makes outputs depend on the whole batch and changes its averages in every call: "
-            "use LayerNormalization, or set its trainable to False before compile"
-        )
-    if getattr(layer, "stateful", False):
-        raise ValueError(f"{_describe(layer)} is stateful: a natural-gradient step calls it several times")
-    if layer.trainable_weights and layer.compute_dtype != layer.variable_dtype:
-        raise ValueError(
-            f"{_describe(layer)} computes in {layer.compute_dtype} with {layer.variable_dtype} variables: "
-            "NaturalGradient needs one dtype, float32 or float64"
-        )
-
-
-def _is_random(layer: tf.keras.layers.Layer) -> bool:
-    if not isinstance(layer, tf.keras.__internal__.layers.BaseRandomLayer):
-        return False
-    levels = [
-        getattr(layer, name) for name in ("rate", "stddev", "dropout", "recurrent_dropout") if hasattr(layer, name)
-    ]
-    return not levels or any(level > 0 for level in levels)
+    check_network(model)

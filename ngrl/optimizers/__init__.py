@@ -4,6 +4,7 @@ from ngrl.optimizers.damping import DampingRule, FixedDamping, LevenbergMarquard
 from ngrl.optimizers.guard import GradientStats, apply_finite_gradients
 from ngrl.optimizers.line_search import BacktrackingLineSearch
 from ngrl.optimizers.natural_gradient import NaturalGradient
+from ngrl.optimizers.penalty import apply_penalised_gradient, check_penalised
 from ngrl.optimizers.step import NaturalGradientStats, SkipCause
 
 __all__ = [
@@ -17,4 +18,6 @@ __all__ = [
     "ScheduledDamping",
     "SkipCause",
     "apply_finite_gradients",
+    "apply_penalised_gradient",
+    "check_penalised",
 ]

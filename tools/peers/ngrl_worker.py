@@ -25,7 +25,7 @@ _ON_POLICY = {
 }
 _NATURAL = {
     **_ON_POLICY,
-    "cg_iterations": ["ConjugateGradient.max_iterations"],
+    "cg_iterations": ["actor/ConjugateGradient.max_iterations"],
     "epochs": ["Critic.epochs"],
     "minibatch": ["Critic.batch_size"],
 }

@@ -1,0 +1,87 @@
+"""Which networks agents train, and what of a network's own losses counts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from ngrl.curvature import check_network, describe_layer, layers_of
+from ngrl.optimizers import NaturalGradient, check_penalised
+
+Penalty = Callable[[], tf.Tensor]
+
+
+def check_trainable(owner: str, net: Any, optimizer: tf.keras.optimizers.Optimizer) -> None:
+    """Refuse a built network that an agent would train as another one than it is.
+
+    Args:
+      owner: Who trains it, for the message.
+      net: A TF-Agents network, or a module of them.
+      optimizer: Trains it.
+
+    Raises:
+      ValueError: It has a state, adds losses in its call, or holds what `ngrl.curvature.check_network` refuses.
+    """
+    for part in (net, *net.submodules):
+        if tf.nest.flatten(getattr(part, "state_spec", ())):
+            raise ValueError(
+                f"{owner}: network {part.name!r} is recurrent, and its state would be lost in training: stack "
+                "observations in the environment instead"
+            )
+    try:
+        check_network(net, natural=isinstance(optimizer, NaturalGradient))
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from None
+    for layer in layers_of(net):
+        # Keras keeps there what `add_loss` was given in the layer's latest call; regularisers of weights are elsewhere.
+        called = getattr(layer, "_eager_losses", None) or getattr(layer, "_losses", None)
+        if called or getattr(layer, "activity_regularizer", None) is not None:
+            raise ValueError(
+                f"{owner}: {describe_layer(layer)} adds a loss in its call, which would not count: regularise its "
+                "weights, or its outputs in the agent's loss"
+            )
+
+
+def penalty_of(owner: str, net: Any, optimizer: tf.keras.optimizers.Optimizer) -> Penalty | None:
+    """The sum of a network's regularisers at its present weights, or None if it has none.
+
+    Raises:
+      ValueError: The optimizer can't count them.
+    """
+    if not net.losses:
+        return None
+    if isinstance(optimizer, NaturalGradient):
+        try:
+            check_penalised(optimizer)
+        except ValueError as error:
+            raise ValueError(f"{owner}: {error}") from None
+    return lambda: tf.add_n([tf.convert_to_tensor(part) for part in net.losses])
+
+
+def check_unpenalised(owner: str, net: Any) -> None:
+    """Refuse regularisers, where the loss is one of which only the gradient is known, or only its way up.
+
+    Raises:
+      ValueError: A layer has one.
+    """
+    for layer in layers_of(net):
+        if layer.losses and not any(part.losses for part in layers_of(layer)[1:]):
+            raise ValueError(
+                f"{owner}: {describe_layer(layer)} has a regulariser, which a policy's loss doesn't count: remove it "
+                "(an entropy_weight keeps a policy from growing sure of itself)"
+            )
+
+
+def check_separate(owner: str, first: str, one: Any, second: str, other: Any) -> None:
+    """Refuse two networks that share variables.
+
+    Raises:
+      ValueError: So they do; the message names one.
+    """
+    owned = {variable.ref() for variable in one.trainable_variables}
+    shared = [variable.name for variable in other.trainable_variables if variable.ref() in owned]
+    if shared:
+        raise ValueError(
+            f"{owner}: {second} shares {shared[0]!r} with {first}, and must have variables of its own (a network that "
+            "is handed its layers gives them to its copies: let it make them)"
+        )

@@ -1,0 +1,58 @@
+"""Natural steps on losses that hold more than what depends on the network's outputs: regularisers."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from ngrl.curvature import GaussNewton, unflatten
+from ngrl.optimizers.damping import FixedDamping
+from ngrl.optimizers.natural_gradient import NaturalGradient
+from ngrl.optimizers.step import NaturalGradientStats, ScalarFn
+
+
+def apply_penalised_gradient(
+    optimizer: NaturalGradient,
+    output_gradient: tf.Tensor,
+    operator: GaussNewton,
+    penalty_gradient: tf.Tensor,
+    loss: tf.Tensor,
+    loss_fn: ScalarFn,
+    **functions: Any,
+) -> NaturalGradientStats:
+    """Take the step for L(y) + R(θ): `(F + λI) x = Jᵀ ∂L/∂y + ∂R/∂θ`.
+
+    R counts in the loss and its gradient, not in F. Its gradient lies outside of the rows of the Jacobian, so that
+    `Dual` can't take the short way through them: its form for any right-hand side divides by λ.
+
+    Args:
+      optimizer: Takes the step.
+      output_gradient: ∂L/∂y [B, K].
+      operator: The curvature F of L.
+      penalty_gradient: ∂R/∂θ [P].
+      loss: L + R, a scalar.
+      loss_fn: The same at the variables' present values.
+      **functions: What a line search needs besides, as `NaturalGradient.apply_natural_gradient` takes it.
+
+    Raises:
+      ValueError: The solver needs damping for such gradients, as `Dual` does, and there is none.
+    """
+    check_penalised(optimizer)
+    variables = list(operator.parameters["variables"])
+    gradient = unflatten(operator.vjp(output_gradient) + penalty_gradient, variables)
+    pairs = zip(gradient, variables, strict=True)
+    return optimizer.apply_natural_gradient(pairs, operator, loss, loss_fn=loss_fn, **functions)
+
+
+def check_penalised(optimizer: NaturalGradient) -> None:
+    """Refuse an optimizer that can't take a step for a loss with regularisers.
+
+    Raises:
+      ValueError: So it is.
+    """
+    rule = optimizer.damping_rule
+    if optimizer.solver.needs_damping_outside_rows and isinstance(rule, FixedDamping) and rule.value == 0:
+        raise ValueError(
+            "the model has regularisers or other losses of its own, with which "
+            f"{type(optimizer.solver).__name__} needs damping above 0: give NaturalGradient a damping, or a solver "
+            "such as ConjugateGradient"
+        )

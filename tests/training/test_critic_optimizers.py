@@ -1,0 +1,98 @@
+"""Every base file of a policy with every optimizer that a critic can have."""
+
+from pathlib import Path
+
+import gin
+import pytest
+
+from ngrl.training import configurables, configuration
+
+BASE = Path(__file__).parents[2] / "gin" / "base"
+POLICIES = sorted(path.stem for path in BASE.glob("*.gin") if "policy_agent.agent = " in path.read_text())
+OPTIMIZERS = {"Adam": "@critic/Adam()", "NaturalGradient": "@critic/NaturalGradient()", "none": "None"}
+SHORT = [
+    "run.env_id = 'CartPole-v1'",
+    "run.num_envs = 4",
+    "run.num_env_steps = 200",
+    "run.eval_episodes = 0",
+    "OnPolicyLoop.batch_size = 100",
+    "OnPolicyLoop.jit_compile = False",
+    "ActorNetwork.hidden_layers = ()",
+    "ValueNetwork.hidden_layers = (4,)",
+    "Critic.epochs = 1",
+    "Critic.batch_size = 32",
+]
+
+
+@pytest.fixture(autouse=True)
+def _empty_gin():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def run(tmp_path, base, *bindings):
+    configuration.parse([str(BASE / f"{base}.gin")], [*SHORT, *bindings])
+    return configurables.run(tmp_path / "run")
+
+
+def test_the_policies_are_there():
+    assert set(POLICIES) >= {"trpo", "npg", "nac", "ppo", "reinforce"}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("base", POLICIES)
+def test_a_base_file_trains_with_a_critic_optimizer(tmp_path, base, optimizer):
+    final = run(tmp_path, base, f"policy_agent.critic_optimizer = {OPTIMIZERS[optimizer]}")
+    assert (final["train_steps"], final["skipped_updates"]) == (2, 0)
+    if optimizer == "NaturalGradient":
+        # Nothing of the policy's is the critic's.
+        settings = [line for line in gin.operative_config_str().splitlines() if line.startswith("critic/")]
+        assert "critic/NaturalGradient.learning_rate = 1.0" in settings
+        assert "critic/NaturalGradient.damping = 1.0" in settings
+        for setting in ("max_kl", "solver", "line_search"):
+            assert f"critic/NaturalGradient.{setting} = None" in settings
+
+
+def test_a_critic_with_a_solver_of_its_own_has_that_solver_s_defaults(tmp_path):
+    own = ("policy_agent.critic_optimizer = @critic/NaturalGradient()", "critic/NaturalGradient.solver = @Minres()")
+    run(tmp_path, "npg", *own, "critic/Minres.max_iterations = 7")
+    settings = gin.operative_config_str()
+    assert "critic/Minres.max_iterations = 7" in settings
+    assert "actor/ConjugateGradient.max_iterations = 15" in settings
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (
+            ["critic/NaturalGradient.line_search = @BacktrackingLineSearch()", "critic/NaturalGradient.max_kl = 0.1"],
+            "Critic: its optimizer has a line search",
+        ),
+        (
+            ["critic/NaturalGradient.learning_rate = None", "critic/NaturalGradient.max_kl = 0.1"],
+            "Critic: its optimizer has learning_rate=None",
+        ),
+    ],
+)
+def test_a_critic_optimizer_with_settings_of_a_policy_is_refused_before_anything_is_written(
+    tmp_path, bindings, message
+):
+    with pytest.raises(ValueError, match=message) as refused:
+        run(tmp_path, "trpo", "policy_agent.critic_optimizer = @critic/NaturalGradient()", *bindings)
+    assert "\n" not in str(refused.value).split("\n  In call")[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_experiment_of_a_policy_binds_the_natural_gradient_without_a_scope():
+    """Such a binding would be the critic's too, and overridden where a base file has a scope."""
+    root = BASE.parent
+    texts = {path: path.read_text() for path in root.rglob("*.gin") if path.parent.name not in ("paper", "solvers")}
+    wrong = [
+        f"{path.relative_to(root)}: {line}"
+        for path, text in texts.items()
+        if "dqn" not in path.stem
+        for line in text.splitlines()
+        if line.startswith(("NaturalGradient.", "ConjugateGradient."))
+    ]
+    assert not wrong
