@@ -1,6 +1,8 @@
 """What reaches the terminal: ngrl's own lines. What libraries print goes to a log file."""
 
 import contextlib
+import io
+import logging
 import os
 import shutil
 import signal
@@ -44,13 +46,18 @@ class LibraryOutput:
     """Redirects the process's standard output and error, C++ libraries included, into a log file.
 
     `terminal` stays connected to where standard error was, for ngrl's own lines, and `stdout` to where standard
-    output was, for results.
+    output was, for results. In a notebook those are the cell's.
     """
 
     def __init__(self) -> None:
         _flush()
-        self.terminal: TextIO = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
-        self.stdout: TextIO = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+        self._error = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+        self._out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+        self.terminal: TextIO = self._error
+        self.stdout: TextIO = self._out
+        self._cell = None if isinstance(sys.stdout, io.TextIOWrapper) else _Cell(sys.stdout, sys.stderr)
+        if self._cell is not None:
+            self.stdout, self.terminal = self._cell.stdout, self._cell.stderr
         try:
             handle, name = tempfile.mkstemp(prefix="ngrl-", suffix=".log")
             self._temporary = True
@@ -96,13 +103,44 @@ class LibraryOutput:
             os.dup2(nowhere, 2)
             os.close(nowhere)
             _flush()
-        os.dup2(self.stdout.fileno(), 1)
-        os.dup2(self.terminal.fileno(), 2)
+        os.dup2(self._out.fileno(), 1)
+        os.dup2(self._error.fileno(), 2)
+        if self._cell is not None:
+            self._cell.give_back()
         self._discard()
 
     def _discard(self) -> None:
         if self._temporary:
             self._path.unlink(missing_ok=True)
+
+
+class _Cell:
+    """A notebook's standard output and error, which Python writes to past the file descriptors; kept from libraries.
+
+    Args:
+      stdout: What `sys.stdout` is.
+      stderr: What `sys.stderr` is.
+    """
+
+    def __init__(self, stdout: TextIO, stderr: TextIO):
+        self.stdout, self.stderr = stdout, stderr
+        log = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+        sys.stdout = sys.stderr = log
+        references = logging._handlerList  # type: ignore[attr-defined]  # absl's handler hangs on no logger
+        handlers = [handler for handler in (reference() for reference in references) if handler is not None]
+        self._handlers = [
+            (handler, handler.stream)
+            for handler in handlers
+            if isinstance(handler, logging.StreamHandler) and handler.stream in (stdout, stderr)
+        ]
+        for handler, _ in self._handlers:
+            handler.setStream(log)
+
+    def give_back(self) -> None:
+        """Let Python write to the cell again."""
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        sys.stdout, sys.stderr = self.stdout, self.stderr
 
 
 def _flush() -> bool:
