@@ -198,6 +198,11 @@ def test_settings_page_is_what_the_docstrings_say():
     assert TEXTS["docs/settings.md"] == page(), "run tools/make_docs.py settings"
 
 
+def test_tensorboard_page_is_the_table_of_tags():
+    page = runpy.run_path(str(ROOT / "tools" / "make_docs.py"))["tensorboard"]
+    assert TEXTS["docs/tensorboard.md"] == page(), "run tools/make_docs.py tensorboard"
+
+
 def test_figures_of_the_readme_are_those_of_the_results():
     """README.md shows a few of the results; docs/results.md is where they are kept."""
     rows = re.findall(r"\| (\S+) \| \*\*(\S+)\*\* \| (\S+) \|$", TEXTS["README.md"], re.MULTILINE)

@@ -36,6 +36,7 @@ ALLOWED = {
 }
 ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["packaged"] = set()  # serves whoever reads an experiment
+ALLOWED["tags"] = set()  # serves whoever writes, shows or explains a number
 ALLOWED["training"] = {"training", *ALLOWED, "_tf_agents"}
 ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["examples"] = {"examples", *ALLOWED, "_tf_agents"}

@@ -1,6 +1,7 @@
 """Write the parts of `docs/` that follow from the code.
 
-    .venv/bin/python tools/make_docs.py settings    # what gin files may set, from the docstrings' `Args:`
+    .venv/bin/python tools/make_docs.py settings       # what gin files may set, from the docstrings' `Args:`
+    .venv/bin/python tools/make_docs.py tensorboard    # TensorBoard's tags, from the table in ngrl/tags.py
 
 `tests/test_documents.py` notices where that was forgotten.
 """
@@ -116,8 +117,23 @@ def page() -> str:
     return f"{above}{MARK}\n{settings()}"
 
 
+def tensorboard() -> str:
+    """`docs/tensorboard.md` as it should be."""
+    from ngrl.tags import TAGS
+
+    above = (DOCS / "tensorboard.md").read_text(encoding="utf-8").partition(MARK)[0]
+    rows = [
+        f"| `{name}` | {tag.meaning.replace('|', chr(92) + '|')} | {tag.unit} | {'; '.join(tag.writers)} |"
+        for name, tag in TAGS.items()
+    ]
+    return "\n".join(
+        [f"{above}{MARK}", "| tag | what it is | unit | written by |", "| --- | --- | --- | --- |", *rows, ""]
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("page", choices=["settings"])
-    parser.parse_args()
-    (DOCS / "settings.md").write_text(page(), encoding="utf-8")
+    parser.add_argument("page", choices=["settings", "tensorboard"])
+    chosen = parser.parse_args().page
+    text = page() if chosen == "settings" else tensorboard()
+    (DOCS / f"{chosen}.md").write_text(text, encoding="utf-8")

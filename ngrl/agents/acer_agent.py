@@ -42,6 +42,24 @@ class AcerExtra(NamedTuple):
     critic_gradient_norm: tf.Tensor
     optimizer: GradientStats  # of the policy's step; `skipped` is of the whole update
 
+    def scalars(self, loss: Any) -> dict[str, Any]:
+        """Tags and values for TensorBoard; the loss is the sum of the two that are here."""
+        del loss
+        return {
+            "Losses/policy_loss": self.policy_loss,
+            "Losses/critic_loss": self.critic_loss,
+            "ngrl/kl_to_average": self.kl,
+            "ngrl/entropy": self.entropy,
+            "ngrl/importance_ratio_mean": self.mean_ratio,
+            "ngrl/importance_ratio_max": self.max_ratio,
+            "ngrl/truncated_share": self.truncated,
+            "ngrl/trust_region_active_share": self.trust_region,
+            "ngrl/explained_variance": self.explained_variance,
+            "ngrl/q_mean": self.q_mean,
+            "ngrl/gradient_norm": self.optimizer.gradient_norm,
+            "ngrl/critic_gradient_norm": self.critic_gradient_norm,
+        }
+
 
 class AcerBatch(NamedTuple):
     """N = B·T rows, those of each trajectory one after another; the last row of each has weight 0."""

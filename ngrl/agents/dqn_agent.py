@@ -29,6 +29,15 @@ class DqnExtra(NamedTuple):
     td_error: tf.Tensor  # mean |y − Q(s, a)|
     optimizer: NaturalGradientStats | GradientStats
 
+    def scalars(self, loss: Any) -> dict[str, Any]:
+        """Tags and values for TensorBoard, `LossInfo.loss` among them."""
+        return {
+            "Losses/td_loss": loss,
+            "Losses/td_error": self.td_error,
+            "ngrl/q_mean": self.q_mean,
+            **{f"ngrl/{name}": value for name, value in self.optimizer.scalars().items()},
+        }
+
 
 class _Batch(NamedTuple):
     """One minibatch of transitions; `weights` are 0 at episode boundaries, which are no transitions."""

@@ -38,6 +38,20 @@ class PolicyExtra(NamedTuple):
     critic_skipped: tf.Tensor  # minibatches of the critic's that were skipped
     optimizer: NaturalGradientStats | GradientStats
 
+    def scalars(self, loss: Any) -> dict[str, Any]:
+        """Tags and values for TensorBoard, `LossInfo.loss` among them."""
+        return {
+            "Losses/policy_loss": loss,
+            "Losses/critic_loss": self.critic_loss,
+            "ngrl/surrogate_before": self.surrogate_before,
+            "ngrl/surrogate_after": self.surrogate_after,
+            "ngrl/kl": self.kl,
+            "ngrl/entropy": self.entropy,
+            "ngrl/explained_variance": self.explained_variance,
+            "ngrl/critic_gradient_norm": self.critic_gradient_norm,
+            **{f"ngrl/{name}": value for name, value in self.optimizer.scalars().items()},
+        }
+
 
 class PolicyBatch(NamedTuple):
     """N = B·(T − 1) transitions, those of each trajectory one after another."""

@@ -8,14 +8,16 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from ngrl import tags
 from ngrl.experiments.study import PlannedTrial
 from ngrl.experiments.trials import read_record
 from ngrl.training.progress import describe
 
+# What the tail of `episodes.csv` gives of each tag.
 _TAGS = {
-    "Metrics/AverageReturn": "mean",
-    "Metrics/Best100AverageReturn": "best",
-    "perf/env_steps_per_second": "rate",
+    tags.AVERAGE_RETURN: "mean",
+    tags.BEST_AVERAGE_RETURN: "best",
+    tags.STEPS_PER_SECOND: "rate",
 }
 
 

@@ -55,9 +55,9 @@ class NaturalGradientModel(tf.keras.Model):
 
     Metrics of layers (`add_metric`) count each step's batch once, with the weights before the step.
 
-    `fit`'s logs, and so `History` and the TensorBoard callback, gain these numbers of the latest step: `damping`, `kl`
-    (½ Δθᵀ F Δθ), `gradient_norm`, `step_norm`, `solver_iterations`, `solver_residual`; `reduction_ratio` with a damping
-    rule that needs it or a line search; `line_search_backtracks` and `measured_kl` with a line search. Besides,
+    `fit`'s logs, and so `History` and the TensorBoard callback, gain these numbers of the latest step: `damping`,
+    `predicted_kl` (½ Δθᵀ F Δθ), `gradient_norm`, `step_norm`, `solver_iterations`, `solver_residual`; `reduction_ratio`
+    with a damping rule that needs it or a line search; `backtracks` and `line_search_kl` with a line search. Besides,
     `skipped_updates` counts the epoch's steps that were skipped, weights untouched, because a number wasn't finite.
     """
 
@@ -229,14 +229,13 @@ class _NaturalTraining:
         return predictions, self._logs(stats)
 
     def _logs(self, stats: NaturalGradientStats) -> dict[str, tf.Tensor]:
-        names = ["damping", "kl", "gradient_norm", "step_norm", "solver_iterations", "solver_residual"]
+        names = ["damping", "predicted_kl", "gradient_norm", "step_norm", "solver_iterations", "solver_residual"]
         searches = self.optimizer.line_search is not None
         if searches or self.optimizer.damping_rule.needs_reduction_ratio:
             names.append("reduction_ratio")
-        logs = {name: getattr(stats, name) for name in names}
         if searches:
-            logs |= {"line_search_backtracks": stats.backtracks, "measured_kl": stats.measured_kl}
-        return {**logs, "skipped_updates": tf.identity(self.skipped)}
+            names += ["backtracks", "line_search_kl"]
+        return {**{name: getattr(stats, name) for name in names}, "skipped_updates": tf.identity(self.skipped)}
 
 
 def _metric_variables(model: tf.keras.Model) -> list[tf.Variable]:

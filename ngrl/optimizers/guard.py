@@ -15,6 +15,10 @@ class GradientStats(NamedTuple):
     skipped: tf.Tensor  # 1 where nothing was assigned
     skip_cause: tf.Tensor  # a SkipCause
 
+    def scalars(self) -> dict[str, tf.Tensor]:
+        """As `NaturalGradientStats.scalars`."""
+        return {"gradient_norm": self.gradient_norm}
+
 
 def apply_finite_gradients(
     optimizer: tf.keras.optimizers.Optimizer,

@@ -42,7 +42,7 @@ class NaturalGradientStats(NamedTuple):
 
     gradient_norm: tf.Tensor  # ‖g‖
     step_norm: tf.Tensor  # ‖Δθ‖ as applied; 0 for a skipped or failed step
-    kl: tf.Tensor  # ½ Δθᵀ F Δθ, the predicted divergence of the step as applied, without damping
+    predicted_kl: tf.Tensor  # ½ Δθᵀ F Δθ, the predicted divergence of the step as applied, without damping
     damping: tf.Tensor  # λ of this step
     reduction_ratio: tf.Tensor  # actual / predicted change of the loss; NaN where not measured and for a failed step
     solver_iterations: tf.Tensor
@@ -51,7 +51,11 @@ class NaturalGradientStats(NamedTuple):
     skip_cause: tf.Tensor  # a SkipCause
     predicted_change: tf.Tensor  # gᵀΔθ of the step as applied, below 0 for a descent; 0 for a skipped or failed step
     backtracks: tf.Tensor  # lengths rejected before one was accepted; all of them, max_backtracks + 1, if none was
-    measured_kl: tf.Tensor  # divergence of the accepted step; NaN where no search was made, 0 where it failed
+    line_search_kl: tf.Tensor  # divergence of the accepted step; NaN where no search was made, 0 where it failed
+
+    def scalars(self) -> dict[str, tf.Tensor]:
+        """What is worth a curve, by name; skipped steps are counted by whoever takes them."""
+        return {name: value for name, value in self._asdict().items() if not name.startswith("skip")}
 
 
 class Direction(NamedTuple):
@@ -163,7 +167,7 @@ def stats(proposal: Proposal, outcome: Outcome, damping: tf.Tensor) -> NaturalGr
     values = NaturalGradientStats(
         gradient_norm=proposal.direction.gradient_norm,
         step_norm=as_applied(proposal.norm, outcome.scale),
-        kl=as_applied(proposal.kl, tf.square(outcome.scale)),
+        predicted_kl=as_applied(proposal.kl, tf.square(outcome.scale)),
         damping=damping,
         reduction_ratio=outcome.ratio,
         solver_iterations=proposal.direction.iterations,
@@ -172,6 +176,6 @@ def stats(proposal: Proposal, outcome: Outcome, damping: tf.Tensor) -> NaturalGr
         skip_cause=proposal.cause,
         predicted_change=as_applied(proposal.linear_change, outcome.scale),
         backtracks=outcome.backtracks,
-        measured_kl=outcome.measured_kl,
+        line_search_kl=outcome.measured_kl,
     )
     return NaturalGradientStats(*[tf.cast(value, tf.float32) for value in values])

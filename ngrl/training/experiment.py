@@ -13,6 +13,7 @@ from tf_agents.specs import tensor_spec
 from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
     environments,
+    tags,
 )
 from ngrl.environments.loading import Backend
 from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
@@ -375,7 +376,7 @@ class _Rate:
         if seconds <= 0:
             return {}
         return {
-            "perf/env_steps_per_second": env_steps / seconds,
+            tags.STEPS_PER_SECOND: env_steps / seconds,
             "perf/updates_per_second": train_steps / seconds,
         }
 

@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tf_agents.trajectories import time_step
 
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl import (
+    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
+    tags,
+)
 from ngrl.optimizers import SkipCause
 from ngrl.training.checkpoints import LoopState
 from ngrl.training.metrics import EpisodeStatistics
@@ -53,6 +56,7 @@ class TrainingLoop:
         self.skipped_updates = 0
         self._calls = 0
         self._streak = np.zeros(2, np.float32)  # skipped updates in a row, and the cause of the first of them
+        self._last_info: tuple[Any, Any] | None = None  # loss and extra of the latest updates
         self._observation, _, _, self._step_type = environment.reset_arrays()
 
     def _draw(self) -> np.ndarray:
@@ -87,6 +91,14 @@ class TrainingLoop:
 
     def before_export(self) -> None:
         """Bring the agent's policies to the state of the loop."""
+
+    def scalars(self) -> dict[str, float]:
+        """Tags and values for TensorBoard: what the latest updates' `LossInfo.extra` says of itself."""
+        values = {tags.SKIPPED_UPDATES: float(self.skipped_updates)}
+        if self._last_info is not None:
+            loss, extra = self._last_info
+            values |= {tag: float(value) for tag, value in extra.scalars(loss).items()}
+        return values
 
     def state(self) -> LoopState:
         """Everything beside the agent's variables that the loop's future depends on."""

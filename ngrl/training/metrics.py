@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ngrl import tags
 from ngrl.training.checkpoints import CheckpointError
 from ngrl.training.files import WriteError, failure, writing
 
@@ -213,11 +214,11 @@ class Summaries:
 def episode_scalars(statistics: EpisodeStatistics) -> dict[str, float]:
     """Tags and values of the episode statistics, as TF-Agents and Stable-Baselines3 name them."""
     return {
-        "Metrics/AverageReturn": statistics.average_return,
+        tags.AVERAGE_RETURN: statistics.average_return,
         "Metrics/AverageEpisodeLength": statistics.average_length,
         "Metrics/NumberOfEpisodes": float(statistics.episodes),
         "Metrics/EnvironmentSteps": float(statistics.env_steps),
-        "Metrics/Best100AverageReturn": statistics.best_average,
+        tags.BEST_AVERAGE_RETURN: statistics.best_average,
         "rollout/ep_rew_mean": statistics.average_return,
         "rollout/ep_len_mean": statistics.average_length,
     }

@@ -19,7 +19,7 @@ class OffPolicyAgent(Protocol):
     """What the loop asks of an agent: TF-Agents' `train`, and exploration without hidden state."""
 
     def train(self, experience: Any) -> Any:
-        """One update; returns a LossInfo."""
+        """One update; returns a LossInfo whose `extra.scalars(loss)` says its tags and values."""
 
     def zero_extra(self) -> Any:
         """An all-zero `LossInfo.extra`."""
@@ -84,7 +84,6 @@ class OffPolicyLoop(TrainingLoop):
         self._updates_per_step = updates_per_step
         self._updates_per_call = updates_per_call
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
-        self._last_info: tuple[Any, Any] | None = None
         self._replay = UniformReplayBuffer(
             self._transition_example(), max(replay_capacity, environment.batch_size), seed
         )
@@ -171,17 +170,8 @@ class OffPolicyLoop(TrainingLoop):
         self._agent.set_epsilon(self.epsilon)
 
     def scalars(self) -> dict[str, float]:
-        """Tags and values of the latest updates, for TensorBoard."""
-        values = {"ngrl/skipped_updates": float(self.skipped_updates), "ngrl/epsilon": self.epsilon}
-        if self._last_info is None:
-            return values
-        loss, extra = self._last_info
-        stats = extra.optimizer._asdict()
-        values["Losses/td_loss"] = float(loss)
-        values["Losses/td_error"] = float(extra.td_error)
-        values["ngrl/q_mean"] = float(extra.q_mean)
-        values.update({f"ngrl/{tag}": float(value) for tag, value in stats.items() if not tag.startswith("skip")})
-        return values
+        """Tags and values for TensorBoard."""
+        return {"ngrl/epsilon": self.epsilon, **super().scalars()}
 
     def state(self) -> LoopState:
         """Everything beside the agent's variables that the loop's future depends on."""

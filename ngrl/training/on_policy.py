@@ -17,7 +17,7 @@ class OnPolicyAgent(Protocol):
     collect_data_spec: Any
 
     def train(self, experience: Any) -> Any:
-        """One update on a `Trajectory` [N, T + 1, ...]; returns a LossInfo."""
+        """One update on a `Trajectory` [N, T + 1, ...]; its LossInfo's `extra.scalars(loss)` says tags and values."""
 
     def act(self, observation: Any, seed: Any) -> Any:
         """A `PolicyStep` for observations [N, ...]."""
@@ -58,14 +58,13 @@ class OnPolicyLoop(CollectingLoop):
         check_agent("OnPolicyLoop", agent)
         super().__init__(agent, agent.act, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile)
         self._train = Compiled(agent.train, jit_compile)
-        self._last_info: Any = None
 
     def _update(self, rows: Any) -> None:
         info = self._train(rows)
         self.train_steps += 1
-        self._last_info = tf.nest.map_structure(float, info)
-        stats = self._last_info.extra.optimizer
-        skipped = stats.skipped + self._last_info.extra.critic_skipped
+        self._last_info = _, extra = tf.nest.map_structure(float, info)
+        stats = extra.optimizer
+        skipped = stats.skipped + extra.critic_skipped
         self.skipped_updates += int(skipped)
         if skipped:
             # A critic's minibatch is skipped for its loss or gradient; one word will do for both.
@@ -73,27 +72,3 @@ class OnPolicyLoop(CollectingLoop):
             self._streak = np.array([self._streak[0] + 1, self._streak[1] if self._streak[0] else cause], np.float32)
         else:
             self._streak = np.zeros(2, np.float32)
-
-    def scalars(self) -> dict[str, float]:
-        """Tags and values of the latest update, for TensorBoard."""
-        values = {"ngrl/skipped_updates": float(self.skipped_updates)}
-        if self._last_info is None:
-            return values
-        loss, extra = self._last_info
-        values |= {
-            "Losses/policy_loss": loss,
-            "Losses/critic_loss": extra.critic_loss,
-            "ngrl/surrogate_before": extra.surrogate_before,
-            "ngrl/surrogate_after": extra.surrogate_after,
-            "ngrl/entropy": extra.entropy,
-            "ngrl/explained_variance": extra.explained_variance,
-            "ngrl/critic_gradient_norm": extra.critic_gradient_norm,
-        }
-        stats = extra.optimizer._asdict()
-        values |= {f"ngrl/{_TAGS.get(tag, tag)}": value for tag, value in stats.items() if not tag.startswith("skip")}
-        values["ngrl/kl"] = extra.kl
-        return values
-
-
-# The predicted KL stands beside the measured one, which every agent has.
-_TAGS = {"kl": "predicted_kl", "backtracks": "line_search_backtracks", "measured_kl": "line_search_kl"}

@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from ngrl import tags
+
 
 class Progress:
     """Receives what a run reports; a subclass answers what it cares for and lets the rest pass."""
@@ -126,18 +128,11 @@ class Terminal(Quiet):
 def describe(env_steps: int, episodes: int, scalars: Mapping[str, float]) -> str:
     """The figures of one moment of a run on a line; those whose tags aren't among the scalars are left out."""
     del env_steps
-    parts = [f"{scalars.get('perf/env_steps_per_second', math.nan):,.0f} steps/s", f"{episodes:,} episodes"]
-    for label, tag, form in (
-        ("mean100", "Metrics/AverageReturn", ".1f"),
-        ("best100", "Metrics/Best100AverageReturn", ".1f"),
-        ("ε", "ngrl/epsilon", ".3f"),
-        ("λ", "ngrl/damping", ".3g"),
-        ("skipped", "ngrl/skipped_updates", ".0f"),
-    ):
-        value = scalars.get(tag, 0.0)
-        if tag not in scalars or (tag == "ngrl/skipped_updates" and not value):
-            continue
-        parts.append(f"{label} {value:{form}}" if math.isfinite(value) else f"{label} –")
+    parts = [f"{scalars.get(tags.STEPS_PER_SECOND, math.nan):,.0f} steps/s", f"{episodes:,} episodes"]
+    for name, tag in tags.TAGS.items():
+        if tag.label and name in scalars and (scalars[name] or name != tags.SKIPPED_UPDATES):
+            value = scalars[name]
+            parts.append(f"{tag.label} {value:{tag.form}}" if math.isfinite(value) else f"{tag.label} –")
     return ", ".join(parts)
 
 

@@ -21,7 +21,7 @@ class TrajectoryReplayAgent(Protocol):
     collect_data_spec: Any
 
     def train(self, experience: Any) -> Any:
-        """One update on a `Trajectory` [N, T + 1, ...]; returns a LossInfo."""
+        """One update on a `Trajectory` [N, T + 1, ...]; its LossInfo's `extra.scalars(loss)` says tags and values."""
 
     def zero_extra(self) -> Any:
         """An all-zero `LossInfo.extra`."""
@@ -87,7 +87,6 @@ class TrajectoryReplayLoop(CollectingLoop):
         self._batches = tf.nest.map_structure(
             lambda buffer: np.zeros((1 + self._most_replayed, *buffer.shape), buffer.dtype), self._rows
         )
-        self._last_info: tuple[Any, Any] | None = None
         self._rounds = 0
 
     def _update(self, rows: Any) -> None:
@@ -137,29 +136,8 @@ class TrajectoryReplayLoop(CollectingLoop):
         return many_updates(update, self._agent.zero_extra(), count, streak)
 
     def scalars(self) -> dict[str, float]:
-        """Tags and values of the latest updates, for TensorBoard."""
-        values = {
-            "ngrl/skipped_updates": float(self.skipped_updates),
-            "ngrl/replayed_trajectories": float(len(self._replay)),
-        }
-        if self._last_info is None:
-            return values
-        _, extra = self._last_info
-        values |= {
-            "Losses/policy_loss": float(extra.policy_loss),
-            "Losses/critic_loss": float(extra.critic_loss),
-            "ngrl/kl_to_average": float(extra.kl),
-            "ngrl/entropy": float(extra.entropy),
-            "ngrl/importance_ratio_mean": float(extra.mean_ratio),
-            "ngrl/importance_ratio_max": float(extra.max_ratio),
-            "ngrl/truncated_share": float(extra.truncated),
-            "ngrl/trust_region_active_share": float(extra.trust_region),
-            "ngrl/explained_variance": float(extra.explained_variance),
-            "ngrl/q_mean": float(extra.q_mean),
-            "ngrl/gradient_norm": float(extra.optimizer.gradient_norm),
-            "ngrl/critic_gradient_norm": float(extra.critic_gradient_norm),
-        }
-        return values
+        """Tags and values for TensorBoard."""
+        return {"ngrl/replayed_trajectories": float(len(self._replay)), **super().scalars()}
 
     def state(self) -> LoopState:
         """Everything beside the agent's variables that the loop's future depends on."""

@@ -39,7 +39,7 @@ def test_dqn_agent_trains_in_a_stock_driver_replay_buffer_and_learner(tmp_path):
     assert np.isfinite(info.loss)
     assert int(step) == 5
     assert any((old != new.numpy()).any() for old, new in zip(before, agent.q_network.variables, strict=True))
-    assert info.extra.optimizer.kl <= 0.01 * 1.001
+    assert info.extra.optimizer.predicted_kl <= 0.01 * 1.001
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])

@@ -247,7 +247,7 @@ def test_a_batch_of_one_step_has_a_finite_answer(critic):
     stats = agent.train(experience(trajectories=1, rows=2, ends=0.0)).extra.optimizer
     assert stats.skipped == 0
     assert np.isfinite(weights(agent)).all()
-    assert stats.kl <= 0.0101
+    assert stats.predicted_kl <= 0.0101
     assert np.linalg.norm(weights(agent) - before) == pytest.approx(float(stats.step_norm), rel=1e-3, abs=1e-6)
 
 
@@ -263,7 +263,7 @@ def test_kl_sized_step_follows_w_to_the_kl_that_was_asked_for(policy):
     before = weights(agent)
     stats = agent.train(batch).extra.optimizer
     step = weights(agent) - before
-    np.testing.assert_allclose(stats.kl, 1e-3, rtol=1e-5)
+    np.testing.assert_allclose(stats.predicted_kl, 1e-3, rtol=1e-5)
     np.testing.assert_allclose(0.5 * step @ fisher @ step, 1e-3, rtol=1e-3)
     # Along w as far as the policy can tell.
     cosine = step @ fisher @ w / np.sqrt((step @ fisher @ step) * (w @ fisher @ w))

@@ -82,7 +82,7 @@ def test_kl_sized_step_has_the_predicted_kl_it_was_asked_for(policy, every):
     _, fisher, direction = dense_step(agent, policy, batch, every)
     before = weights(agent)
     info = agent.train(batch)
-    np.testing.assert_allclose(info.extra.optimizer.kl, max_kl, rtol=1e-6)
+    np.testing.assert_allclose(info.extra.optimizer.predicted_kl, max_kl, rtol=1e-6)
     # The weights, about 1 in size, are rounded to 6e-8, their changes of about 0.01 thereby to 1e-5.
     step = before - weights(agent)
     np.testing.assert_allclose(0.5 * step @ fisher @ step, max_kl, rtol=1e-4)

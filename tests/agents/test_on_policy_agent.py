@@ -49,7 +49,7 @@ def assert_finite(agent, info):
         variables = [] if module is None else module.variables
         for variable in variables() if callable(variables) else variables:
             assert np.isfinite(variable.numpy()).all(), variable.name
-    allowed = {"reduction_ratio", "measured_kl"}  # NaN where nothing was measured
+    allowed = {"reduction_ratio", "line_search_kl"}  # NaN where nothing was measured
     values = {**info.extra._asdict(), **info.extra.optimizer._asdict()}
     for name, value in values.items():
         assert name in {*allowed, "optimizer"} or np.isfinite(value), name

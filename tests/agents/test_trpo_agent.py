@@ -90,7 +90,7 @@ def test_accepted_steps_keep_within_max_kl_and_improve_the_surrogate(policy, fra
         shortened += int(extra.optimizer.backtracks > 0)
         assert kl <= max_kl * (1 + 1e-5)
         assert gain > 0
-        np.testing.assert_allclose(extra.optimizer.measured_kl, kl, rtol=1e-3)
+        np.testing.assert_allclose(extra.optimizer.line_search_kl, kl, rtol=1e-3)
         np.testing.assert_allclose(extra.surrogate_after, gain, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(-extra.optimizer.predicted_change * extra.optimizer.reduction_ratio, gain, rtol=1e-2)
     assert accepted > 20
@@ -107,7 +107,14 @@ def test_failed_line_search_leaves_policy_and_slots_byte_identical(policy, compi
         stats = extra.optimizer
         assert everything(agent) == before
         assert stats.backtracks == 1
-        assert stats.skipped == stats.step_norm == stats.kl == stats.measured_kl == stats.predicted_change == 0
+        assert (
+            stats.skipped
+            == stats.step_norm
+            == stats.predicted_kl
+            == stats.line_search_kl
+            == stats.predicted_change
+            == 0
+        )
         assert np.isnan(stats.reduction_ratio)
         np.testing.assert_allclose([extra.kl, extra.surrogate_after], 0, atol=1e-6)
         assert np.isfinite(stats.gradient_norm)

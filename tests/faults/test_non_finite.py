@@ -119,7 +119,7 @@ def test_line_search_that_finds_nothing_puts_the_policy_back_and_says_so(build, 
         loop.step()
     assert [variable.numpy().tobytes() for variable in agent.actor_network.trainable_weights] == before
     scalars = loop.scalars()
-    assert scalars["ngrl/line_search_backtracks"] == 3
+    assert scalars["ngrl/backtracks"] == 3
     assert scalars["ngrl/step_norm"] == scalars["ngrl/line_search_kl"] == 0
     assert scalars["ngrl/gradient_norm"] > 0
     assert loop.skipped_updates == 0

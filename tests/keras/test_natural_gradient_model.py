@@ -214,9 +214,9 @@ def test_line_search_keeps_the_measured_divergence_within_max_kl(loss):
         p, q = (np.exp(y) / np.exp(y).sum(1, keepdims=True) for y in (old, new))
         divergence = np.mean(np.sum(p * np.log(p / q), axis=1))
     assert not np.array_equal(before[0], model.get_weights()[0])
-    np.testing.assert_allclose(logs["measured_kl"], [divergence], rtol=1e-5)
+    np.testing.assert_allclose(logs["line_search_kl"], [divergence], rtol=1e-5)
     assert divergence <= 0.05
-    assert logs["kl"][0] == pytest.approx(0.05 * 0.25 ** logs["line_search_backtracks"][0], rel=1e-5)
+    assert logs["predicted_kl"][0] == pytest.approx(0.05 * 0.25 ** logs["backtracks"][0], rel=1e-5)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -79,9 +79,9 @@ def test_first_length_that_meets_every_condition_is_taken(case, mode):
     assert stats.backtracks == expected
     assert line.w.numpy()[0] == -length
     np.testing.assert_allclose(stats.step_norm, length, rtol=1e-6)
-    np.testing.assert_allclose(stats.kl, 0.5 * length**2, rtol=1e-6)
+    np.testing.assert_allclose(stats.predicted_kl, 0.5 * length**2, rtol=1e-6)
     np.testing.assert_allclose(stats.predicted_change, -length, rtol=1e-6)
-    np.testing.assert_allclose(stats.measured_kl, kl(tf.constant(-length, tf.float64)), rtol=1e-6)
+    np.testing.assert_allclose(stats.line_search_kl, kl(tf.constant(-length, tf.float64)), rtol=1e-6)
     np.testing.assert_allclose(stats.reduction_ratio, loss(tf.constant(-length, tf.float64)) / -length, rtol=1e-6)
     assert (stats.skipped, int(optimizer.iterations)) == (0, 1)
 
@@ -161,7 +161,7 @@ def test_what_is_measured_are_the_very_bits_that_stay(mode):
 
     stats = MODES[mode](run)()
     assert 0 < stats.backtracks < 11
-    assert stats.measured_kl == low_bits()
+    assert stats.line_search_kl == low_bits()
     expected = start - 0.7 ** float(stats.backtracks) * gradient.astype(np.float64)
     np.testing.assert_allclose(w.numpy(), expected, rtol=1e-6, atol=1e-6)
 
@@ -219,7 +219,7 @@ def test_failed_search_leaves_weights_velocity_and_counter_byte_identical(mode, 
     stats = step(*map(tf.constant, losses + kls))
     assert [value.numpy().tobytes() for value in [w, *optimizer.variables]] == before
     assert stats.backtracks == 11
-    assert (stats.step_norm, stats.kl, stats.predicted_change, stats.measured_kl) == (0, 0, 0, 0)
+    assert (stats.step_norm, stats.predicted_kl, stats.predicted_change, stats.line_search_kl) == (0, 0, 0, 0)
     assert np.isnan(stats.reduction_ratio)
     assert (stats.skipped, stats.skip_cause) == (0, SkipCause.NONE)
 
@@ -261,8 +261,8 @@ def test_numbers_that_are_not_finite_skip_the_step_without_a_search(compiled, gr
 
     stats = tf.function(run, jit_compile=True)() if compiled else run()
     assert (stats.skipped, stats.skip_cause, stats.backtracks) == (1, cause, 0)
-    assert (stats.step_norm, stats.kl, stats.predicted_change) == (0, 0, 0)
-    assert np.isnan(stats.measured_kl)
+    assert (stats.step_norm, stats.predicted_kl, stats.predicted_change) == (0, 0, 0)
+    assert np.isnan(stats.line_search_kl)
     assert [value.numpy().tobytes() for value in [line.w, *optimizer.variables]] == before
 
 
@@ -275,7 +275,7 @@ def test_zero_gradient_is_a_step_of_zero_without_a_search(mode):
     stats = MODES[mode](lambda: line.step(optimizer, gradient=0.0, loss=tf.constant(1.0, tf.float64)))()
     assert line.w.numpy()[0] == 0.3
     assert (stats.backtracks, stats.skipped, stats.step_norm, stats.predicted_change) == (0, 0, 0, 0)
-    assert np.isnan(stats.measured_kl)
+    assert np.isnan(stats.line_search_kl)
     assert optimizer.damping == 1.0
 
 

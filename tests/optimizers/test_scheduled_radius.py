@@ -17,7 +17,7 @@ def test_radius_follows_the_schedule_over_the_steps_taken(mode):
     radius = schedules.PolynomialDecay(0.05, decay_steps=4, end_learning_rate=0.01)
     optimizer = NaturalGradient(None, solvers.Cholesky(), 0.1, max_kl=radius)
     step = MODES[mode](lambda: bandit.update(optimizer))
-    np.testing.assert_allclose([step().kl for _ in range(6)], [0.05, 0.04, 0.03, 0.02, 0.01, 0.01], rtol=1e-6)
+    np.testing.assert_allclose([step().predicted_kl for _ in range(6)], [0.05, 0.04, 0.03, 0.02, 0.01, 0.01], rtol=1e-6)
 
 
 def test_line_search_holds_the_measured_divergence_within_the_scheduled_radius():
@@ -43,7 +43,7 @@ def test_radius_that_has_gone_to_zero_takes_steps_of_no_length(last):
     before = bandit.w.numpy()
     stats = bandit.update(optimizer)
     assert bandit.w.numpy().tobytes() == before.tobytes()
-    assert (stats.skipped, stats.step_norm, stats.kl) == (0, 0, 0)
+    assert (stats.skipped, stats.step_norm, stats.predicted_kl) == (0, 0, 0)
     assert optimizer.iterations == 2
 
 

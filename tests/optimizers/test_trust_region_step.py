@@ -56,11 +56,11 @@ def test_accepted_steps_improve_within_the_trust_region_and_others_change_nothin
     after = bandit.w.numpy()
     if stats.backtracks == 5:
         assert after.tobytes() == bandit.start.tobytes()
-        assert (stats.step_norm, stats.measured_kl, int(optimizer.iterations)) == (0, 0, 0)
+        assert (stats.step_norm, stats.line_search_kl, int(optimizer.iterations)) == (0, 0, 0)
         return
     measured = bandit.kl(after, bandit.start)
     assert measured <= max_kl + rounding
-    np.testing.assert_allclose(stats.measured_kl, measured, rtol=1e-5, atol=rounding)
+    np.testing.assert_allclose(stats.line_search_kl, measured, rtol=1e-5, atol=rounding)
     assert bandit.loss(after, bandit.start) < bandit.loss(bandit.start, bandit.start) + rounding
     np.testing.assert_allclose(
         stats.predicted_change,

@@ -25,7 +25,7 @@ NATURAL_TAGS = {
     "ngrl/kl",
     "ngrl/entropy",
     "ngrl/explained_variance",
-    "ngrl/line_search_backtracks",
+    "ngrl/backtracks",
     "ngrl/solver_iterations",
     "ngrl/solver_residual",
     "ngrl/reduction_ratio",
@@ -35,7 +35,7 @@ NATURAL_TAGS = {
     "ngrl/skipped_updates",
 }
 PLAIN_TAGS = NATURAL_TAGS - {
-    "ngrl/line_search_backtracks",
+    "ngrl/backtracks",
     "ngrl/solver_iterations",
     "ngrl/solver_residual",
     "ngrl/reduction_ratio",

@@ -139,14 +139,14 @@ def test_directory_holds_everything_about_the_run(tmp_path):
         "ngrl/solver_iterations",
         "ngrl/solver_residual",
         "ngrl/damping",
-        "ngrl/kl",
+        "ngrl/predicted_kl",
         "ngrl/step_norm",
         "ngrl/gradient_norm",
         "ngrl/skipped_updates",
         "perf/env_steps_per_second",
         "perf/updates_per_second",
     } <= set(events.Tags()["tensors"])
-    steps = [event.step for event in events.Tensors("ngrl/kl")]
+    steps = [event.step for event in events.Tensors("ngrl/predicted_kl")]
     assert steps[0] == pytest.approx(100, abs=4)
     assert len(steps) >= 9
     evaluated = event_accumulator.EventAccumulator(str(tmp_path / "eval"))
