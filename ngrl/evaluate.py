@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngrl import _releases
+from ngrl import _releases, seeding
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
 from ngrl.training import modules
 
@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = f"--episodes must be positive, got {options.episodes}"
     elif options.max_episode_steps is not None and options.max_episode_steps < 1:
         problem = f"--max_episode_steps must be positive, got {options.max_episode_steps}"
-    elif options.seed < 0:
-        problem = f"--seed must not be negative, got {options.seed}"
+    elif not 0 <= options.seed < seeding.LIMIT:
+        problem = f"--seed must lie between 0 and {seeding.LIMIT - 1}, got {options.seed}"
     elif not options.trust and needs_trust(policy_dir):
         problem = (
             f"{options.policy_dir} lies outside runs/, and a SavedModel is a program that can do whatever you can: "

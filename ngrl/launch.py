@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngrl import _releases, packaged, threads
+from ngrl import _releases, packaged, seeding, threads
 from ngrl.training import modules
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         print(f"ngrl.launch: no such gin file: {missing[0]}", file=sys.stderr)
         return EXIT_USAGE
-    if options.seed is not None and not 0 <= options.seed < 2**31:
-        print(f"ngrl.launch: --seed must lie between 0 and 2147483647, got {options.seed}", file=sys.stderr)
+    if options.seed is not None and not 0 <= options.seed < seeding.LIMIT:
+        print(f"ngrl.launch: --seed must lie between 0 and {seeding.LIMIT - 1}, got {options.seed}", file=sys.stderr)
         return EXIT_USAGE
 
     if options.threads is not None and options.threads < 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ngrl import _releases, packaged
+from ngrl import _releases, packaged, seeding
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE, pasted, tensorboard_command
 from ngrl.training import modules
 
@@ -108,6 +108,9 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
         raise UsageError(f"no such study: {options.study}")
     if options.jobs is not None and options.jobs < 1:
         raise UsageError(f"--jobs must be positive, got {options.jobs}")
+    for seed in options.seeds or ():
+        if not 0 <= seed < seeding.LIMIT:
+            raise UsageError(f"--seeds must lie between 0 and {seeding.LIMIT - 1}, got {seed}")
     if options.shard is None:
         return 0, 1
     index, _, count = options.shard.partition("/")

@@ -29,10 +29,11 @@ ALLOWED = {
     "losses": {"losses", "curvature", "solvers"},
     "optimizers": set(NUMERICS),
     "keras": {*NUMERICS, "keras"},
-    "networks": {"networks", "_tf_agents", "specs"},
-    "environments": {"environments", "_tf_agents", "specs"},
-    "replay": {"replay", "_tf_agents"},
-    "agents": {*NUMERICS, "agents", "networks", "replay", "_tf_agents"},
+    "seeding": set(),  # serves whoever draws random numbers
+    "networks": {"networks", "seeding", "_tf_agents", "specs"},
+    "environments": {"environments", "seeding", "_tf_agents", "specs"},
+    "replay": {"replay", "seeding", "_tf_agents"},
+    "agents": {*NUMERICS, "agents", "networks", "replay", "seeding", "_tf_agents"},
 }
 ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["packaged"] = set()  # serves whoever reads an experiment

@@ -26,6 +26,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ngrl import seeding
+
 BATCH = 128
 ENVIRONMENTS = {
     "CartPole-v1": {"hidden": (64,), "goal_stock": 7.0, "goal_adam": 2.5},
@@ -54,6 +56,14 @@ def interleave(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, l
 def ratios(numerator: list[float], denominator: list[float]) -> dict[str, float]:
     """Median and quartiles of each round's ratio."""
     return quartiles([a / b for a, b in zip(numerator, denominator, strict=True)])
+
+
+def normal(*shapes: list[int]) -> Any:
+    """A float32 tensor of standard normal numbers for each shape."""
+    import tensorflow as tf
+
+    generator = seeding.generator(0, seeding.Stream.POINTS)
+    return [tf.constant(generator.normal(size=shape), tf.float32) for shape in shapes]
 
 
 def make_agent(spec: tuple[Any, Any], hidden: tuple[int, ...], natural: bool, exact: bool = False) -> Any:
@@ -158,7 +168,6 @@ def update_time(
     width: int, hidden: tuple[int, ...], num_actions: int, natural: bool, exact: bool = False
 ) -> Callable[[], float]:
     """Milliseconds of one update inside the compiled call of UPDATES_PER_CALL updates."""
-    import numpy as np
     import tensorflow as tf
     from tf_agents.specs import tensor_spec
     from tf_agents.trajectories import time_step as ts
@@ -169,7 +178,7 @@ def update_time(
     observation_spec = tensor_spec.TensorSpec([width], tf.float32)
     action_spec = tensor_spec.BoundedTensorSpec([], tf.int64, 0, num_actions - 1)
     agent = make_agent((ts.time_step_spec(observation_spec), action_spec), hidden, natural, exact)
-    generator = np.random.default_rng(0)
+    generator = seeding.generator(0, seeding.Stream.POINTS)
     shape = (UPDATES_PER_CALL, BATCH)
 
     def observations() -> Any:
@@ -238,8 +247,7 @@ def product_times(width: int, hidden: tuple[int, ...], outputs: int) -> dict[str
     network = tf.keras.Sequential(layers)
     network.build((None, width))
     variables = network.trainable_variables
-    inputs, targets = tf.random.normal([BATCH, width]), tf.random.normal([BATCH, outputs])
-    start_vector = tf.random.normal([num_parameters(variables)])
+    inputs, targets, start_vector = normal([BATCH, width], [BATCH, outputs], [num_parameters(variables)])
 
     # Each turn's input depends on the turn before, so that the compiler can't move work out of the loop.
     def moved(vector: Any) -> Any:
@@ -299,7 +307,7 @@ def peak_memory(width: int, compiled: bool) -> dict[str, int]:
     solver = solvers.ConjugateGradient(rtol=0.0, max_iterations=10)
     optimizer = optimizers.NaturalGradient(1e-3, solver, damping=1.0)
     optimizer.build(variables)
-    inputs = tf.random.normal([8, width])
+    (inputs,) = normal([8, width])
 
     def step() -> Any:
         # A plain function, so that nothing is recognised and forward- and reverse-mode differentiation do the work.

@@ -31,6 +31,7 @@ from typing import Any
 import fork_server
 import numpy as np
 
+from ngrl import seeding
 from ngrl.training import modules
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,7 +164,7 @@ class Chaos:
 
     def __init__(self, run: Run, seed: int):
         self._run = run
-        self._random = random.Random(seed)
+        self._random = random.Random(seeding.integer(seed, seeding.Stream.KILLS))
         self._start_up = 10.0  # seconds until a process saves for the first time, as last seen
         self._saving = 0.02  # seconds that a save takes, as last seen
         self._between = 0.05  # seconds from one save to the next, as last seen

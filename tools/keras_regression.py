@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ngrl import solvers
+from ngrl import seeding, solvers
+from ngrl.experiments.trials import seeds_of
 from ngrl.keras import NaturalGradientModel
 from ngrl.optimizers import LevenbergMarquardt, NaturalGradient
 
@@ -52,16 +53,16 @@ class Curve(tf.keras.callbacks.Callback):
         self.writer.close()
 
 
-def points(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def points(number: int, which: int) -> tuple[np.ndarray, np.ndarray]:
     """Inputs in [-1, 1]² [n, 2] and sin(3a) cos(2b) + ab/2 [n, 1]."""
-    x = np.random.default_rng(seed).uniform(-1, 1, (number, 2)).astype(np.float32)
+    x = seeding.generator(0, seeding.Stream.POINTS, which).uniform(-1, 1, (number, 2)).astype(np.float32)
     a, b = x[:, :1], x[:, 1:]
     return x, np.sin(3 * a) * np.cos(2 * b) + 0.5 * a * b
 
 
 def network(seed: int) -> NaturalGradientModel:
     """The network with the weights of a seed."""
-    tf.keras.utils.set_random_seed(seed)
+    tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
     inputs = tf.keras.Input([2])
     hidden = tf.keras.layers.Dense(24, "tanh")(inputs)
     hidden = tf.keras.layers.Dense(24, "tanh")(hidden)
@@ -112,6 +113,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < 1 or options.adam_steps < EPOCH or options.adam_steps % EPOCH:
         parser.error(f"steps must be at least 1 and adam_steps a multiple of {EPOCH}")
+    try:
+        seeds_of(options.seeds)
+    except ValueError as error:
+        parser.error(str(error))
 
     tf.get_logger().setLevel("ERROR")  # many models are many functions: TensorFlow warns of tracing anew
     scores: dict[str, list[Score]] = {

@@ -15,7 +15,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-from ngrl.experiments.trials import Trial, TrialProcess, experiment_name, read_record
+from ngrl.experiments.trials import Trial, TrialProcess, experiment_name, read_record, seeds_of
 from ngrl.training import modules
 
 
@@ -106,10 +106,14 @@ def main() -> None:
     missing = [str(path) for path in options.gin_files if not path.is_file()]
     if missing:
         parser.error(f"no such gin file: {', '.join(missing)}")
+    try:
+        seeds = seeds_of(options.seeds)
+    except ValueError as error:
+        sys.exit(f"scores: {error}")
     trials = [
         Trial(experiment_name(gin_file), str(gin_file), seed, allow_gin_import=tuple(options.allow_gin_import))
         for gin_file in options.gin_files
-        for seed in options.seeds
+        for seed in seeds
     ]
     try:
         results, failures = score(trials, options.runs, max(options.jobs, 1))

@@ -9,7 +9,7 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
-from ngrl import losses
+from ngrl import losses, seeding
 from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, Judgement
 from ngrl.agents.heads import head_for
 from ngrl.agents.minibatches import masked_rows
@@ -183,7 +183,8 @@ class AcerAgent(tf_agent.TFAgent):
         self._truncation, self._trust_region = truncation, trust_region
         self._average_update = SoftUpdate(0.01) if average_update is None else average_update
         self._entropy_weight, self._reward_scale = entropy_weight, reward_scale
-        self._max_gradient_norm, self._seed = max_gradient_norm, seed
+        self._max_gradient_norm = max_gradient_norm
+        self._draws = seeding.key(seed, seeding.Stream.CRITIC_DRAWS)
         with tf.init_scope():
             optimizer.build(actor_network.trainable_weights)
             critic_optimizer.build(critic.variables)
@@ -291,7 +292,7 @@ class AcerAgent(tf_agent.TFAgent):
 
     def _draw(self) -> tf.Tensor:
         """A seed [2] for this train step."""
-        return tf.stack([tf.constant(self._seed, tf.int32), tf.cast(self.train_step_counter, tf.int32)])
+        return seeding.at(self._draws, tf.cast(self.train_step_counter, tf.int32))
 
     def _batch(self, experience: trajectory.Trajectory) -> AcerBatch:
         check_behaviour(experience)

@@ -13,6 +13,7 @@ from tf_agents.typing import types
 from ngrl import losses
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.network_check import check_separate, check_trainable, penalty_of
+from ngrl.agents.random_numbers import GENERATOR
 from ngrl.agents.steps import natural_step
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.curvature import GaussNewton, SquaredError
@@ -169,9 +170,9 @@ class DqnAgent(tf_agent.TFAgent):
         """
         q_values, _ = self._q_network(observation)
         greedy = tf.argmax(q_values, axis=1, output_type=tf.int32)
-        seeds = tf.random.split(seed, 2)
-        random = tf.random.stateless_uniform(tf.shape(greedy), seeds[0], 0, self._num_actions, tf.int32)
-        explores = tf.random.stateless_uniform(tf.shape(greedy), seeds[1]) < epsilon
+        uniform = tf.random.stateless_uniform([2, tf.size(greedy)], seed, alg=GENERATOR)
+        random = tf.cast(uniform[0] * self._num_actions, tf.int32)  # rounded down: uniform numbers are below 1
+        explores = uniform[1] < epsilon
         return tf.cast(tf.where(explores, random, greedy), self.action_spec.dtype)
 
     def _initialize(self) -> None:

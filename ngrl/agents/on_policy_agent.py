@@ -10,7 +10,7 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
-from ngrl import losses
+from ngrl import losses, seeding
 from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.heads import head_for
@@ -23,6 +23,7 @@ from ngrl.agents.target_update import TargetUpdate, follow_update
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradientStats
+from ngrl.seeding import Stream
 
 
 class PolicyExtra(NamedTuple):
@@ -120,7 +121,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         self._critic = critic
         self._advantage = GeneralisedAdvantage() if advantage is None else advantage
         self._entropy_weight = entropy_weight
-        self._seed = seed
+        self._seed = seeding.check_seed(seed)
         self._average: tuple[ActorNetwork, TargetUpdate] | None = None
         self._encode, self._forward = linearisable(actor_network)
         with tf.init_scope():
@@ -227,7 +228,9 @@ class OnPolicyAgent(tf_agent.TFAgent):
             follow_update(update, online, average, self.train_step_counter, stats.skipped)
         extra = self._measure(batch, stats)
         if self._critic is not None:
-            fit = self._critic.fit(batch.observation, batch.returns, batch.weights, self._draw(1))
+            fit = self._critic.fit(
+                batch.observation, batch.returns, batch.weights, self._draw(Stream.CRITIC_MINIBATCHES)
+            )
             extra = extra._replace(
                 critic_loss=fit.loss, critic_gradient_norm=fit.gradient_norm, critic_skipped=fit.skipped
             )
@@ -244,10 +247,9 @@ class OnPolicyAgent(tf_agent.TFAgent):
         batch = self._batch(experience, weights, is_new=False)
         return tf_agent.LossInfo(self._surrogate_loss(batch, batch.old_parameters), extra=())
 
-    def _draw(self, purpose: int) -> tf.Tensor:
-        """A seed [2] for this train step and purpose."""
-        step = tf.cast(self.train_step_counter, tf.int32)
-        return tf.stack([tf.constant(self._seed, tf.int32), 16 * step + purpose])
+    def _draw(self, stream: Stream) -> tf.Tensor:
+        """A seed [2] of a stream for this train step."""
+        return seeding.at(seeding.key(self._seed, stream), tf.cast(self.train_step_counter, tf.int32))
 
     def _measure(self, batch: PolicyBatch, stats: NaturalGradientStats | GradientStats) -> PolicyExtra:
         parameters = self._parameters(batch.inputs)

@@ -13,6 +13,7 @@ from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import plain_step
 from ngrl.networks import ActorNetwork, ValueNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient
+from ngrl.seeding import Stream
 
 
 class PpoAgent(OnPolicyAgent):
@@ -98,7 +99,9 @@ class PpoAgent(OnPolicyAgent):
 
     def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, GradientStats]:
         num_rows = batch.advantage.shape[0]
-        minibatches = shuffled_minibatches(num_rows, self._batch_size, self._epochs, self._draw(2))
+        minibatches = shuffled_minibatches(
+            num_rows, self._batch_size, self._epochs, self._draw(Stream.POLICY_MINIBATCHES)
+        )
 
         def update(rows: tf.Tensor) -> tuple[tf.Tensor, GradientStats]:
             part = tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), batch)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces as gym_spaces
 
+from ngrl import seeding
 from ngrl._tf_agents import array_spec, py_environment
 from ngrl._tf_agents import time_step as ts
 from ngrl.environments import spaces
@@ -208,8 +209,8 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
 
     def seed(self, seed: int) -> None:
         """Begin anew under another run seed: the next step or reset starts every member's episode 0."""
-        self._vector.seed(check_seed(seed))
-        self._seed = int(seed)
+        self._seed = seeding.check_seed(seed)
+        self._vector.seed(self._seed)
         self._current_time_step = None
 
     def get_state(self) -> dict[str, np.ndarray]:
@@ -308,14 +309,3 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
     def close(self) -> None:
         """Close every member and end every worker process; harmless when repeated."""
         self._vector.close()
-
-
-def check_seed(seed: int) -> int:
-    """The seed as an int.
-
-    Raises:
-      ValueError: It is not an integer in [0, 2^63).
-    """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a non-negative integer below 2^63, got {seed!r}")
-    return int(seed)

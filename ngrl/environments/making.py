@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from ngrl.environments.faults import one_line
 from ngrl.environments.member import Member
+from ngrl.seeding import Stream
 
 # Packages whose environments gymnasium knows only after their import.
 _PLUGINS = {"ALE/": "ale_py"}
@@ -23,13 +24,14 @@ _PLUGINS = {"ALE/": "ale_py"}
 class MemberMaker:
     """Makes the members of one vector environment, here or in a worker process."""
 
-    def __init__(self, env_id: str, seed: int, kwargs: Mapping[str, Any]):
+    def __init__(self, env_id: str, seed: int, kwargs: Mapping[str, Any], stream: Stream = Stream.TRAINING_EPISODES):
         """Find the environment.
 
         Args:
           env_id: A name registered with gymnasium.
           seed: The run's seed.
           kwargs: Given to `gymnasium.make`.
+          stream: Whether the episodes are training's or evaluation's.
 
         Raises:
           ValueError: The name is not registered.
@@ -37,6 +39,7 @@ class MemberMaker:
         """
         self.env_id = env_id
         self._seed = seed
+        self._stream = stream
         self._kwargs = dict(kwargs)
         # The spec, not the name: a worker process has registered only what its imports register.
         self._spec = find_spec(env_id)
@@ -60,7 +63,8 @@ class MemberMaker:
 
     def member(self, index: int, *, raise_faults: bool) -> Callable[[], Member]:
         """A function that makes member `index`; it may be sent to another process."""
-        return functools.partial(make_member, self._spec, self._kwargs, self.env_id, self._seed, index, raise_faults)
+        place = (self.env_id, self._seed, index, self._stream)
+        return functools.partial(make_member, self._spec, self._kwargs, *place, raise_faults)
 
 
 def make(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
@@ -72,10 +76,10 @@ def make(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
 
 
 def make_member(
-    spec: EnvSpec, kwargs: Mapping[str, Any], env_id: str, seed: int, index: int, raise_faults: bool
+    spec: EnvSpec, kwargs: Mapping[str, Any], env_id: str, seed: int, index: int, stream: Stream, raise_faults: bool
 ) -> Member:
     """Make one member."""
-    return Member(make(spec, kwargs), env_id, seed, index, raise_faults=raise_faults)
+    return Member(make(spec, kwargs), env_id, seed, index, stream, raise_faults=raise_faults)
 
 
 def find_spec(env_id: str) -> EnvSpec:

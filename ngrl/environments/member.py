@@ -11,7 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
+from ngrl import seeding
 from ngrl.environments.faults import EnvironmentFault, one_line
+from ngrl.seeding import Stream
 
 Check = Callable[[Any], str | None]
 _FLOATS = frozenset({float, np.float64, np.float32})
@@ -29,11 +31,12 @@ class Episode(NamedTuple):
     actions: np.ndarray
 
 
-def episode_seed(run_seed: int, member: int, episode: int) -> int:
-    """The seed of an episode in [0, 2^31), from the run's seed, the member's and the episode's index."""
-    # Spawn keys, not run_seed + member: neighbouring runs would share most of their members' episodes.
-    sequence = np.random.SeedSequence(run_seed, spawn_key=(member, episode))
-    return int(sequence.generate_state(1, np.uint32)[0]) >> 1
+def episode_seed(run_seed: int, member: int, episode: int, stream: Stream = Stream.TRAINING_EPISODES) -> int:
+    """The seed of an episode in [0, 2^31), from the run's seed, the member's and the episode's index.
+
+    Odd in evaluations and even otherwise: no evaluation, of whatever seed, plays an episode of any training.
+    """
+    return seeding.integer(run_seed, stream, member, episode) & ~1 | (stream is Stream.EVALUATION_EPISODES)
 
 
 class Member(gymnasium.Wrapper):
@@ -43,7 +46,9 @@ class Member(gymnasium.Wrapper):
     a step of CartPole.
     """
 
-    def __init__(self, env: gymnasium.Env, env_id: str, run_seed: int, member: int, *, raise_faults: bool):
+    def __init__(
+        self, env: gymnasium.Env, env_id: str, run_seed: int, member: int, stream: Stream, *, raise_faults: bool
+    ):
         """Wrap an environment.
 
         Args:
@@ -51,6 +56,7 @@ class Member(gymnasium.Wrapper):
           env_id: Its name, for messages.
           run_seed: The run's seed.
           member: This member's index in the vector environment.
+          stream: Whether its episodes are training's or evaluation's.
           raise_faults: Whether to raise an EnvironmentFault. Else it comes back in `info["fault"]` with a
             blank observation: a worker process that lets an exception out is shut down by gymnasium with a
             traceback.
@@ -59,6 +65,7 @@ class Member(gymnasium.Wrapper):
         self._env_id = env_id
         self._run_seed = run_seed
         self._member = member
+        self._stream = stream
         self._raise_faults = raise_faults
         self._scalar_actions = isinstance(env.action_space, spaces.Discrete)
         self._check = observation_check(env.observation_space)
@@ -170,7 +177,7 @@ class Member(gymnasium.Wrapper):
         self._reset_due = False
 
     def _seed(self) -> int:
-        return episode_seed(self._run_seed, self._member, self._episode)
+        return episode_seed(self._run_seed, self._member, self._episode, self._stream)
 
     def _make_fault(self, problem: str) -> EnvironmentFault:
         return EnvironmentFault(self._env_id, self._member, len(self._actions), problem)

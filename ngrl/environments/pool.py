@@ -11,6 +11,7 @@ from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import unknown_env_id
 from ngrl.environments.member import Episode, episode_seed
 from ngrl.environments.vector import Transition, VectorEnvironment
+from ngrl.seeding import Stream
 
 _NO_LIMIT = np.iinfo(np.int32).max  # what envpool says where an environment has no time limit
 
@@ -24,7 +25,7 @@ class EnvpoolVector(VectorEnvironment):
 
     can_restore = False
 
-    def __init__(self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any]):
+    def __init__(self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream):
         """Make the pool.
 
         Raises:
@@ -41,12 +42,13 @@ class EnvpoolVector(VectorEnvironment):
         self.env_id = env_id
         self.num_envs = num_envs
         self._kwargs = dict(kwargs)
+        self._stream = stream
         # How often episodes were broken off by a restore or a new seed: part of the pool's seeds.
         self._restarts = 0
         self._open(seed)
 
     def _open(self, seed: int) -> None:
-        seeds = [episode_seed(seed, member, self._restarts) for member in range(self.num_envs)]
+        seeds = [episode_seed(seed, member, self._restarts, self._stream) for member in range(self.num_envs)]
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*precision lowered by casting", module="gymnasium")

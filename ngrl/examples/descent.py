@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from ngrl import losses
+from ngrl import losses, seeding
 from ngrl.curvature import EmpiricalFisher
 from ngrl.examples.gaussian import Gaussian
 from ngrl.optimizers import NaturalGradient, SkipCause
@@ -82,8 +82,10 @@ def sampled_fisher(num_samples: int, seed: int) -> Metric:
     if num_samples < 2:
         raise ValueError(f"fisher_samples must be at least 2, got {num_samples}: fewer make a singular Fisher matrix")
 
+    key = seeding.key(seed, seeding.Stream.FISHER_SAMPLES)
+
     def metric(theta: tf.Variable, step: tf.Tensor) -> tf.linalg.LinearOperator:
-        noise = tf.random.stateless_normal([num_samples], [seed, step], dtype=_DTYPE, alg="philox")
+        noise = tf.random.stateless_normal([num_samples], seeding.at(key, step), dtype=_DTYPE, alg="philox")
         samples = tf.stop_gradient(theta[0] + theta[1] * noise)
         return fisher_of_samples(theta, samples)
 
@@ -175,11 +177,9 @@ def draw_points(target: Gaussian, num_points: int, seed: int) -> np.ndarray:
     Raises:
       ValueError: There are fewer than 2 points, and the likelihood of one has no maximum; or the seed is out of range.
     """
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed must lie between 0 and 2147483647, got {seed}")
     if num_points < 2:
         raise ValueError(f"num_points must be at least 2, got {num_points}")
-    return np.random.default_rng(seed).normal(target.mean, target.std, num_points)
+    return seeding.generator(seed, seeding.Stream.POINTS).normal(target.mean, target.std, num_points)
 
 
 def descend(data: np.ndarray, start: Gaussian, target: Gaussian, descent: Descent, num_steps: int) -> Trajectory:

@@ -21,6 +21,7 @@ from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
     environments,
     figures,
+    seeding,
     solvers,
 )
 from ngrl.agents import DqnAgent
@@ -205,7 +206,7 @@ def run(
     if min(*dampings, *at_env_steps, batch_size, repeats) <= 0 or list(at_env_steps) != sorted(set(at_env_steps)):
         raise ValueError("dampings, at_env_steps, batch_size and repeats must be positive, and at_env_steps increase")
     figures.check_matplotlib()
-    tf.keras.utils.set_random_seed(seed)
+    tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
     environment = environments.load(env_id, num_envs=num_envs, seed=seed)
     settings = {"env_id": env_id, "dampings": tuple(dampings), "at_env_steps": tuple(at_env_steps), "seed": seed}
     with contextlib.closing(environment):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ngrl import seeding
 from ngrl.experiments.published import Published, by_environment
 from ngrl.experiments.runs import METHODS, Run
 
@@ -194,7 +195,7 @@ class _seeded:
 
     def __enter__(self) -> None:
         self._state = np.random.get_state()  # noqa: NPY002
-        np.random.seed(0)  # noqa: NPY002
+        np.random.seed(seeding.integer(0, seeding.Stream.BOOTSTRAP))  # noqa: NPY002
 
     def __exit__(self, *failure: object) -> None:
         np.random.set_state(self._state)  # noqa: NPY002

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ngrl import seeding
 from ngrl.threads import DEFAULT, environment
 
 #: Exit codes of `ngrl.launch` for a fault that the same command meets again: a failed run, wrong input.
@@ -176,6 +177,8 @@ def seeds_of(value: int | Sequence[int]) -> tuple[int, ...]:
       ValueError: There is none, one is given twice, or one is out of range.
     """
     seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
-    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**31 for seed in seeds):
+    for seed in seeds:
+        seeding.check_seed(seed, "seeds")
+    if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be a positive number of them, or a list of different ones, got {value!r}")
     return seeds

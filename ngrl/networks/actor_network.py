@@ -10,6 +10,7 @@ from tf_agents.specs import tensor_spec
 
 from ngrl.networks.dense_network import Activation, DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser
+from ngrl.seeding import Stream
 
 
 def num_discrete_actions(action_spec: Any) -> int | None:
@@ -79,6 +80,8 @@ class ActorNetwork(DenseNetwork):
     Raises:
       ValueError: An argument is out of its range, or belongs to the other kind of action.
     """
+
+    stream = Stream.ACTOR_WEIGHTS
 
     def __init__(
         self,

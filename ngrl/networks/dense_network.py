@@ -6,6 +6,7 @@ from typing import Any, Literal
 import tensorflow as tf
 from tf_agents.networks import network
 
+from ngrl import seeding
 from ngrl.networks.encoding import ObservationNormaliser, check_observation_spec, encode_observation, encoded_size
 
 #: Keras' activations by name: a wrong one in a gin file is answered before TensorFlow is loaded.
@@ -49,6 +50,9 @@ class DenseNetwork(network.Network):
       ValueError: An argument is out of its range.
     """
 
+    #: Which weights of a seed a class draws: networks of one seed are to start with different ones.
+    stream: seeding.Stream
+
     def __init__(
         self,
         input_tensor_spec: Any,
@@ -84,7 +88,7 @@ class DenseNetwork(network.Network):
                     initial_scale if layer < len(hidden_layers) else output_scale**2,
                     "fan_in",
                     "truncated_normal",
-                    seed=seed * 1000 + layer,
+                    seed=seeding.integer(seed, self.stream, layer),
                 ),
             )
             for layer, width in enumerate(widths)

@@ -8,6 +8,15 @@ import tensorflow as tf
 from ngrl.networks.actor_network import is_discrete_action
 from ngrl.networks.dense_network import Activation
 from ngrl.networks.value_network import ValueNetwork
+from ngrl.seeding import Stream
+
+
+class _Value(ValueNetwork):
+    stream = Stream.DUELING_VALUE_WEIGHTS
+
+
+class _Advantage(ValueNetwork):
+    stream = Stream.DUELING_ADVANTAGE_WEIGHTS
 
 
 class StochasticDuelingNetwork(tf.Module):
@@ -53,8 +62,8 @@ class StochasticDuelingNetwork(tf.Module):
         self.num_dimensions = int(tf.nest.flatten(action_spec)[0].shape[0])
         self._bounds = tf.nest.flatten(action_spec)[0]
         shared = (hidden_layers, activation, initial_scale, output_scale)
-        self._value = ValueNetwork(input_tensor_spec, *shared, seed=2 * seed, name="value")
-        self._advantage = ValueNetwork((input_tensor_spec, self._bounds), *shared, seed=2 * seed + 1, name="advantage")
+        self._value = _Value(input_tensor_spec, *shared, seed=seed, name="value")
+        self._advantage = _Advantage((input_tensor_spec, self._bounds), *shared, seed=seed, name="advantage")
         self._value.create_variables()
         self._advantage.create_variables()
 

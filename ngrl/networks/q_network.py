@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.networks.dense_network import Activation, DenseNetwork
+from ngrl.seeding import Stream
 
 
 class QNetwork(DenseNetwork):
@@ -25,6 +26,8 @@ class QNetwork(DenseNetwork):
     Raises:
       ValueError: An argument is out of its range.
     """
+
+    stream = Stream.Q_WEIGHTS
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from ngrl.networks.dense_network import Activation, DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser
+from ngrl.seeding import Stream
 
 
 class ValueNetwork(DenseNetwork):
@@ -25,6 +26,8 @@ class ValueNetwork(DenseNetwork):
     Raises:
       ValueError: An argument is out of its range.
     """
+
+    stream = Stream.VALUE_WEIGHTS
 
     def __init__(
         self,

@@ -1,6 +1,5 @@
 """A replay buffer of whole trajectories, for agents that correct for the policy that acted."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def check_behaviour(trajectories: Any) -> None:
 class TrajectoryReplayBuffer(Ring):
     """A ring of the latest `capacity` trajectories, sampled uniformly with replacement.
 
-    It holds no generator: what is drawn depends on its content and on the seed that each call gives.
+    It holds no generator: what is drawn depends on its content and on the generator that each call gives.
 
     Args:
       example: One TF-Agents `Trajectory` with leaves [T, ...], whose `policy_info` holds `BEHAVIOUR`.
@@ -52,15 +51,15 @@ class TrajectoryReplayBuffer(Ring):
         check_behaviour(items)
         super().add_batch(items)
 
-    def sample(self, seed: Sequence[int], *shape: int) -> Any:
+    def sample(self, generator: np.random.Generator, *shape: int) -> Any:
         """Independent uniform draws with leaves of shape [*shape, T, ...].
 
         Args:
-          seed: Integers that, with the content, fix the draws.
+          generator: Draws them; with the content it fixes what is drawn.
           *shape: For example updates and trajectories in each.
 
         Raises:
           ValueError: The buffer is empty.
         """
         self._check_filled()
-        return self._gather(np.random.default_rng(seed).integers(self._size, size=shape))
+        return self._gather(generator.integers(self._size, size=shape))

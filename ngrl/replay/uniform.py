@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ngrl import seeding
 from ngrl.replay.ring import Ring
 
 
@@ -33,7 +34,7 @@ class UniformReplayBuffer(Ring):
 
     def __init__(self, example: Any, capacity: int, seed: int = 0):
         super().__init__(example, capacity, "transition", "transitions")
-        self._generator = np.random.Generator(np.random.PCG64(seed))
+        self._generator = seeding.generator(seed, seeding.Stream.REPLAY)
 
     def sample(self, *shape: int) -> Any:
         """Independent uniform draws with leaves of shape [*shape, ...], e.g. `sample(updates, batch_size)`.

@@ -15,6 +15,7 @@ from typing import Any
 import gin
 from gin import config as gin_config
 
+from ngrl import seeding
 from ngrl.training import annotations
 from ngrl.training.annotations import nearest
 from ngrl.training.gin_reader import (
@@ -232,6 +233,11 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     _, selector, name = binding.key
     if selector == MACRO:
         return
+    if name == "seed" and isinstance(value, int):
+        try:
+            seeding.check_seed(value, binding.name)
+        except ValueError as error:
+            raise ConfigurationError(f"{binding.where}: {error}") from None
     info = gin_config._REGISTRY[selector]
     parameter = settable_parameters(info)[0].get(name)
     annotation = annotations.parameter_annotations(constructor(info)).get(name, Any)

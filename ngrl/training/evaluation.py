@@ -14,10 +14,8 @@ from ngrl import (
     environments,
 )
 from ngrl.environments.loading import Backend
+from ngrl.seeding import Stream
 from ngrl.training.files import unfinished, writing
-
-# Evaluation episodes must not be the training ones: their seeds start far from any run's seed.
-EVALUATION_SEED_OFFSET = 1_000_003
 
 # Steps of an episode after which evaluation, and a video, break it off where the environment declares no time limit:
 # a policy that walks into a wall would do so for ever.
@@ -66,7 +64,7 @@ def evaluate(
     max_episode_steps: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> EvaluationResult:
-    """Play `episodes` episodes, each under its own seed, none of them a training seed.
+    """Play `episodes` episodes, each under its own seed, none of them one of training's, whatever the seed of that.
 
     Every environment plays a fixed share of the episodes, so that short episodes are not preferred to long ones.
 
@@ -74,7 +72,7 @@ def evaluate(
       actor: Time step with [N, ...] arrays to actions [N, ...].
       env_id: The environment.
       episodes: How many episodes.
-      seed: Seed of the environments, moved away from training's by `EVALUATION_SEED_OFFSET`.
+      seed: Seed of the episodes.
       num_envs: How many run side by side.
       backend: Backend of `ngrl.environments.load`.
       env_kwargs: Arguments of the environment.
@@ -97,8 +95,9 @@ def evaluate(
         UNLIMITED_STEPS,
         env_kwargs,
         num_envs=num_envs,
-        seed=seed + EVALUATION_SEED_OFFSET,
+        seed=seed,
         backend=backend,
+        stream=Stream.EVALUATION_EPISODES,
     )
     broken_off = 0
     returns: list[list[float]] = [[] for _ in range(num_envs)]
@@ -173,7 +172,8 @@ def _load_for_video(
     env_id: str, seed: int, env_kwargs: dict[str, Any] | None, bound: int | None
 ) -> tuple[environments.GymnasiumEnvironment, int | None]:
     kwargs = {**(env_kwargs or {}), "render_mode": "rgb_array"}
-    return _load_bounded(env_id, bound, UNLIMITED_VIDEO_STEPS, kwargs, seed=seed + EVALUATION_SEED_OFFSET)
+    stream = Stream.EVALUATION_EPISODES
+    return _load_bounded(env_id, bound, UNLIMITED_VIDEO_STEPS, kwargs, seed=seed, stream=stream)
 
 
 def check_video(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:

@@ -13,6 +13,7 @@ from tf_agents.specs import tensor_spec
 from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
     environments,
+    seeding,
     tags,
 )
 from ngrl.environments.loading import Backend
@@ -102,7 +103,7 @@ def run(
       env_timeout: Seconds that a step or reset may take where `env_backend` is "async"; None waits for ever.
       truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
       check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
-      seed: Seed of everything random.
+      seed: Seed of everything random, in [0, 2^31).
       log_every: Environment steps between points in TensorBoard.
       checkpoint_every: Environment steps between checkpoints.
       keep_checkpoints: How many checkpoints to keep.
@@ -121,7 +122,7 @@ def run(
       What was reached, as in `run.json`.
 
     Raises:
-      ValueError: Neither `num_env_steps` nor `num_episodes` is given, or one is not positive.
+      ValueError: Neither `num_env_steps` nor `num_episodes` is given, one is not positive, or the seed is out of range.
       RunDirectoryError: The directory can't be used.
       CheckpointError: A checkpoint can't be written or read.
       WriteError: Another file can't be written, e.g. because the disk is full.
@@ -139,7 +140,7 @@ def run(
         keep_checkpoints=keep_checkpoints,
         eval_max_episode_steps=eval_max_episode_steps,
     )
-    tf.keras.utils.set_random_seed(seed)
+    tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
     limit = {} if training_time_limit is None else {"max_episode_steps": training_time_limit}
     environment = environments.load(
         env_id,

@@ -7,6 +7,7 @@ from tf_agents.trajectories import time_step
 
 from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
+    seeding,
     tags,
 )
 from ngrl.optimizers import SkipCause
@@ -50,6 +51,7 @@ class TrainingLoop:
             raise ValueError(f"max_skipped_updates must be positive, got {max_skipped_updates}")
         self._environment = environment
         self._seed = seed
+        self._actions_key = seeding.key(seed, seeding.Stream.ACTIONS)
         self._max_skipped = max_skipped_updates
         self.statistics = EpisodeStatistics(environment.batch_size)
         self.train_steps = 0
@@ -62,7 +64,7 @@ class TrainingLoop:
     def _draw(self) -> np.ndarray:
         """A seed [2] for the next random actions."""
         self._calls += 1
-        return np.array([self._seed, self._calls], np.int32)
+        return seeding.at(self._actions_key, self._calls)
 
     def _advance(self, actions: np.ndarray) -> Moved:
         """Step every environment once, and count it."""

@@ -6,8 +6,12 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl import (
+    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
+    seeding,
+)
 from ngrl.replay import TrajectoryReplayBuffer
+from ngrl.seeding import Stream
 from ngrl.training.checkpoints import LoopState
 from ngrl.training.collecting import CollectingLoop
 from ngrl.training.compiled import Compiled
@@ -104,7 +108,8 @@ class TrajectoryReplayLoop(CollectingLoop):
     def _num_replayed(self) -> int:
         if self.statistics.env_steps < self._warmup_steps:
             return 0
-        return int(np.random.default_rng([self._seed, self._rounds, 0]).poisson(self._replay_ratio))
+        generator = seeding.generator(self._seed, Stream.REPLAYED_UPDATES, self._rounds)
+        return int(generator.poisson(self._replay_ratio))
 
     def _fill(self, rows: Any | None, first: int, count: int) -> None:
         """Put the rows, if there are any, and replayed trajectories into the batches of the next call."""
@@ -114,7 +119,8 @@ class TrajectoryReplayLoop(CollectingLoop):
             tf.nest.map_structure(lambda batch, leaf: np.copyto(batch[0], leaf), self._batches, rows)
             start = 1
         if count:
-            drawn = self._replay.sample([self._seed, self._rounds, 1 + first], count, num_envs)
+            generator = seeding.generator(self._seed, Stream.REPLAY, self._rounds, first)
+            drawn = self._replay.sample(generator, count, num_envs)
             tf.nest.map_structure(
                 lambda batch, leaf: np.copyto(batch[start : start + count], leaf), self._batches, drawn
             )

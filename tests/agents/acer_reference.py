@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from on_policy_reference import BOX, LAST, OBSERVATION, POLICIES, SPEC, experience, make_actor, snapshot
 
-from ngrl import agents, networks
+from ngrl import agents, networks, seeding
 from ngrl.agents import heads
 from ngrl.replay import BEHAVIOUR
 
@@ -156,7 +156,11 @@ class SlowAcer:
             return
         count = NUM_SAMPLES + 1
         rows = np.repeat(self.phi.reshape(-1, 4), count, axis=0).astype(np.float32)
-        draws = heads.GaussianHead().sample(tf.constant(rows), tf.constant([0, step])).numpy()
+        draws = (
+            heads.GaussianHead()
+            .sample(tf.constant(rows), tf.constant(seeding.at(seeding.key(0, seeding.Stream.CRITIC_DRAWS), step)))
+            .numpy()
+        )
         self.draws = draws.reshape(*self.x.shape[:2], count, 2).astype(np.float64)
         self.v = affine(self._critic.network._value.layers_in_order[0], self.x)[..., 0]
 

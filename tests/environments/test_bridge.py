@@ -52,8 +52,8 @@ def plain_episodes(env_id, run_seed, member, actions, **kwargs):
     for action in [None, *actions]:
         if over:
             episode += 1
-            sequence = np.random.SeedSequence(run_seed, spawn_key=(member, episode))
-            observation, _ = env.reset(seed=int(sequence.generate_state(1)[0]) // 2)
+            sequence = np.random.SeedSequence(run_seed, spawn_key=(0, member, episode))
+            observation, _ = env.reset(seed=int(sequence.generate_state(1)[0]) // 4 * 2)
             over = False
             steps.append((FIRST, 0.0, 1.0, observation))
         else:

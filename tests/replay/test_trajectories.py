@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from numpy.random import default_rng as rng
 
 from ngrl.replay import BEHAVIOUR, TrajectoryReplayBuffer
 
@@ -34,7 +35,7 @@ def filled(count, capacity=4):
 
 
 def test_draws_are_whole_trajectories_among_the_latest():
-    drawn = filled(6).sample([1, 2], 5, 40)
+    drawn = filled(6).sample(rng([1, 2]), 5, 40)
     assert drawn.reward.shape == (5, 40, LENGTH)
     assert set(drawn.action[..., 0].reshape(-1).tolist()) == {20, 30, 40, 50}
     np.testing.assert_array_equal(drawn.action, drawn.action[..., :1] + np.arange(LENGTH))
@@ -43,16 +44,16 @@ def test_draws_are_whole_trajectories_among_the_latest():
 
 
 def test_sampling_is_uniform():
-    counts = np.bincount(filled(10, 10).sample([3], 20_000).action[:, 0] // 10, minlength=10)
+    counts = np.bincount(filled(10, 10).sample(rng([3]), 20_000).action[:, 0] // 10, minlength=10)
     # Chi-squared with 9 degrees of freedom: 27.9 is its 99.9 % quantile.
     assert np.sum((counts - 2000) ** 2 / 2000) < 27.9
 
 
-def test_draws_depend_on_the_seed_and_the_content_alone():
+def test_draws_depend_on_the_generator_and_the_content_alone():
     buffer, again = filled(6), filled(6)
-    buffer.sample([9, 9], 100)
-    np.testing.assert_array_equal(buffer.sample([1, 2], 30).action, again.sample([1, 2], 30).action)
-    assert (buffer.sample([1, 2], 30).action != again.sample([1, 3], 30).action).any()
+    buffer.sample(rng([9, 9]), 100)
+    np.testing.assert_array_equal(buffer.sample(rng([1, 2]), 30).action, again.sample(rng([1, 2]), 30).action)
+    assert (buffer.sample(rng([1, 2]), 30).action != again.sample(rng([1, 3]), 30).action).any()
 
 
 @pytest.mark.parametrize("count", [3, 7])
@@ -62,7 +63,7 @@ def test_restored_buffer_goes_on_bit_for_bit(count):
     restored.restore({name: array.copy() for name, array in arrays.items()}, json.loads(json.dumps(values)))
     for other in (buffer, restored):
         other.add_batch(trajectories([90]))
-    np.testing.assert_array_equal(buffer.sample([1], 50).action, restored.sample([1], 50).action)
+    np.testing.assert_array_equal(buffer.sample(rng([1]), 50).action, restored.sample(rng([1]), 50).action)
     assert len(buffer) == len(restored) == 4
 
 
@@ -76,7 +77,7 @@ def test_trajectories_without_behaviour_probabilities_are_refused_in_one_line(ma
 
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="empty"):
-        TrajectoryReplayBuffer(one(), 4).sample([1], 1)
+        TrajectoryReplayBuffer(one(), 4).sample(rng([1]), 1)
     with pytest.raises(ValueError, match="5 trajectories do not fit a buffer of 4"):
         filled(0).add_batch(trajectories(range(5)))
     other = filled(3, capacity=10)

@@ -101,12 +101,12 @@ def make_loop(settings: Settings) -> Any:
     import tensorflow as tf
     from tf_agents.specs import tensor_spec
 
-    from ngrl import environments
+    from ngrl import environments, seeding
     from ngrl.training import configurables, configuration  # noqa: F401  (the first tells gin the names)
 
     configuration.parse([settings.gin_file], bindings(settings))
     seed = bound("seed", 0)
-    tf.keras.utils.set_random_seed(seed)
+    tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
     environment = environments.load(
         bound("env_id"),
         num_envs=bound("num_envs", 8),
