@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
-from tf_agents.trajectories import trajectory
 from tf_agents.typing import types
 
 from ngrl import losses
@@ -14,12 +13,6 @@ from ngrl.agents.on_policy_agent import PolicyBatch
 from ngrl.curvature import EmpiricalFisher, num_parameters
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import NaturalGradient, NaturalGradientStats
-
-
-class NacBatch(PolicyBatch):
-    """A `PolicyBatch` that keeps the trajectories it was cut from."""
-
-    experience: trajectory.Trajectory  # [B, T, ...]
 
 
 class NacAgent(NpgAgent):
@@ -80,13 +73,7 @@ class NacAgent(NpgAgent):
             raise ValueError(f"{name}: compatible_critic must be a CompatibleCritic, got {compatible_critic!r}")
         self._compatible_critic.check(num_parameters(actor_network.trainable_weights), critic is not None)
 
-    def _batch(self, experience: trajectory.Trajectory, weights: tf.Tensor | None, is_new: bool = True) -> NacBatch:
-        batch = NacBatch(*super()._batch(experience, weights, is_new))
-        batch.experience = experience
-        return batch
-
     def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:
-        assert isinstance(batch, NacBatch)
         scores = EmpiricalFisher(
             lambda arguments: self._head.log_prob(self._parameters(arguments[0]), arguments[1]),
             self._actor.trainable_weights,
@@ -107,7 +94,7 @@ class NacAgent(NpgAgent):
         )
         return loss, self._judged(stats, loss, measures["loss_fn"])
 
-    def _steps(self, batch: NacBatch) -> Steps:
+    def _steps(self, batch: PolicyBatch) -> Steps:
         """The batch's trajectories, time-major."""
         steps = tf.nest.map_structure(lambda leaf: leaf[:, :-1], batch.experience)
         masks = losses.boundary_masks(

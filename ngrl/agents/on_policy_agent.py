@@ -66,6 +66,7 @@ class PolicyBatch(NamedTuple):
     weights: tf.Tensor  # [N], 0 at episode boundaries, which are no transitions
     old_parameters: tf.Tensor  # of the distribution that acted [N, K]
     old_log_prob: tf.Tensor  # log π_old(a|s) [N]
+    experience: Any = ()  # the Trajectory [B, T, ...] that they were cut from; () in minibatches
 
 
 class OnPolicyAgent(tf_agent.TFAgent):
@@ -307,4 +308,5 @@ class OnPolicyAgent(tf_agent.TFAgent):
             weights=step_weights,
             old_parameters=parameters,
             old_log_prob=log_prob,
+            experience=experience,
         )

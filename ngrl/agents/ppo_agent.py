@@ -104,7 +104,7 @@ class PpoAgent(OnPolicyAgent):
         )
 
         def update(rows: tf.Tensor) -> tuple[tf.Tensor, GradientStats]:
-            part = tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), batch)
+            part = tf.nest.map_structure(lambda leaf: tf.gather(leaf, rows), batch._replace(experience=()))
             loss, stats = plain_step(
                 self._optimizer,
                 self._actor.trainable_weights,

@@ -351,3 +351,14 @@ def test_more_scores_than_memory_is_meant_for_are_refused(monkeypatch):
 def test_settings_out_of_range_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_batch_keeps_its_trajectories_through_replace_and_map_structure():
+    agent = nac(agents.LstdQ())
+    trajectories = experience("discrete")
+    made = agent._batch(trajectories, None)
+    for copy in (made._replace(weights=made.weights), tf.nest.map_structure(tf.identity, made)):
+        np.testing.assert_array_equal(copy.experience.reward, trajectories.reward)
+        for found, expected in zip(agent._steps(copy), agent._steps(made), strict=True):
+            if expected is not None:
+                np.testing.assert_array_equal(found, expected)
