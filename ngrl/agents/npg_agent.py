@@ -30,15 +30,15 @@ class NpgAgent(OnPolicyAgent):
       optimizer: A `NaturalGradient`.
       critic: As in `OnPolicyAgent`.
       advantage: As in `OnPolicyAgent`.
-      fisher_fraction: Share of the batch's states over which the Fisher is taken, evenly spaced; the gradient is
-        that of all states (Schulman et al. 2015, appendix C.1, take a tenth).
+      fisher_every: n; the Fisher is taken over every n-th of the batch's states, the gradient over all of them
+        (Schulman et al. 2015, appendix C.1, take every tenth).
       entropy_weight: As in `OnPolicyAgent`.
       seed: As in `OnPolicyAgent`.
       train_step_counter: As in `OnPolicyAgent`.
       name: Name of the agent.
 
     Raises:
-      ValueError: As `OnPolicyAgent`; or the optimizer is no natural gradient, or the fraction not in (0, 1].
+      ValueError: As `OnPolicyAgent`; or the optimizer is no natural gradient, or `fisher_every` not a positive integer.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class NpgAgent(OnPolicyAgent):
         optimizer: NaturalGradient,
         critic: Critic | None = None,
         advantage: GeneralisedAdvantage | None = None,
-        fisher_fraction: float = 1.0,
+        fisher_every: int = 1,
         entropy_weight: float | Schedule = 0.0,
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
@@ -69,9 +69,9 @@ class NpgAgent(OnPolicyAgent):
         )
         if not isinstance(self._optimizer, NaturalGradient):
             raise ValueError(f"{name} needs NaturalGradient as its optimizer, got {type(self._optimizer).__name__}")
-        if not 0 < fisher_fraction <= 1:
-            raise ValueError(f"fisher_fraction must lie in (0, 1], got {fisher_fraction}")
-        self._every = round(1 / fisher_fraction)
+        if isinstance(fisher_every, bool) or not isinstance(fisher_every, int) or fisher_every < 1:
+            raise ValueError(f"{name}: fisher_every must be a positive integer, got {fisher_every!r}")
+        self._every = fisher_every
 
     def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:
         variables = self._actor.trainable_weights
@@ -132,7 +132,7 @@ class TrpoAgent(NpgAgent):
       optimizer: A `NaturalGradient` with a `line_search`.
       critic: As in `OnPolicyAgent`.
       advantage: As in `OnPolicyAgent`.
-      fisher_fraction: As in `NpgAgent`.
+      fisher_every: As in `NpgAgent`.
       entropy_weight: As in `OnPolicyAgent`.
       seed: As in `OnPolicyAgent`.
       train_step_counter: As in `OnPolicyAgent`.
@@ -150,7 +150,7 @@ class TrpoAgent(NpgAgent):
         optimizer: NaturalGradient,
         critic: Critic | None = None,
         advantage: GeneralisedAdvantage | None = None,
-        fisher_fraction: float = 1.0,
+        fisher_every: int = 1,
         entropy_weight: float | Schedule = 0.0,
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
@@ -163,7 +163,7 @@ class TrpoAgent(NpgAgent):
             optimizer,
             critic,
             advantage,
-            fisher_fraction,
+            fisher_every,
             entropy_weight,
             seed,
             train_step_counter,

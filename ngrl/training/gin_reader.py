@@ -26,6 +26,9 @@ Key = tuple[str, str, str]  # scope, complete name of the configurable, paramete
 # current one, then among what comes with ngrl.
 _FOLDERS_SEARCHED = 3
 
+# Parameters that had another name, and what to write in its place.
+_RENAMED = {"fisher_fraction": "fisher_every = n, which takes every n-th state: n = 1 / fisher_fraction"}
+
 
 class ConfigurationError(Exception):
     """What is wrong with a gin file or a binding: one line, which begins with `file:line` if there is one."""
@@ -233,6 +236,8 @@ def _binding(statement: config_parser.BindingStatement, where: str) -> Binding:
     if parameter not in known and not any_name:
         hidden = parameter in _signature(info).parameters
         problem = f'parameter "{parameter}" of {info.name} is not for gin files' if hidden else ""
+        if parameter in _RENAMED:
+            problem = f'no parameter "{parameter}" on {info.name}: it is now {_RENAMED[parameter]}'
         raise _Fault(problem or f'no parameter "{parameter}" on {info.name}{nearest(parameter, known)}')
     key = (scope, info.selector, parameter)
     try:

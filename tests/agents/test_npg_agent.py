@@ -55,7 +55,7 @@ def test_direction_equals_a_dense_float64_solve(policy, solver, every):
         natural(solver=SOLVERS[solver]()),
         policy,
         critic=make_critic(),
-        fisher_fraction=1 / every,
+        fisher_every=every,
         entropy_weight=0.1,
     )
     batch = experience(policy)
@@ -67,7 +67,7 @@ def test_direction_equals_a_dense_float64_solve(policy, solver, every):
 
 
 def test_fisher_of_some_states_differs_from_that_of_all():
-    """Else the test above would say nothing of `fisher_fraction`."""
+    """Else the test above would say nothing of `fisher_every`."""
     agent, batch = make(agents.NpgAgent, natural()), experience()
     every_state, every_third = (dense_step(agent, "discrete", batch, every)[2] for every in (1, 3))
     assert relative_error(every_third, every_state) > 0.01
@@ -77,7 +77,7 @@ def test_fisher_of_some_states_differs_from_that_of_all():
 @pytest.mark.parametrize("policy", POLICIES)
 def test_kl_sized_step_has_the_predicted_kl_it_was_asked_for(policy, every):
     max_kl = 1e-3
-    agent = make(agents.NpgAgent, natural(learning_rate=None, max_kl=max_kl), policy, fisher_fraction=1 / every)
+    agent = make(agents.NpgAgent, natural(learning_rate=None, max_kl=max_kl), policy, fisher_every=every)
     batch = experience(policy)
     _, fisher, direction = dense_step(agent, policy, batch, every)
     before = weights(agent)
@@ -184,7 +184,7 @@ def test_xla_and_eager_updates_agree():
     def build():
         # Without a critic, whose minibatches come in another order under XLA.
         optimizer = natural(learning_rate=None, max_kl=0.02, solver=SOLVERS["cg"]())
-        return make(agents.NpgAgent, optimizer, "gaussian", fisher_fraction=0.25)
+        return make(agents.NpgAgent, optimizer, "gaussian", fisher_every=4)
 
     eager, compiled = build(), build()
     train = tf.function(compiled.train, jit_compile=True)
@@ -195,10 +195,10 @@ def test_xla_and_eager_updates_agree():
     np.testing.assert_allclose(weights(compiled), weights(eager), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
-def test_fisher_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(ValueError, match="fisher_fraction"):
-        make(agents.NpgAgent, natural(), fisher_fraction=fraction)
+@pytest.mark.parametrize("every", [0, -1, 1.5, 2.0, True, "2", float("nan")])
+def test_fisher_every_that_is_no_positive_integer_is_refused(every):
+    with pytest.raises(ValueError, match=f"NpgAgent: fisher_every must be a positive integer, got {every!r}"):
+        make(agents.NpgAgent, natural(), fisher_every=every)
 
 
 def test_optimizer_that_solves_nothing_is_refused():

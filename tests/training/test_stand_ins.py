@@ -179,3 +179,16 @@ def test_option_of_the_command_line_is_checked_against_what_main_runs():
     stand_ins.check([str(ROOT / "gin/dqn_lunar.gin")], [], entry_options={"seed": "1"})
     with pytest.raises(ConfigurationError, match='--seed: no parameter "seed" on geometry'):
         stand_ins.check([str(ROOT / "gin/examples/geometry.gin")], [], entry_options={"seed": "1"})
+
+
+@pytest.mark.parametrize("agent", ["NpgAgent", "TrpoAgent"])
+@pytest.mark.parametrize("read", [stand_ins.check, configuration.read])
+def test_renamed_parameter_is_answered_with_its_new_name(tmp_path, agent, read):
+    path = tmp_path / "x.gin"
+    path.write_text(f"{agent}.fisher_fraction = 0.1\n")
+    with pytest.raises(ConfigurationError) as error:
+        read([str(path)], [])
+    assert str(error.value).endswith(
+        f'x.gin:1: no parameter "fisher_fraction" on {agent}: '
+        "it is now fisher_every = n, which takes every n-th state: n = 1 / fisher_fraction"
+    )

@@ -58,8 +58,8 @@ _REPLAY = [
     f"ExponentialEpsilon.end = {EPSILON}",
 ]
 FIXED = {
-    "trpo": ["TrpoAgent.fisher_fraction = 1.0"],
-    "npg": ["NpgAgent.fisher_fraction = 1.0"],
+    "trpo": ["TrpoAgent.fisher_every = 1"],
+    "npg": ["NpgAgent.fisher_every = 1"],
     "ppo": [],
     # Stable-Baselines3 has no double Q-learning.
     "dqn": [
