@@ -1,6 +1,6 @@
 """ACER: actor-critic with experience replay (Wang et al. 2017)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
@@ -11,13 +11,14 @@ from tf_agents.typing import types
 
 from ngrl import losses, seeding
 from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, Judgement
-from ngrl.agents.heads import head_for
+from ngrl.agents.heads import ActionHead, head_for
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
 from ngrl.agents.schedules import Schedule, check_weight, weight_at
 from ngrl.agents.target_update import SoftUpdate, TargetUpdate, follow_update
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
+from ngrl.agents.trust_region import ascend
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient, apply_finite_gradients
 from ngrl.replay import BEHAVIOUR, check_behaviour
@@ -84,15 +85,6 @@ class AcerView(NamedTuple):
     poison: tf.Tensor  # NaN where a step that counts holds a number that is not finite, else 0; a scalar
 
 
-class Ascent(NamedTuple):
-    """The way up for the policy's statistics at N rows."""
-
-    objective: tf.Tensor  # [N]
-    projected: tf.Tensor  # z* [N, K], 0 at masked rows
-    kl: tf.Tensor  # KL(average policy ‖ policy) [N]
-    active: tf.Tensor  # 1 where the trust region bent the gradient [N]
-
-
 class AcerAgent(tf_agent.TFAgent):
     """Off-policy actor-critic for one discrete action or a vector of continuous ones.
 
@@ -121,6 +113,9 @@ class AcerAgent(tf_agent.TFAgent):
       retrace_lambda: λ of Retrace.
       truncation: c, the level at which importance weights are truncated.
       trust_region: δ; None leaves the trust region out.
+      trust_region_statistics: Φ of discrete actions in the trust region: the probability vector, as in the paper, or
+        the logits, by which it is far wider. That of continuous actions is (μ, log σ); the paper's σ is fixed, and so
+        its Φ is μ.
       average_update: How the average policy follows; `SoftUpdate(0.01)` by default, which is α = 0.99.
       entropy_weight: Weight of the entropy bonus in the objective: a number, or a Keras schedule over the train steps,
         whose values below zero count as zero.
@@ -147,6 +142,7 @@ class AcerAgent(tf_agent.TFAgent):
         retrace_lambda: float = 1.0,
         truncation: float = 10.0,
         trust_region: float | None = 1.0,
+        trust_region_statistics: Literal["probabilities", "logits"] = "probabilities",
         average_update: TargetUpdate | None = None,
         entropy_weight: float | Schedule = 0.001,
         reward_scale: float = 1.0,
@@ -164,6 +160,10 @@ class AcerAgent(tf_agent.TFAgent):
         )
         check_weight(name, "entropy_weight", entropy_weight)
         self._head = head_for(action_spec)
+        if trust_region_statistics not in ("probabilities", "logits"):
+            raise ValueError(f"{name}: trust_region_statistics must be one of probabilities, logits")
+        if trust_region_statistics == "logits" and not actor_network.is_discrete:
+            raise ValueError(f"{name}: trust_region_statistics is for discrete actions, the environment's are not")
         if isinstance(critic, DiscreteCritic) != actor_network.is_discrete:
             kind = "discrete" if actor_network.is_discrete else "continuous"
             raise ValueError(f"{name}: {type(critic).__name__} does not fit {kind} actions")
@@ -181,6 +181,7 @@ class AcerAgent(tf_agent.TFAgent):
         self._optimizer, self._critic_optimizer = optimizer, critic_optimizer
         self._gamma, self._lambda = gamma, retrace_lambda
         self._truncation, self._trust_region = truncation, trust_region
+        self._statistics = trust_region_statistics
         self._average_update = SoftUpdate(0.01) if average_update is None else average_update
         self._entropy_weight, self._reward_scale = entropy_weight, reward_scale
         self._max_gradient_norm = max_gradient_norm
@@ -261,7 +262,15 @@ class AcerAgent(tf_agent.TFAgent):
             view = self._view(batch, statistics)
             errors = self._critic.errors(view.judgement, view.q_ret, view.log_ratio)
             critic_loss = losses.weighted_mean(errors, batch.weights)
-        ascent = self._ascent(batch, statistics, view)
+        ascent = ascend(
+            lambda head, phi: self._objective(batch, head, phi, view),
+            self._head,
+            statistics,
+            tf.stop_gradient(self._average.distribution_parameters(batch.observation)),
+            batch.weights,
+            self._trust_region,
+            self._statistics,
+        )
         policy_loss = -losses.weighted_mean(ascent.objective, batch.weights)
         share = tf.math.divide_no_nan(batch.weights, tf.reduce_sum(batch.weights))[:, tf.newaxis]
         actor_gradients = actor_tape.gradient(
@@ -349,44 +358,22 @@ class AcerAgent(tf_agent.TFAgent):
         q_policy = q_ret if self._actor.is_discrete else targets(tf.ones_like(coefficient))
         return AcerView(judgement, log_ratio, q_ret, q_policy - tf.stop_gradient(judgement.value), poison)
 
-    def _ascent(self, batch: AcerBatch, statistics: tf.Tensor, view: AcerView) -> Ascent:
-        """The policy gradient with respect to the statistics Φ, projected onto the trust region."""
-        average = tf.stop_gradient(self._average.distribution_parameters(batch.observation))
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch(statistics)
-            objective = self._objective(batch, statistics, view)
-            kl = self._head.kl(average, statistics)
-        used = batch.weights > 0
-        gradient = masked_rows(tape.gradient(objective, statistics), used)
-        if self._trust_region is None:
-            return Ascent(objective, gradient, kl, tf.zeros_like(kl))
-        kl_gradient = masked_rows(tape.gradient(kl, statistics), used)
-        projected = losses.trust_region_projection(gradient, kl_gradient, self._trust_region)
-        active = tf.reduce_any(tf.not_equal(projected, gradient), axis=-1)
-        return Ascent(objective, projected, kl, tf.cast(active, tf.float32))
-
-    def _objective(self, batch: AcerBatch, statistics: tf.Tensor, view: AcerView) -> tf.Tensor:
-        """What g is the gradient of [N]."""
+    def _objective(self, batch: AcerBatch, head: ActionHead, statistics: tf.Tensor, view: AcerView) -> tf.Tensor:
+        """What g is the gradient of [N]; `head` says what the policy's statistics mean."""
         judgement = view.judgement
         behaviour_log_prob = self._head.log_prob(batch.behaviour, batch.actions)
         objective = losses.truncated_policy_objective(
-            self._head.log_prob(statistics, batch.actions), behaviour_log_prob, view.advantage, self._truncation
+            head.log_prob(statistics, batch.actions), behaviour_log_prob, view.advantage, self._truncation
         )
         correction = losses.bias_correction_objective(
-            self._log_probs(statistics, judgement.others),
-            self._log_probs(batch.behaviour, judgement.others),
+            _log_probs(head, statistics, judgement.others),
+            _log_probs(self._head, batch.behaviour, judgement.others),
             judgement.other_values - tf.stop_gradient(judgement.value)[:, tf.newaxis],
             judgement.other_weights,
             self._truncation,
         )
         entropy_weight = weight_at(self._entropy_weight, self.train_step_counter)
-        return objective + correction + entropy_weight * self._head.entropy(statistics)
-
-    def _log_probs(self, statistics: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        """Log f(a_j|Φ) [N, J] of J actions a state [N, J] or [N, J, D]."""
-        count = actions.shape[1]
-        flat = self._head.log_prob(tf.repeat(statistics, count, axis=0), tf.reshape(actions, [-1, *actions.shape[2:]]))
-        return tf.reshape(flat, [-1, count])
+        return objective + correction + entropy_weight * head.entropy(statistics)
 
     def _apply(self, actor_gradients: Any, critic_gradients: Any, critic_norm: tf.Tensor, loss: tf.Tensor) -> Any:
         """All of the update, or nothing of it."""
@@ -401,6 +388,13 @@ class AcerAgent(tf_agent.TFAgent):
         average = self._average.trainable_weights
         follow_update(self._average_update, variables, average, self.train_step_counter, stats.skipped)
         return stats
+
+
+def _log_probs(head: ActionHead, statistics: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    """Log f(a_j|Φ) [N, J] of J actions a state [N, J] or [N, J, D]."""
+    count = actions.shape[1]
+    flat = head.log_prob(tf.repeat(statistics, count, axis=0), tf.reshape(actions, [-1, *actions.shape[2:]]))
+    return tf.reshape(flat, [-1, count])
 
 
 def _check(name: str, fractions: dict[str, float], positive: dict[str, Any], not_negative: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ has a defined answer. c is the level at which importance weights are truncated, 
 
 import tensorflow as tf
 
+_LEAST_LOG = -80.0
+
 
 def truncated_ratio(log_ratio: tf.Tensor, truncation: float | tf.Tensor) -> tf.Tensor:
     """`ρ̄ = min(c, ρ)` [...] from log ρ [...], a constant for every gradient (Wang et al. 2017, section 3.2)."""
@@ -63,7 +65,7 @@ def bias_correction_objective(
 def trust_region_projection(gradient: tf.Tensor, kl_gradient: tf.Tensor, delta: float | tf.Tensor) -> tf.Tensor:
     """`z* = g − max(0, (kᵀg − δ) / ‖k‖²) k`, [..., K] and [..., K] to [..., K] (Wang et al. 2017, section 3.3).
 
-    The nearest z to g with kᵀz ≤ δ. Where k = 0, at the average policy itself, z* = g.
+    The nearest z to g with kᵀz ≤ δ. Where k = 0, as by the logits of the average policy itself, z* = g.
 
     Args:
       gradient: g of the objective with respect to the distribution's statistics Φ [..., K].
@@ -75,6 +77,45 @@ def trust_region_projection(gradient: tf.Tensor, kl_gradient: tf.Tensor, delta: 
     excess = tf.maximum(0.0, tf.reduce_sum(kl_gradient * gradient, axis=-1, keepdims=True) - delta)
     square = tf.reduce_sum(tf.square(kl_gradient), axis=-1, keepdims=True)
     return gradient - tf.math.divide_no_nan(excess, square) * kl_gradient
+
+
+def bounded_log_softmax(logits: tf.Tensor) -> tf.Tensor:
+    """Log p [..., A] of logits, not below −80: that stays finite, and so does e^80, while e^−80 beside 1 is 0."""
+    return tf.maximum(tf.nn.log_softmax(logits), _LEAST_LOG)
+
+
+def through_softmax(slopes: tf.Tensor, log_probs: tf.Tensor) -> tf.Tensor:
+    """`(diag(p) − ppᵀ) g = c − p Σ_i c_i`, c_i = p_i g_i: a gradient by p as one by its logits, [..., A].
+
+    Args:
+      slopes: c = ∂/∂log p with free entries [..., A].
+      log_probs: log p [..., A].
+    """
+    return slopes - tf.exp(log_probs) * tf.reduce_sum(slopes, axis=-1, keepdims=True)
+
+
+def probability_trust_region_projection(
+    slopes: tf.Tensor, log_probs: tf.Tensor, average_log_probs: tf.Tensor, delta: float | tf.Tensor
+) -> tf.Tensor:
+    """z* of section 3.3 for Φ = p, the probability vector, as a gradient by the logits: `(diag(p) − ppᵀ) z*`, [..., A].
+
+    With g_i = c_i/p_i and k_i = −q_i/p_i, the slopes of the objective and of KL(q ‖ p), z* = g − s k where
+    s = max(0, (kᵀg − δ) / ‖k‖²); by the logits k is p − q. An action seldom taken has a large k: the trust region holds
+    it tight, which is what sets Φ = p apart from Φ = logits. Rounding leaves an error of about eps · (max|c| + s).
+
+    Args:
+      slopes: c = ∂objective/∂log p with free entries [..., A].
+      log_probs: log p of the policy [..., A], from `bounded_log_softmax`.
+      average_log_probs: log q of the average policy [..., A], from the same.
+      delta: δ ≥ 0.
+    """
+    log_ratio = average_log_probs - log_probs
+    # k over its largest entry e^t, since p_i⁻² overflows: s = max(0, kᵀg e^(−2t) − δ e^(−2t)) / (‖k‖² e^(−2t)).
+    top = tf.reduce_max(log_ratio, axis=-1, keepdims=True)
+    product = -tf.reduce_sum(slopes * tf.exp(log_ratio - log_probs - 2 * top), axis=-1, keepdims=True)
+    excess = tf.maximum(0.0, product - delta * tf.exp(-2 * top))
+    length = excess / tf.reduce_sum(tf.exp(2 * (log_ratio - top)), axis=-1, keepdims=True)
+    return through_softmax(slopes, log_probs) - length * (tf.exp(log_probs) - tf.exp(average_log_probs))
 
 
 def stochastic_dueling(values: tf.Tensor, advantages: tf.Tensor, policy_advantages: tf.Tensor) -> tf.Tensor:

@@ -80,9 +80,9 @@ def log_density(policy, parameters, action):
 
 
 def score(policy, parameters, action):
-    """∇_Φ log f(a|Φ) [K]."""
+    """∇_Φ log f(a|Φ) [K]; Φ is p where actions are discrete."""
     if policy == "discrete":
-        return np.eye(3)[action] - softmax(parameters)
+        return np.eye(3)[action] / softmax(parameters)
     mean, log_std = np.split(parameters, 2)
     standardised = (action - mean) / np.exp(log_std)
     return np.concatenate([standardised / np.exp(log_std), standardised**2 - 1])
@@ -91,7 +91,7 @@ def score(policy, parameters, action):
 def kl_slope(policy, average, parameters):
     """K = ∇_Φ KL(f(·|Φ_a) ‖ f(·|Φ)) [K]."""
     if policy == "discrete":
-        return softmax(parameters) - softmax(average)
+        return -softmax(average) / softmax(parameters)
     (mean_a, log_a), (mean, log_std) = np.split(average, 2), np.split(parameters, 2)
     variance = np.exp(2 * log_std)
     return np.concatenate([(mean - mean_a) / variance, 1 - (np.exp(2 * log_a) + (mean - mean_a) ** 2) / variance])
@@ -99,9 +99,16 @@ def kl_slope(policy, average, parameters):
 
 def entropy_slope(policy, parameters):
     if policy == "discrete":
-        p = softmax(parameters)
-        return -p * (np.log(p) - (p * np.log(p)).sum())
+        return -np.log(softmax(parameters)) - 1
     return np.concatenate([np.zeros(2), np.ones(2)])
+
+
+def to_parameters(policy, parameters):
+    """∂Φ/∂parameters, transposed [K, K]: the softmax's where actions are discrete."""
+    if policy != "discrete":
+        return np.eye(len(parameters))
+    p = softmax(parameters)
+    return np.diag(p) - np.outer(p, p)
 
 
 def affine(layer, x):
@@ -123,7 +130,7 @@ class Step(NamedTuple):
 
     x: np.ndarray
     action: np.ndarray
-    z: np.ndarray  # the projected gradient [K]
+    z: np.ndarray  # the projected gradient, by the parameters [K]
     bent: bool  # whether the trust region was active
     ratio: float  # ρ
     error: float  # Q^ret − Q(x, a)
@@ -133,7 +140,19 @@ class Step(NamedTuple):
 class SlowAcer:
     """One update, after Wang et al. 2017, algorithms 2 and 3."""
 
-    def __init__(self, agent, policy, batch, truncation, trust_region, retrace_lambda, entropy_weight=0.0, scale=1.0):
+    def __init__(
+        self,
+        agent,
+        policy,
+        batch,
+        truncation,
+        trust_region,
+        retrace_lambda,
+        entropy_weight=0.0,
+        scale=1.0,
+        trust_region_statistics="probabilities",
+    ):
+        self._by_logits = trust_region_statistics == "logits"
         self._policy, self._critic = policy, agent.critic
         self._truncation, self._trust_region = truncation, trust_region
         self._lambda, self._entropy_weight = retrace_lambda, entropy_weight
@@ -205,11 +224,13 @@ class SlowAcer:
             weight = probability * max(0.0, 1 - c / self.ratio_of(b, t, other))
             g = g + weight * (self.value_of(b, t, other) - self.v[b, t]) * score(self._policy, phi, other)
         g = g + self._entropy_weight * entropy_slope(self._policy, phi)
-        k = kl_slope(self._policy, self.average[b, t], phi)
+        k, jacobian = kl_slope(self._policy, self.average[b, t], phi), to_parameters(self._policy, phi)
+        if self._by_logits:  # Φ are the logits: both slopes go through the softmax before the projection
+            g, k, jacobian = jacobian @ g, jacobian @ k, np.eye(3)
         excess = 0.0 if self._trust_region is None else max(0.0, (k @ g - self._trust_region) / (k @ k))
         samples = None if self._policy == "discrete" else self.draws[b, t, 1:]
         error = q_ret - self.value_of(b, t, action)
-        return Step(self.x[b, t], action, g - excess * k, excess > 0, ratio, error, samples)
+        return Step(self.x[b, t], action, jacobian @ (g - excess * k), excess > 0, ratio, error, samples)
 
     def ascent(self):
         """Mean over the steps of what is added to the actor's kernel, bias and, if it has one, log σ at rate 1."""

@@ -28,10 +28,11 @@ def state(agent):
 # --- the update
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_update_is_the_papers_with_truncation_and_trust_region_active(policy):
-    agent, batch = make(policy, reward_scale=0.5, **SETTINGS), replayed(policy)
-    slow = SlowAcer(agent, policy, batch, **SETTINGS, scale=0.5)
+@pytest.mark.parametrize(("policy", "statistics"), [*((p, "probabilities") for p in POLICIES), ("discrete", "logits")])
+def test_update_is_the_papers_with_truncation_and_trust_region_active(policy, statistics):
+    settings = SETTINGS | {"trust_region_statistics": statistics}
+    agent, batch = make(policy, reward_scale=0.5, **settings), replayed(policy)
+    slow = SlowAcer(agent, policy, batch, **settings, scale=0.5)
     actor, critic = agent.actor_network, agent.critic
     old_actor, old_average, old_critic = (weights([m]) for m in (actor, agent.average_network, critic))
     extra = agent.train(batch).extra
@@ -262,6 +263,11 @@ def test_trajectories_without_behaviour_probabilities_are_refused_in_one_line(in
         ({"truncation": 0.0}, "truncation must be positive, got 0.0"),
         ({"truncation": math.nan}, "truncation must be positive, got nan"),
         ({"trust_region": -1.0}, "trust_region must not be negative"),
+        ({"trust_region_statistics": "logit"}, "trust_region_statistics must be one of probabilities, logits"),
+        (
+            {"policy": "gaussian", "trust_region_statistics": "logits"},
+            "trust_region_statistics is for discrete",
+        ),
         ({"entropy_weight": -1.0}, "entropy_weight must not be negative"),
         ({"reward_scale": 0.0}, "reward_scale must be positive"),
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),

@@ -182,6 +182,89 @@ def test_huge_gradients_are_projected_without_overflow():
     np.testing.assert_allclose(losses.trust_region_projection(g, k, 1.0), [[1e3, 1.0]], rtol=1.0, atol=1e12)
 
 
+# --- the trust region of the probability vector
+
+
+def nearest_in_probabilities(c, p, q, delta):
+    """(diag(p) − ppᵀ) z* [A] with z* by quadratic programming in float64, and whether the constraint was active."""
+    g, k = c / p, -q / p
+    solved = optimize.minimize(
+        lambda z: 0.5 * np.sum((z - g) ** 2),
+        np.zeros_like(g),
+        jac=lambda z: z - g,
+        constraints={"type": "ineq", "fun": lambda z: delta - k @ z, "jac": lambda z: -k},
+        method="SLSQP",
+        options={"ftol": 1e-15, "maxiter": 1000},
+    )
+    return (np.diag(p) - np.outer(p, p)) @ solved.x, k @ g > delta
+
+
+@pytest.mark.parametrize("num_actions", [2, 4, 7])
+def test_projection_of_probabilities_solves_the_quadratic_programme(num_actions):
+    active = []
+    for _ in range(50):
+        p, q = softmax(GENERATOR.normal(size=(2, num_actions)))
+        c, delta = GENERATOR.normal(size=num_actions), GENERATOR.choice([0.0, 0.3, 1.0])
+        expected, is_active = nearest_in_probabilities(c, p, q, delta)
+        found = losses.probability_trust_region_projection(tf.constant(c), tf.math.log(p), tf.math.log(q), delta)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        active.append(is_active)
+    assert 0.1 < np.mean(active) < 0.9
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
+def test_projection_of_probabilities_is_exact_for_actions_that_are_hardly_ever_taken(dtype):
+    """Down to 1e-30, whose squares float32 doesn't hold; the reference is the formula itself, in float64."""
+    bent = 0
+    for _ in range(300):
+        z, z_average = GENERATOR.normal(scale=20, size=(2, 4))
+        p, q = softmax(z), softmax(z_average)
+        if min(p.min(), q.min()) < 1e-30:
+            continue
+        c = p * GENERATOR.normal(size=4) * 10 ** GENERATOR.uniform(-1, 3)
+        g, k = c / p, -q / p
+        scale = max(0.0, (k @ g - 1.0) / (k @ k))
+        expected = c - p * c.sum() - scale * (p - q)
+        logs = [losses.bounded_log_softmax(tf.constant(logits, dtype)) for logits in (z, z_average)]
+        found = losses.probability_trust_region_projection(tf.constant(c, dtype), *logs, 1.0)
+        rounding = (1e-5 if dtype == tf.float32 else 1e-13) * (np.abs(c).max() + scale)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=rounding)
+        bent += scale > 0
+    assert bent > 30
+
+
+@pytest.mark.parametrize("logits", [[0.0, -200.0], [-200.0, 0.0], [-np.inf, 0.0], [0.0, -np.inf], [0.0, 0.0]])
+@pytest.mark.parametrize("average", [[0.0, -200.0], [-np.inf, 0.0], [0.0, 0.0]])
+def test_projection_of_probabilities_is_finite_where_an_action_is_impossible(logits, average):
+    logs = [losses.bounded_log_softmax(tf.constant([row])) for row in (logits, average)]
+    for slopes in ([[1.0, 0.0]], [[-1.0, 0.0]], [[0.0, 100.0]], [[0.0, -100.0]]):
+        for delta in (0.0, 1.0):
+            found = losses.probability_trust_region_projection(tf.constant(slopes), *logs, delta)
+            assert np.isfinite(found).all()
+
+
+def test_gradient_by_the_probabilities_reaches_the_logits_as_autodiff_says():
+    logits, c = tf.constant(GENERATOR.normal(size=(5, 3))), tf.constant(GENERATOR.normal(size=(5, 3)))
+    p = softmax(logits.numpy())
+    expected = gradient(lambda z: tf.reduce_sum(tf.stop_gradient(c / p) * tf.nn.softmax(z), axis=-1), logits)
+    np.testing.assert_allclose(losses.through_softmax(c, tf.math.log(p)), expected, atol=1e-12)
+
+
+def test_trust_region_of_the_probabilities_is_the_narrower_one():
+    """δ = 1 over random states of four actions: hardly a state is bent by the logits, one in five by the paper's Φ."""
+    z, z_average = GENERATOR.normal(size=(2, 2000, 4))
+    p, q = softmax(z), softmax(z_average)
+    taken = np.array([GENERATOR.choice(4, p=row) for row in p])
+    c = np.eye(4)[taken] * GENERATOR.normal(size=(2000, 1))
+    logs = (tf.math.log(p), tf.math.log(q))
+    free = losses.through_softmax(tf.constant(c), logs[0])
+    by_logits = losses.trust_region_projection(free, tf.constant(p - q), 1.0)
+    by_probabilities = losses.probability_trust_region_projection(tf.constant(c), *logs, 1.0)
+    bent = [np.any(found != free, axis=1).mean() for found in (by_logits, by_probabilities)]
+    assert bent[0] < 0.02
+    assert 0.15 < bent[1] < 0.3
+
+
 # --- dueling values
 
 
