@@ -30,7 +30,7 @@ POLICIES = {
 }
 
 
-def make_actor(policy="discrete", hidden=(4,), seed=1, output_scale=0.7, **options):
+def make_actor(policy="discrete", hidden=(4,), seed=7, output_scale=0.7, **options):
     spec, chosen = POLICIES[policy]
     return networks.ActorNetwork(
         OBSERVATION, spec, hidden, output_scale=output_scale, seed=seed, **{**chosen, **options}

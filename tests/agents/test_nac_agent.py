@@ -121,7 +121,14 @@ def test_lstd_q_is_the_papers_algorithm_and_the_step_is_its_answer(policy, basis
 def test_regressions_weights_equal_the_inverse_fisher_times_the_gradient(policy, solver, tolerance):
     """For the batch's own Fisher and its own policy gradient, w = (F + λI)⁻¹ g exactly, whatever the batch."""
     damping = 0.5  # the condition number of F + λI is a few hundred then, which leaves float32 1e-5
-    agent = nac(agents.CompatibleRegression(solver, damping), policy)
+    actor = make_actor(policy, hidden=(), seed=22)
+    agent = make(
+        agents.NacAgent,
+        natural(),
+        policy,
+        actor=actor,
+        compatible_critic=agents.CompatibleRegression(solver, damping),
+    )
     batch = experience(policy)
     advantage, _, counts = slow_batch(agent, batch)
     observation, actions = transitions(batch)
