@@ -226,3 +226,27 @@ def test_ngrl_hands_its_arguments_to_the_command_named_first():
     )
     assert run("-m", "ngrl", "launch", "--gin_file=nothing.gin").returncode == 2
     assert re.fullmatch(r"ngrl \d+\.\d+\.\d+\n", run("-m", "ngrl", "--version").stdout)
+
+
+def test_pythons_that_are_not_there_are_skipped_by_name(clone):
+    for name in ("bash", "date", "dirname", "mktemp", "rm"):
+        (clone / "bin" / name).symlink_to(shutil.which(name))
+    own = clone / ".venv" / "bin" / "python"
+    own.parent.mkdir(parents=True)
+    own.write_text("#!/bin/sh\necho 3.11\n")  # also when asked to build the wheel
+    own.chmod(0o755)
+    shutil.copy(ROOT / "tools" / "pythons.sh", clone / "tools")
+    done = subprocess.run(
+        [clone / "tools" / "pythons.sh"],
+        env={"PATH": str(clone / "bin"), "HOME": str(clone)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if line.startswith("Python")] == [
+        "Python 3.10 (requirements-oldest.lock): SKIPPED, found neither as python3.10 nor under pyenv",
+        "Python 3.11: that of .venv",
+        "Python 3.12 (requirements.lock): SKIPPED, found neither as python3.12 nor under pyenv",
+        "Python 3.13 (requirements.lock): SKIPPED, found neither as python3.13 nor under pyenv",
+    ]
