@@ -36,6 +36,10 @@ class ConjugateGradient(Solver):
 
     Stops with CONVERGED at `||b - (A + λI) x|| <= rtol ||b||`, and with BREAKDOWN where the curvature along
     the search direction is not positive, or no more than rounding: at most eps times the largest seen.
+
+    For singular systems only if the right-hand side is in the range to rtol. If it is off it, the end is BREAKDOWN, and
+    the value may hold a null-space part of any length (4e7 times the shortest solution's was seen): `MinresQLP` finds
+    that.
     """
 
     def __init__(self, *, rtol: float = 1e-6, max_iterations: int = 100) -> None:

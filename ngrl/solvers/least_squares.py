@@ -33,7 +33,12 @@ def next_best(best: Best, is_better: tf.Tensor, value: tf.Tensor, root: tf.Tenso
 
 
 def is_past_best(
-    best: Best, root: tf.Tensor, phi: tf.Tensor, operator_norm: tf.Tensor, is_limit: bool | tf.Tensor = False
+    best: Best,
+    root: tf.Tensor,
+    phi: tf.Tensor,
+    operator_norm: tf.Tensor,
+    is_limit: tf.Tensor,
+    is_stuck: tf.Tensor,
 ) -> tf.Tensor:
     """Whether rounding has taken over since the best iterate, in an inconsistent system.
 
@@ -41,15 +46,22 @@ def is_past_best(
     ||A r|| is down to sqrt(eps) ||A|| ||r||, rounding feeds the null space: ||A r|| and ||x|| grow again, by
     orders of magnitude, while ||r|| stays as it is.
 
+    In a nearly consistent system, of small ||r||, that happens before ||A r|| is as small: what rounding leaves of it
+    is about eps ||A|| ||b||. So does an ill-conditioned consistent one come by as small an ||A r||, to converge later:
+    only where nothing more can come, with ||r|| as it was, is it known to be the other kind.
+
     Args:
       best: The best iterate so far.
       root: ||A r|| / ||r|| now.
       phi: ||r|| now, for ||b|| = 1.
       operator_norm: An estimate of ||A||.
       is_limit: Whether the iteration has come to a limit: then ||A r|| need not have grown by orders.
+      is_stuck: Whether it would end here in any case.
     """
     is_worse = (root > 30 * best.root) | (is_limit & (root > best.root))
-    return seems_inconsistent(best.root, phi, operator_norm) & (phi > 0.9 * best.phi) & is_worse
+    is_inconsistent = seems_inconsistent(best.root, phi, operator_norm) & is_worse
+    is_nearly_consistent = is_stuck & (best.root * best.phi <= 100 * eps(root.dtype) * operator_norm)
+    return (is_inconsistent | is_nearly_consistent) & (phi > 0.9 * best.phi)
 
 
 def seems_inconsistent(root: tf.Tensor, phi: tf.Tensor, operator_norm: tf.Tensor) -> tf.Tensor:

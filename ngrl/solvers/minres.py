@@ -57,7 +57,9 @@ class Minres(Solver):
     + ||b||)`; with LEAST_SQUARES when r is orthogonal to the range of A, so that no x has a smaller residual
     (that x need not be the shortest: `MinresQLP` finds the shortest); with BREAKDOWN when a product is not
     finite. Negative curvature is no obstacle. A singular system asks for a division by γ = 0: the test for
-    LEAST_SQUARES comes before it.
+    LEAST_SQUARES comes before it. Where the right-hand side is off the range by little, but by more than rtol, the
+    answer is the iterate of the smallest ||A r|| / ||r||: a null-space part of up to 100 ||r|| / ||b|| of its length
+    was left where A's other part had the condition number 100.
     """
 
     def __init__(self, *, rtol: float = 1e-6, max_iterations: int = 100) -> None:
@@ -121,7 +123,9 @@ class Minres(Solver):
         # x_{k-1}, the iterate that `root` is about, is as good as any, or x_k can't be known to be better
         is_best = is_least_squares(left, column, operator_norm, self.rtol)
         is_best |= is_limit & seems_inconsistent(column.root, state.left.phi, operator_norm)
-        is_past = is_past_best(state.best, column.root, state.left.phi, operator_norm, is_limit)
+        # Where x hasn't grown, what rounding adds to it does no harm yet.
+        is_stuck = is_limit & (safe_norm(x) > 2 * safe_norm(state.best.value))
+        is_past = is_past_best(state.best, column.root, state.left.phi, operator_norm, is_limit, is_stuck)
         # ||r_k|| = φ_k
         is_converged = left.phi <= tf.maximum(rounding, effective_rtol(self.rtol, dtype))
         result = tf.where(is_converged, int(Result.CONVERGED), RUNNING)

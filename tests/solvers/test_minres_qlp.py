@@ -6,6 +6,7 @@ from linear_systems import (
     DTYPES,
     MODES,
     minimum_length,
+    orthogonal,
     relative_error,
     relative_residual,
     solve,
@@ -108,6 +109,61 @@ def test_inconsistent_systems_of_many_iterations_keep_the_best_iterate(seed, dty
     assert relative_error(answer.value, minimum_length(matrix, rhs)) < (
         3e-2 if dtype == np.float32 else 2e-4 if rtol == 1e-6 else 2e-6
     )
+
+
+def nearly_consistent(size, seed, distance):
+    """A singular matrix, indefinite for odd seeds, and a right-hand side of norm 1 off its range by `distance`."""
+    rng = np.random.default_rng(seed)
+    eigenvalues = rng.uniform(0.1, 10.0, size) * (rng.choice([-1, 1], size) if seed % 2 else 1)
+    null = size // 4
+    eigenvalues[:null] = 0.0
+    matrix = symmetric(eigenvalues, seed)
+    inside, outside = matrix @ vector(seed, size), orthogonal(seed, size)[:, :null] @ vector(seed + 50, null)
+    rhs = inside / np.linalg.norm(inside) + distance * outside / np.linalg.norm(outside)
+    return matrix, rhs, minimum_length(matrix, rhs, 1e-6)
+
+
+@pytest.mark.parametrize("transition_condition", [None, 1.0])
+@pytest.mark.parametrize("size", [10, 20, 60])
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "distance"),
+    [(np.float64, 1e-12, distance) for distance in (1e-11, 1e-10, 1e-9, 1e-8, 3e-8, 1e-7, 1.4e-7, 1e-6)]
+    + [(np.float32, 1e-6, distance) for distance in (1e-5, 1e-4, 1e-3, 3e-3)],
+)
+def test_nearly_consistent_singular_systems_get_the_shortest_solution(
+    dtype, rtol, distance, size, transition_condition
+):
+    # A null-space part of thousands to millions of times its length was left.
+    solver = solvers.MinresQLP(rtol=rtol, max_iterations=400, transition_condition=transition_condition)
+    for seed in range(4):
+        matrix, rhs, reference = nearly_consistent(size, seed, distance)
+        answer = solve(solver, matrix, rhs, dtype=dtype)
+        assert answer.result == Result.LEAST_SQUARES
+        assert relative_error(answer.value, reference) < (1e-12 if dtype == np.float64 else 1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-12), (np.float32, 1e-6)])
+@pytest.mark.parametrize("solver", [solvers.Minres, solvers.MinresQLP])
+def test_an_ill_conditioned_consistent_system_is_not_taken_for_an_inconsistent_one(solver, dtype, rtol):
+    # It comes by just as small an ||A r|| on its way.
+    digits = 8 if dtype == np.float64 else 4
+    for seed in range(8):
+        signs = np.random.default_rng(seed).choice([-1, 1], 30) if seed % 2 else 1
+        matrix, rhs = symmetric(np.logspace(-digits, 0, 30) * signs, seed), vector(seed, 30)
+        answer = solve(solver(rtol=rtol, max_iterations=400), matrix, rhs, dtype=dtype)
+        assert answer.result in (Result.CONVERGED, Result.STAGNATED)
+        assert relative_error(answer.value, np.linalg.solve(matrix, rhs)) < 10 * 10**digits * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("size", [10, 20, 60])
+def test_minres_leaves_no_large_null_space_part_in_nearly_consistent_systems(size):
+    for dtype, rtol, distances in ((np.float64, 1e-12, (1e-11, 1e-9, 1e-7)), (np.float32, 1e-6, (1e-5, 1e-4, 1e-3))):
+        for distance in distances:
+            for seed in range(4):
+                matrix, rhs, reference = nearly_consistent(size, seed, distance)
+                answer = solve(solvers.Minres(rtol=rtol, max_iterations=400), matrix, rhs, dtype=dtype)
+                assert answer.result == Result.LEAST_SQUARES
+                assert relative_error(answer.value, reference) < (3e-5 if dtype == np.float64 else 0.2)
 
 
 def test_the_value_is_moderate_at_any_iteration_limit():
