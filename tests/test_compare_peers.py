@@ -1,6 +1,7 @@
 """`tools/compare_peers.py`, without the peers: turns, ratios, the workers' protocol, installation, ngrl's own side."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -242,6 +243,28 @@ def test_ngrls_worker_trains_whole_batches_and_times_their_updates():
     # Resets between episodes take a row of the batch each, and are no environment steps.
     assert 128 <= result["env_steps"] <= 64 * updates
     assert all(0 < seconds < result["seconds"] for seconds in result["update_seconds"])
+
+
+def test_tf_agents_worker_trains_whole_batches():
+    settings = {"hidden": (8,), "batch_steps": 64, "minibatch": 64, "epochs": 1, "num_envs": 2, "threads": 1}
+    code = f"""
+import json, tf_agents_worker
+from worker_protocol import Settings
+run = tf_agents_worker.make(Settings("ppo", "CartPole-v1", activation="tanh", **{settings!r}))
+print(json.dumps(run(100)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TOOLS.parent), str(TOOLS / "peers")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    env_steps, seconds = json.loads(done.stdout.splitlines()[-1])
+    assert env_steps == 128
+    assert len(seconds) == 2
+    assert min(seconds) > 0
 
 
 def test_settings_survive_the_command_line():

@@ -38,6 +38,41 @@ def test_bench_prints_ratios_as_json(tmp_path):
             assert report["product"][threads][network]["product_over_gradient"]["median"] > 0
 
 
+_EVERY_PART = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import bench
+bench.ENVIRONMENTS = {"CartPole-v1": bench.ENVIRONMENTS["CartPole-v1"]}
+bench.NETWORKS = {"4-8-2": (4, (8,), 2, 3.0)}
+bench.UPDATES_PER_CALL = 2
+parts = {part: bench.measure(part, 0, 2, 0.05) for part in bench.PARTS if part not in ("product", "memory")}
+print(json.dumps({**parts, "memory": bench.peak_memory(8, False)}))
+"""
+
+
+def test_every_part_of_bench_measures(tmp_path):
+    """With one small network and one environment, in one process; the product has its test above."""
+    command = [sys.executable, "-c", _EVERY_PART, str(ROOT / "tools")]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["loops"]["CartPole-v1"]["ngdqn_over_stock"]["median"] > 0
+    assert report["updates"]["4-8-2"]["natural_over_adam"]["median"] > 0
+    assert report["exact"]["4-8-2"]["cholesky_over_cg"]["median"] > 0
+    # Three layers of 8 and one of 4, on 8 inputs.
+    assert report["memory"]["parameters"] == 3 * (8 * 8 + 8) + 8 * 4 + 4
+    assert report["memory"]["bytes"] > 1e8
+
+
+def test_fingerprints_of_two_like_runs_are_the_same(tmp_path):
+    short = ("--only", "examples/toy_npg", "--steps", 100)
+    result = tool("fingerprint.py", *short, "--out", "before.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = tool("fingerprint.py", *short, "--compare", "before.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "1 fingerprints are the same"
+
+
 def test_scores_of_runs_that_finished_are_told_where_another_failed(tmp_path):
     run = tmp_path / "runs" / "good-seed0"
     run.mkdir(parents=True)

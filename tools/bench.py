@@ -1,6 +1,6 @@
 """Speed and memory of ngrl, as ratios; prints JSON.
 
-    .venv/bin/python tools/bench.py                    everything, with one thread and with TensorFlow's default
+    .venv/bin/python tools/bench.py  # everything, with one thread and with TensorFlow's default
     .venv/bin/python tools/bench.py --only loops --rounds 9
 
 What is compared runs in turn in one process, A B A B ..., and the figures are medians over the rounds of each round's
@@ -173,7 +173,8 @@ def update_time(
     from tf_agents.trajectories import time_step as ts
 
     from ngrl.replay import Transition
-    from ngrl.training.off_policy import many_updates
+    from ngrl.training.off_policy import as_transition
+    from ngrl.training.updates import many_updates
 
     observation_spec = tensor_spec.TensorSpec([width], tf.float32)
     action_spec = tensor_spec.BoundedTensorSpec([], tf.int64, 0, num_actions - 1)
@@ -191,7 +192,13 @@ def update_time(
         tf.ones(shape),
         observations(),
     )
-    call = tf.function(lambda: many_updates(agent, batches, UPDATES_PER_CALL, tf.zeros(2))[0], jit_compile=True)
+
+    def update(index: Any) -> Any:
+        return agent.train(as_transition(tf.nest.map_structure(lambda leaf: leaf[index], batches)))
+
+    call = tf.function(
+        lambda: many_updates(update, agent.zero_extra(), UPDATES_PER_CALL, tf.zeros(2))[0], jit_compile=True
+    )
     call().numpy()
 
     def run() -> float:

@@ -1,7 +1,7 @@
 """Speed of ngrl against the libraries people use, as ratios; prints a table, and JSON on the last line.
 
-    .venv/bin/python tools/compare_peers.py                          everything, about an hour
-    .venv/bin/python tools/compare_peers.py --only 'trpo|npg'        some rows
+    .venv/bin/python tools/compare_peers.py  # everything, about an hour
+    .venv/bin/python tools/compare_peers.py --only 'trpo|npg'  # some rows
     .venv/bin/python tools/compare_peers.py --only dqn --threads 1 --rounds 9 --output peers.json
 
 The peers are Stable-Baselines3, sb3-contrib and Tianshou, which the first call installs into a virtual environment of
