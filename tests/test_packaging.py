@@ -24,16 +24,17 @@ NUMERICS = ("curvature", "solvers", "losses", "optimizers")
 
 # What each part of ngrl may import of ngrl. `_tf_agents` is TF-Agents, imported quietly.
 ALLOWED = {
-    "curvature": {"curvature", "losses"},
-    "solvers": {"solvers", "losses"},
+    "curvature": {"curvature", "losses", "checks"},
+    "solvers": {"solvers", "losses", "checks"},
     "losses": {"losses", "curvature", "solvers"},
-    "optimizers": set(NUMERICS),
-    "keras": {*NUMERICS, "keras"},
+    "optimizers": {*NUMERICS, "checks"},
+    "keras": {*NUMERICS, "keras", "checks"},
+    "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
-    "networks": {"networks", "seeding", "_tf_agents", "specs"},
-    "environments": {"environments", "seeding", "_tf_agents", "specs"},
-    "replay": {"replay", "seeding", "_tf_agents"},
-    "agents": {*NUMERICS, "agents", "networks", "replay", "seeding", "_tf_agents"},
+    "networks": {"networks", "checks", "seeding", "_tf_agents", "specs"},
+    "environments": {"environments", "checks", "seeding", "_tf_agents", "specs"},
+    "replay": {"replay", "checks", "seeding", "_tf_agents"},
+    "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents"},
 }
 ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["packaged"] = set()  # serves whoever reads an experiment

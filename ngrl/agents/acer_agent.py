@@ -19,6 +19,7 @@ from ngrl.agents.schedules import Schedule, check_weight, weight_at
 from ngrl.agents.target_update import SoftUpdate, TargetUpdate, follow_update
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.agents.trust_region import ascend
+from ngrl.checks import check_number, check_optional_number
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient, apply_finite_gradients
 from ngrl.replay import BEHAVIOUR, check_behaviour
@@ -152,12 +153,12 @@ class AcerAgent(tf_agent.TFAgent):
         name: str = "AcerAgent",
     ):
         tf.Module.__init__(self, name=name)
-        _check(
-            name,
-            fractions={"gamma": gamma, "retrace_lambda": retrace_lambda},
-            positive={"truncation": truncation, "reward_scale": reward_scale, "max_gradient_norm": max_gradient_norm},
-            not_negative={"trust_region": trust_region},
-        )
+        check_number(f"{name}: gamma", gamma, "[0, 1]")
+        check_number(f"{name}: retrace_lambda", retrace_lambda, "[0, 1]")
+        check_number(f"{name}: truncation", truncation, "(0, inf]")
+        check_number(f"{name}: reward_scale", reward_scale, "(0, inf]")
+        check_optional_number(f"{name}: max_gradient_norm", max_gradient_norm, "(0, inf]")
+        check_optional_number(f"{name}: trust_region", trust_region, "[0, inf]")
         check_weight(name, "entropy_weight", entropy_weight)
         self._head = head_for(action_spec)
         if trust_region_statistics not in ("probabilities", "logits"):
@@ -395,16 +396,3 @@ def _log_probs(head: ActionHead, statistics: tf.Tensor, actions: tf.Tensor) -> t
     count = actions.shape[1]
     flat = head.log_prob(tf.repeat(statistics, count, axis=0), tf.reshape(actions, [-1, *actions.shape[2:]]))
     return tf.reshape(flat, [-1, count])
-
-
-def _check(name: str, fractions: dict[str, float], positive: dict[str, Any], not_negative: dict[str, Any]) -> None:
-    """Refuse numbers out of their range; None stands for what is left out."""
-    for argument, value in fractions.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}: {argument} must lie in [0, 1], got {value}")
-    for argument, value in positive.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name}: {argument} must be positive, got {value}")
-    for argument, value in not_negative.items():
-        if value is not None and not value >= 0:
-            raise ValueError(f"{name}: {argument} must not be negative, got {value}")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from ngrl import losses
+from ngrl.checks import check_number
 from ngrl.networks import RunningMoments, clip_finite
 
 
@@ -25,10 +26,8 @@ class RewardNormaliser(tf.Module):
 
     def __init__(self, clip: float = 10.0, epsilon: float = 1e-8, name: str = "RewardNormaliser"):
         super().__init__(name=name)
-        if not clip > 0 or not epsilon > 0:
-            raise ValueError(f"clip and epsilon must be positive, got {clip} and {epsilon}")
-        self._clip = float(clip)
-        self._epsilon = float(epsilon)
+        self._clip = check_number("clip", clip, "(0, inf]")
+        self._epsilon = check_number("epsilon", epsilon, "(0, inf]")
         self.moments = RunningMoments(1)
 
     def __call__(self, r_t: tf.Tensor) -> tf.Tensor:
@@ -78,11 +77,8 @@ class GeneralisedAdvantage(tf.Module):
         name: str = "GeneralisedAdvantage",
     ):
         super().__init__(name=name)
-        for argument, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"GeneralisedAdvantage: {argument} must lie in [0, 1], got {value}")
-        self._gamma = float(gamma)
-        self._gae_lambda = float(gae_lambda)
+        self._gamma = check_number("GeneralisedAdvantage: gamma", gamma, "[0, 1]")
+        self._gae_lambda = check_number("GeneralisedAdvantage: gae_lambda", gae_lambda, "[0, 1]")
         self._normalise = normalise
         self._reward_normaliser = reward_normaliser
 

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import tensorflow as tf
 
 from ngrl import losses
+from ngrl.checks import check_number
 from ngrl.curvature import EmpiricalFisher
 from ngrl.solvers import MinresQLP, RowCombination, Solution, Solver
 
@@ -74,8 +75,9 @@ class LstdQ(CompatibleCritic):
         basis: Literal["linear", "quadratic", "critic"] = "linear",
         damping: float = 0.0,
     ):
-        _check_unit_interval("LstdQ", gamma=gamma, trace_decay=trace_decay)
-        _check_damping("LstdQ", damping)
+        check_number("LstdQ: gamma", gamma, "[0, 1]")
+        check_number("LstdQ: trace_decay", trace_decay, "[0, 1]")
+        check_number("LstdQ: damping", damping, "[0, inf)")
         if basis not in ("linear", "quadratic", "critic"):
             raise ValueError(f"LstdQ: basis must be 'linear', 'quadratic' or 'critic', got {basis!r}")
         self._gamma = float(gamma)
@@ -152,8 +154,8 @@ class EpisodicCritic(CompatibleCritic):
     """
 
     def __init__(self, gamma: float = 1.0, baseline: Literal["optimal", "average"] = "optimal", damping: float = 0.0):
-        _check_unit_interval("EpisodicCritic", gamma=gamma)
-        _check_damping("EpisodicCritic", damping)
+        check_number("EpisodicCritic: gamma", gamma, "[0, 1]")
+        check_number("EpisodicCritic: damping", damping, "[0, inf)")
         if baseline not in ("optimal", "average"):
             raise ValueError(f"EpisodicCritic: baseline must be 'optimal' or 'average', got {baseline!r}")
         self._gamma = float(gamma)
@@ -196,7 +198,7 @@ class CompatibleRegression(CompatibleCritic):
     """
 
     def __init__(self, solver: Solver | None = None, damping: float = 0.0):
-        _check_damping("CompatibleRegression", damping)
+        check_number("CompatibleRegression: damping", damping, "[0, inf)")
         solver = MinresQLP(rtol=1e-5) if solver is None else solver
         if not isinstance(solver, Solver):
             raise ValueError(f"CompatibleRegression: solver must be an ngrl solver, got {solver!r}")
@@ -273,14 +275,3 @@ def _double(values: tf.Tensor) -> tf.Tensor:
 
 def _single(solution: Solution) -> Solution:
     return solution._replace(value=tf.cast(solution.value, tf.float32))
-
-
-def _check_unit_interval(name: str, **arguments: float) -> None:
-    for argument, value in arguments.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}: {argument} must lie in [0, 1], got {value}")
-
-
-def _check_damping(name: str, damping: float) -> None:
-    if not 0 <= damping < float("inf"):
-        raise ValueError(f"{name}: damping must be finite and not negative, got {damping}")

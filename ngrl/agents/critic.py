@@ -9,6 +9,7 @@ from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_minibatches
 from ngrl.agents.network_check import check_trainable, penalty_of
 from ngrl.agents.steps import natural_step, plain_step
+from ngrl.checks import check_count, check_optional_number
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import ValueNetwork
 from ngrl.optimizers import NaturalGradient, SkipCause
@@ -52,13 +53,11 @@ class Critic(tf.Module):
         name: str = "Critic",
     ):
         super().__init__(name=name)
-        for argument, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"Critic: {argument} must be positive, got {value}")
+        check_count("Critic: epochs", epochs)
+        check_count("Critic: batch_size", batch_size)
         if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
             raise ValueError(f"Critic: optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
-        if max_gradient_norm is not None and not max_gradient_norm > 0:
-            raise ValueError(f"Critic: max_gradient_norm must be positive or None, got {max_gradient_norm}")
+        check_optional_number("Critic: max_gradient_norm", max_gradient_norm, "(0, inf]")
         if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
             raise ValueError("Critic: max_gradient_norm would bend the natural gradient: use max_kl instead")
         if isinstance(optimizer, NaturalGradient):

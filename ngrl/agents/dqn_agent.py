@@ -16,6 +16,7 @@ from ngrl.agents.network_check import check_separate, check_trainable, penalty_o
 from ngrl.agents.random_numbers import GENERATOR
 from ngrl.agents.steps import natural_step
 from ngrl.agents.target_update import TargetUpdate
+from ngrl.checks import check_number, check_optional_number
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import describe_actions, num_discrete_actions
 from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
@@ -287,12 +288,10 @@ def _check_options(
         raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
     if fisher_outputs not in ("chosen", "all"):
         raise ValueError(f"fisher_outputs must be 'chosen' or 'all', got {fisher_outputs!r}")
-    if max_gradient_norm is not None and not max_gradient_norm > 0:
-        raise ValueError(f"max_gradient_norm must be positive or None, got {max_gradient_norm}")
+    check_optional_number("max_gradient_norm", max_gradient_norm, "(0, inf]")
     if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
         raise ValueError(f"optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+    check_number("gamma", gamma, "[0, 1]")
     if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
         raise ValueError("max_gradient_norm would bend the natural gradient: bound its step with max_kl instead")
     if isinstance(optimizer, NaturalGradient) and optimizer.line_search is not None:

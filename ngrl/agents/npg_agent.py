@@ -12,6 +12,7 @@ from ngrl.agents.critic import Critic
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
 from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import natural_step
+from ngrl.checks import check_count
 from ngrl.curvature import GaussNewton
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import NaturalGradient, NaturalGradientStats
@@ -69,9 +70,7 @@ class NpgAgent(OnPolicyAgent):
         )
         if not isinstance(self._optimizer, NaturalGradient):
             raise ValueError(f"{name} needs NaturalGradient as its optimizer, got {type(self._optimizer).__name__}")
-        if isinstance(fisher_every, bool) or not isinstance(fisher_every, int) or fisher_every < 1:
-            raise ValueError(f"{name}: fisher_every must be a positive integer, got {fisher_every!r}")
-        self._every = fisher_every
+        self._every = check_count(f"{name}: fisher_every", fisher_every)
 
     def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:
         variables = self._actor.trainable_weights

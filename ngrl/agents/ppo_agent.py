@@ -11,6 +11,7 @@ from ngrl.agents.minibatches import for_each_minibatch, shuffled_minibatches
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
 from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import plain_step
+from ngrl.checks import check_count, check_number, check_optional_number
 from ngrl.networks import ActorNetwork, ValueNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient
 from ngrl.seeding import Stream
@@ -74,11 +75,10 @@ class PpoAgent(OnPolicyAgent):
         )
         if isinstance(self._optimizer, NaturalGradient):
             raise ValueError("PpoAgent follows a plain gradient: with NaturalGradient use NpgAgent")
-        for argument, value in (("clip_ratio", clip_ratio), ("epochs", epochs), ("batch_size", batch_size)):
-            if not value > 0:
-                raise ValueError(f"PpoAgent: {argument} must be positive, got {value}")
-        if max_gradient_norm is not None and not max_gradient_norm > 0:
-            raise ValueError(f"PpoAgent: max_gradient_norm must be positive or None, got {max_gradient_norm}")
+        check_number("PpoAgent: clip_ratio", clip_ratio, "(0, inf]")
+        check_count("PpoAgent: epochs", epochs)
+        check_count("PpoAgent: batch_size", batch_size)
+        check_optional_number("PpoAgent: max_gradient_norm", max_gradient_norm, "(0, inf]")
         self._epochs = epochs
         self._batch_size = batch_size
         self._max_gradient_norm = max_gradient_norm

@@ -10,6 +10,7 @@ from ngrl.agents.critic import Critic
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
 from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import plain_step
+from ngrl.checks import check_optional_number
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient
 
@@ -64,8 +65,7 @@ class ReinforceAgent(OnPolicyAgent):
         )
         if isinstance(self._optimizer, NaturalGradient):
             raise ValueError("ReinforceAgent follows the plain gradient: with NaturalGradient use NpgAgent")
-        if max_gradient_norm is not None and not max_gradient_norm > 0:
-            raise ValueError(f"max_gradient_norm must be positive or None, got {max_gradient_norm}")
+        check_optional_number("max_gradient_norm", max_gradient_norm, "(0, inf]")
         self._max_gradient_norm = max_gradient_norm
 
     def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, GradientStats]:

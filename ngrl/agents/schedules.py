@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from ngrl.checks import check_number
 from ngrl.optimizers.damping import Schedule
 
 
@@ -11,8 +12,8 @@ def check_weight(owner: str, argument: str, value: float | Schedule) -> None:
     Raises:
       ValueError: So it is.
     """
-    if not isinstance(value, tf.keras.optimizers.schedules.LearningRateSchedule) and not value >= 0:
-        raise ValueError(f"{owner}: {argument} must not be negative, got {value}")
+    if not isinstance(value, tf.keras.optimizers.schedules.LearningRateSchedule):
+        check_number(f"{owner}: {argument}", value, "[0, inf]")
 
 
 def weight_at(value: float | Schedule, step: tf.Tensor) -> tf.Tensor:

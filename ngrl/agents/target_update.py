@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from ngrl.checks import check_count, check_number
+
 
 class TargetUpdate(abc.ABC):
     """A rule that moves target variables towards online variables after a train step."""
@@ -25,9 +27,7 @@ class HardUpdate(TargetUpdate):
     """
 
     def __init__(self, period: int = 500):
-        if period < 1:
-            raise ValueError(f"period must be positive, got {period}")
-        self.period = period
+        self.period = check_count("period", period)
 
     def apply(self, online: Sequence[tf.Variable], target: Sequence[tf.Variable], step: tf.Tensor) -> None:
         """Copy when `step` is a multiple of the period."""
@@ -47,9 +47,7 @@ class SoftUpdate(TargetUpdate):
     """
 
     def __init__(self, tau: float = 0.005):
-        if not 0 < tau <= 1:
-            raise ValueError(f"tau must lie in (0, 1], got {tau}")
-        self.tau = tau
+        self.tau = check_number("tau", tau, "(0, 1]")
 
     def apply(self, online: Sequence[tf.Variable], target: Sequence[tf.Variable], step: tf.Tensor) -> None:
         """Move by a fraction τ."""

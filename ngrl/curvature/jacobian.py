@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ngrl.checks import check_count
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 
 _ZERO = tf.UnconnectedGradients.ZERO
@@ -34,8 +35,8 @@ class NetworkJacobian:
         Raises:
           ValueError: `forward` doesn't return a tensor, or `chunk_size` isn't positive.
         """
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+        if chunk_size is not None:
+            check_count("chunk_size", chunk_size)
         self._forward = forward
         self._variables = variables
         self._inputs = inputs

@@ -14,6 +14,8 @@ import dataclasses
 
 import tensorflow as tf
 
+from ngrl.checks import check_number
+
 
 class OutputMetric(abc.ABC):
     """A positive semi-definite [K, K] matrix per example, M_i = L_i L_iᵀ with L_i [K, R].
@@ -90,8 +92,7 @@ class SquaredError(_DiagonalMetric):
     chosen: tf.Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not self.beta > 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
+        check_number("beta", self.beta, "(0, inf]")
         if self.chosen is not None:
             chosen = tf.convert_to_tensor(self.chosen)
             if not chosen.dtype.is_integer:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from ngrl import seeding
+from ngrl.checks import check_count, check_optional_number
 from ngrl.environments import spaces
 from ngrl.environments.bridge import GymnasiumEnvironment
 from ngrl.environments.making import MemberMaker
@@ -48,12 +49,10 @@ def load(
         line.
       ImportError: The environment needs a package that is not installed; the message says what to install.
     """
-    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-        raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
+    num_envs = check_count("num_envs", num_envs)
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout must be positive or None, got {timeout!r}")
+    check_optional_number("timeout", timeout, "(0, inf]")
     seed = seeding.check_seed(seed)
     vector = _make_vector(env_id, num_envs, seed, backend, timeout, {**(env_kwargs or {}), **kwargs}, stream)
     try:

@@ -9,6 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from ngrl.checks import check_count
+
 Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 
 
@@ -22,8 +24,7 @@ class Chain(gymnasium.Env):
 
     def __init__(self, num_states: int = 5, left_reward: float = 0.5, right_reward: float = 1.0):
         """Take the length of the chain and what its ends pay."""
-        if num_states < 1:
-            raise ValueError(f"num_states must be at least 1, got {num_states}")
+        check_count("num_states", num_states)
         self.observation_space = spaces.Box(0.0, 1.0, (num_states,), np.float32)
         self.action_space = spaces.Discrete(2)
         self._one_hot = np.eye(num_states, dtype=np.float32)

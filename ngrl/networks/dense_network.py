@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.networks import network
 
 from ngrl import seeding
+from ngrl.checks import check_count, check_number
 from ngrl.networks.encoding import ObservationNormaliser, check_observation_spec, encode_observation, encoded_size
 
 #: Keras' activations by name: a wrong one in a gin file is answered before TensorFlow is loaded.
@@ -66,10 +67,10 @@ class DenseNetwork(network.Network):
         name: str,
     ):
         super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
-        if num_outputs < 1 or any(width < 1 for width in hidden_layers):
-            raise ValueError(f"widths must be positive, got {tuple(hidden_layers)} and {num_outputs} outputs")
-        if not output_scale > 0 or not initial_scale > 0:
-            raise ValueError(f"output_scale and initial_scale must be positive, got {output_scale}, {initial_scale}")
+        for width in (*hidden_layers, num_outputs):
+            check_count("a layer's width", width)
+        check_number("output_scale", output_scale, "(0, inf]")
+        check_number("initial_scale", initial_scale, "(0, inf]")
         check_observation_spec(input_tensor_spec)
         if normaliser is not None and normaliser.size != encoded_size(input_tensor_spec):
             raise ValueError(

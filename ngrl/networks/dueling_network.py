@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ngrl.checks import check_count
 from ngrl.networks.actor_network import is_discrete_action
 from ngrl.networks.dense_network import Activation
 from ngrl.networks.value_network import ValueNetwork
@@ -56,8 +57,7 @@ class StochasticDuelingNetwork(tf.Module):
         # A number stands for that many discrete actions, as in `QNetwork`.
         if isinstance(action_spec, int) or is_discrete_action(action_spec):
             raise ValueError("StochasticDuelingNetwork is for continuous actions, the environment's are discrete")
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be positive, got {num_samples}")
+        check_count("num_samples", num_samples)
         self.num_samples = num_samples
         self.num_dimensions = int(tf.nest.flatten(action_spec)[0].shape[0])
         self._bounds = tf.nest.flatten(action_spec)[0]

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
+from ngrl.checks import check_number
 from ngrl.specs import holds_categories
 
 _MOST_CATEGORIES = 1024
@@ -186,11 +187,9 @@ class ObservationNormaliser(tf.Module):
         self, observation_spec: Any, clip: float = 10.0, epsilon: float = 1e-8, name: str = "ObservationNormaliser"
     ):
         super().__init__(name=name)
-        if not clip > 0 or not epsilon > 0:
-            raise ValueError(f"clip and epsilon must be positive, got {clip} and {epsilon}")
+        self._clip = check_number("clip", clip, "(0, inf]")
+        self._epsilon = check_number("epsilon", epsilon, "(0, inf]")
         check_observation_spec(observation_spec)
-        self._clip = float(clip)
-        self._epsilon = float(epsilon)
         self._spec = observation_spec
         self.moments = RunningMoments(encoded_size(observation_spec))
 

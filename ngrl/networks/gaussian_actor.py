@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from ngrl.checks import check_number
 from ngrl.networks.actor_network import ActorNetwork
 from ngrl.networks.encoding import ObservationNormaliser
 
@@ -41,8 +42,8 @@ class GaussianActor(ActorNetwork):
         seed: int = 0,
         name: str = "GaussianActor",
     ):
-        if not math.isfinite(mean) or not 0 < std < math.inf:
-            raise ValueError(f"mean must be finite and std positive and finite, got {mean} and {std}")
+        check_number("mean", mean, "(-inf, inf)")
+        check_number("std", std, "(0, inf)")
         super().__init__(
             input_tensor_spec,
             action_spec,

@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from ngrl.checks import check_number
+
 Schedule: TypeAlias = tf.keras.optimizers.schedules.LearningRateSchedule
 
 
@@ -51,9 +53,7 @@ class FixedDamping(DampingRule):
     """
 
     def __init__(self, value: float = 1.0):
-        if not value >= 0:
-            raise ValueError(f"damping must not be negative, got {value}")
-        self.value = float(value)
+        self.value = check_number("damping", value, "[0, inf]")
 
     @property
     def initial(self) -> float:
@@ -131,10 +131,12 @@ class LevenbergMarquardt(DampingRule):
         low: float = 0.25,
         high: float = 0.75,
     ):
-        if not 0 < minimum <= maximum or not initial > 0:
-            raise ValueError(f"initial, minimum and maximum must be positive, got {initial}, {minimum}, {maximum}")
-        if not increase > 1 or not 0 < decrease < 1:
-            raise ValueError(f"increase must exceed 1 and decrease lie in (0, 1), got {increase} and {decrease}")
+        check_number("initial", initial, "(0, inf]")
+        check_number("minimum", minimum, "(0, inf]")
+        if not minimum <= maximum:
+            raise ValueError(f"minimum must not exceed maximum, got {minimum} and {maximum}")
+        check_number("increase", increase, "(1, inf]")
+        check_number("decrease", decrease, "(0, 1)")
         if not low < high:
             raise ValueError(f"low must be below high, got {low} and {high}")
         self._initial = float(initial)

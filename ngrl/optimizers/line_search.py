@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ngrl.checks import check_count, check_number
 from ngrl.curvature import unflatten
 from ngrl.optimizers.step import Proposal, ScalarFn
 
@@ -37,15 +38,9 @@ class BacktrackingLineSearch:
     """
 
     def __init__(self, shrink: float = 0.5, max_backtracks: int = 10, min_reduction_ratio: float = 0.0):
-        if not 0 < shrink < 1:
-            raise ValueError(f"shrink must lie in (0, 1), got {shrink}")
-        if isinstance(max_backtracks, bool) or not isinstance(max_backtracks, int) or max_backtracks < 0:
-            raise ValueError(f"max_backtracks must be an integer of at least 0, got {max_backtracks!r}")
-        if not 0 <= min_reduction_ratio < 1:
-            raise ValueError(f"min_reduction_ratio must lie in [0, 1), got {min_reduction_ratio}")
-        self.shrink = float(shrink)
-        self.max_backtracks = int(max_backtracks)
-        self.min_reduction_ratio = float(min_reduction_ratio)
+        self.shrink = check_number("shrink", shrink, "(0, 1)")
+        self.max_backtracks = check_count("max_backtracks", max_backtracks, 0)
+        self.min_reduction_ratio = check_number("min_reduction_ratio", min_reduction_ratio, "[0, 1)")
 
     def search(
         self,

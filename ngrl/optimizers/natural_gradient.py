@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl import solvers
+from ngrl.checks import check_number, check_optional_number
 from ngrl.curvature import GaussNewton, flatten, unflatten
 from ngrl.optimizers import damping as damping_rules
 from ngrl.optimizers import line_search as line_searches
@@ -71,16 +72,14 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             max_kl = tf.keras.optimizers.schedules.deserialize(max_kl)
         scheduled_kl = isinstance(max_kl, damping_rules.Schedule)
         if isinstance(learning_rate, (int, float)):
-            if not learning_rate >= 0:
-                raise ValueError(f"learning_rate must not be negative, got {learning_rate}")
+            check_number("learning_rate", learning_rate, "[0, inf]")
             if learning_rate == math.inf and (max_kl is None or max_kl == math.inf):
                 raise ValueError("learning_rate=None needs a finite max_kl, which then sets the length of every step")
-        if max_kl is not None and not scheduled_kl and not max_kl > 0:
-            raise ValueError(f"max_kl must be positive or None, got {max_kl}")
+        if not scheduled_kl:
+            max_kl = check_optional_number("max_kl", max_kl, "(0, inf]")
         if line_search is not None and max_kl is None:
             raise ValueError("line_search needs max_kl, the bound of the divergence that it measures")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+        check_number("momentum", momentum, "[0, 1)")
         super().__init__(name=name, jit_compile=False)
         if isinstance(solver, dict):
             solver = tf.keras.utils.deserialize_keras_object(solver)
@@ -89,7 +88,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             raise ValueError(f"solver must be an ngrl solver, got {solver!r}")
         self.damping_rule = damping_rules.get(damping)
         self.line_search = line_searches.get(line_search)
-        self.max_kl = max_kl if max_kl is None or scheduled_kl else float(max_kl)
+        self.max_kl = max_kl
         self.momentum = float(momentum)
         self.scale_by_gradient_norm = bool(scale_by_gradient_norm)
         self._learning_rate = self._build_learning_rate(learning_rate)

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ngrl.checks import check_count
+
 
 def _flatten(nest: Any) -> list[np.ndarray]:
     """Leaves of nested tuples and dicts (dicts by sorted key, as `tf.nest` orders them)."""
@@ -41,8 +43,7 @@ class Ring:
     """
 
     def __init__(self, example: Any, capacity: int, noun: str, plural: str):
-        if capacity < 1:
-            raise ValueError(f"capacity must be positive, got {capacity}")
+        check_count("capacity", capacity)
         self._structure = example
         leaves = [np.asarray(leaf) for leaf in _flatten(example)]
         self._storage = [np.zeros((capacity, *leaf.shape), leaf.dtype) for leaf in leaves]

@@ -4,13 +4,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ngrl.checks import check_count, check_number
 from ngrl.solvers.solution import (
     Problem,
     Result,
     Solver,
     SolverStats,
-    check_count,
-    check_number,
     dot,
     effective_rtol,
     eps,
@@ -52,7 +51,7 @@ class ConjugateGradient(Solver):
         Raises:
           ValueError: `rtol` is negative or `max_iterations` is no positive integer.
         """
-        self.rtol = check_number("rtol", rtol, 0.0)
+        self.rtol = check_number("rtol", rtol, "[0, inf)")
         self.max_iterations = check_count("max_iterations", max_iterations)
 
     def get_config(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ngrl.checks import check_count, check_number
 from ngrl.solvers.lanczos import (
     LeftReflection,
     lanczos_step,
@@ -24,8 +25,6 @@ from ngrl.solvers.solution import (
     Result,
     Solver,
     SolverStats,
-    check_count,
-    check_number,
     effective_rtol,
     eps,
     safe_norm,
@@ -72,7 +71,7 @@ class Minres(Solver):
         Raises:
           ValueError: `rtol` is negative or `max_iterations` is no positive integer.
         """
-        self.rtol = check_number("rtol", rtol, 0.0)
+        self.rtol = check_number("rtol", rtol, "[0, inf)")
         self.max_iterations = check_count("max_iterations", max_iterations)
 
     def get_config(self) -> dict[str, Any]:

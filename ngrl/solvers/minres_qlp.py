@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ngrl.checks import check_count, check_number, check_optional_number
 from ngrl.solvers.lanczos import (
     LeftColumn,
     LeftReflection,
@@ -42,8 +43,6 @@ from ngrl.solvers.solution import (
     Problem,
     Result,
     Solver,
-    check_count,
-    check_number,
     effective_rtol,
     eps,
 )
@@ -126,17 +125,11 @@ class MinresQLP(Solver):
         Raises:
           ValueError: An argument is no number or out of its range.
         """
-        self.rtol = check_number("rtol", rtol, 0.0)
+        self.rtol = check_number("rtol", rtol, "[0, inf)")
         self.max_iterations = check_count("max_iterations", max_iterations)
-        self.max_norm = max_norm
-        if max_norm is not None:
-            self.max_norm = check_number("max_norm", max_norm, 0.0, inclusive=False)
-        self.max_condition = max_condition
-        if max_condition is not None:
-            self.max_condition = check_number("max_condition", max_condition, 1.0)
-        self.transition_condition = transition_condition
-        if transition_condition is not None:
-            self.transition_condition = check_number("transition_condition", transition_condition, 1.0)
+        self.max_norm = check_optional_number("max_norm", max_norm, "(0, inf)")
+        self.max_condition = check_optional_number("max_condition", max_condition, "[1, inf)")
+        self.transition_condition = check_optional_number("transition_condition", transition_condition, "[1, inf)")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

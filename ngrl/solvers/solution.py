@@ -8,7 +8,6 @@ scaled or not finite: it says so in `Solution.result`.
 import abc
 import enum
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -301,27 +300,3 @@ def safe_norm(x: tf.Tensor) -> tf.Tensor:
 def effective_rtol(rtol: float, dtype: tf.DType) -> float:
     """`rtol`, but no smaller than the dtype can tell: 4 eps."""
     return max(rtol, 4 * eps(dtype))
-
-
-def check_number(name: str, value: Any, minimum: float, *, inclusive: bool = True) -> float:
-    """`value` as a float.
-
-    Raises:
-      ValueError: It is no finite number, or less than `minimum` (or equal to it, unless `inclusive`).
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    if value < minimum or (value == minimum and not inclusive):
-        raise ValueError(f"{name} must be {'at least' if inclusive else 'more than'} {minimum}, got {value!r}")
-    return float(value)
-
-
-def check_count(name: str, value: Any) -> int:
-    """`value` as an int of at least 1.
-
-    Raises:
-      ValueError: It is anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    return int(value)

@@ -228,7 +228,7 @@ def test_bad_input_is_one_clear_error(model, x):
     check(r"weights must have shape \[5\], got \(3,\)", model, variables, x, weights=np.ones(3))
     check(r"weights must have shape \[5\], got \(\)", model, variables, x, weights=1.0)
     check("weights must not be negative, got -1.0", model, variables, x, weights=[1.0, 1.0, -1.0, 1.0, 1.0])
-    check("chunk_size must be at least 1", lambda i: model(i), variables, x, chunk_size=0)
+    check("chunk_size must be a positive integer", lambda i: model(i), variables, x, chunk_size=0)
 
 
 @each_path

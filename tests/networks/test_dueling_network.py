@@ -62,5 +62,5 @@ def test_discrete_actions_are_refused(spec):
 
 
 def test_number_of_samples_must_be_positive():
-    with pytest.raises(ValueError, match="num_samples must be positive, got 0"):
+    with pytest.raises(ValueError, match="num_samples must be a positive integer, got 0"):
         made(num_samples=0)

@@ -236,9 +236,9 @@ def test_normaliser_takes_what_the_environment_says():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clip": 0.0}, "clip and epsilon"),
-        ({"epsilon": -1e-8}, "clip and epsilon"),
-        ({"clip": float("nan")}, "clip and epsilon"),
+        ({"clip": 0.0}, "clip must be positive, got 0.0"),
+        ({"epsilon": -1e-8}, "epsilon must be positive, got -1e-08"),
+        ({"clip": float("nan")}, "clip must be positive, got nan"),
         ({"observation_spec": tensor_spec.TensorSpec([], tf.int64)}, "needs bounds"),
     ],
 )
