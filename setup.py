@@ -73,7 +73,7 @@ setup(
         "TF-Agents": "https://github.com/tensorflow/agents",
     },
     packages=find_packages(include=["ngrl", "ngrl.*"]),
-    package_data={"ngrl": ["py.typed"], "ngrl.experiments": ["published.json"]},
+    package_data={"ngrl": ["py.typed"], "ngrl.reports": ["published.json"]},
     cmdclass={"build_py": BuildWithExperiments},
     # TensorFlow 2.21 has wheels for these.
     python_requires=">=3.10,<3.14",

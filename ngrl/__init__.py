@@ -29,16 +29,20 @@ from ngrl import _releases  # noqa: E402
 _SUBPACKAGES = frozenset(
     {
         "agents",
+        "configuration",
         "curvature",
         "environments",
         "examples",
-        "experiments",
         "keras",
+        "loops",
         "losses",
         "networks",
         "optimizers",
         "replay",
+        "reports",
+        "runs",
         "solvers",
+        "studies",
         "training",
     }
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, seeding
+from ngrl.configuration import modules
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
-from ngrl.training import modules
 
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput", done: list[str]) -> int:
     """Play, and report; `done` gets the name of each file that was written."""
-    from ngrl.training import configuration
+    from ngrl import configuration
     from ngrl.training import errors as known
     from ngrl.training.progress import Terminal
 
@@ -121,8 +121,8 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput",
 def _evaluate(
     options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput", done: list[str], progress: "Progress"
 ) -> None:
+    from ngrl.runs.files import WriteError, write_json
     from ngrl.training import evaluation, export
-    from ngrl.training.files import WriteError, write_json
     from ngrl.training.progress import describe_bound
 
     actor, description = export.load_policy(policy_dir)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, packaged, seeding, threads
-from ngrl.training import modules
+from ngrl.configuration import modules
 
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.update(threads.variables(options.threads) if options.threads else threads.environment())
 
     # So do errors in the files; the classes that they name stand in by their signatures.
-    from ngrl.training import stand_ins
+    from ngrl.configuration import stand_ins
 
     entry_options = _entry_options(options)
     try:
@@ -159,9 +159,10 @@ def _run(
         print(f"{name}: starting TensorFlow", file=output.terminal)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
+    from ngrl import configuration
     from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-    from ngrl.experiments import configurables as _experiments  # noqa: F401
-    from ngrl.training import configurables, configuration
+    from ngrl.studies import configurables as _experiments  # noqa: F401
+    from ngrl.training import configurables
     from ngrl.training import errors as known
     from ngrl.training.progress import Quiet, Terminal
 

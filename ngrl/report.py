@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(f"no such folder: {missing[0]}")
 
     from ngrl import figures
-    from ngrl.experiments import report, results, runs
+    from ngrl.reports import report, results, runs
 
     try:
         figures.check_matplotlib()

@@ -13,12 +13,12 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, packaged, seeding
+from ngrl.configuration import modules
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE, pasted, tensorboard_command
-from ngrl.training import modules
 
 if TYPE_CHECKING:
-    from ngrl.experiments.inventory import Standing
-    from ngrl.experiments.study import Plan, PlannedTrial
+    from ngrl.studies.inventory import Standing
+    from ngrl.studies.study import Plan, PlannedTrial
     from ngrl.terminal import LibraryOutput
 
 _EXAMPLES = """\
@@ -120,7 +120,7 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
-    from ngrl.experiments.engine import RayUnavailableError, check_address
+    from ngrl.studies.engine import RayUnavailableError, check_address
 
     try:
         if options.ray_address and not options.dry_run:
@@ -134,13 +134,13 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOu
 def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
     if not options.noprogress:
         print(f"{Path(options.study).stem}: reading the study", file=output.terminal)
+    from ngrl.configuration.binding import ConfigurationError
     from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-    from ngrl.experiments import configurables as _experiments  # noqa: F401
-    from ngrl.experiments import study
-    from ngrl.experiments.engine import RayUnavailableError
-    from ngrl.experiments.inventory import take_stock
+    from ngrl.studies import configurables as _experiments  # noqa: F401
+    from ngrl.studies import study
+    from ngrl.studies.engine import RayUnavailableError
+    from ngrl.studies.inventory import take_stock
     from ngrl.training import configurables as _training  # noqa: F401
-    from ngrl.training.configuration import ConfigurationError
 
     try:
         plan = study.read(options.study, options.allow_gin_import, options.seeds)
@@ -165,7 +165,7 @@ def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "
 
 def _choose(plan: "Plan", patterns: Sequence[str]) -> "list[PlannedTrial]":
     """The trials whose cells match one of the patterns; all without patterns."""
-    from ngrl.training.annotations import nearest
+    from ngrl.configuration.annotations import nearest
 
     cells = {planned.trial.cell for planned in plan.trials}
     for pattern in patterns:
@@ -181,9 +181,9 @@ def _choose(plan: "Plan", patterns: Sequence[str]) -> "list[PlannedTrial]":
 def _sweep(
     options: argparse.Namespace, plan: "Plan", standings: "list[Standing]", folder: Path, output: "LibraryOutput"
 ) -> int:
-    from ngrl.experiments.board import Board
-    from ngrl.experiments.engine import run_trials
-    from ngrl.experiments.hparams import write_hparams
+    from ngrl.studies.board import Board
+    from ngrl.studies.engine import run_trials
+    from ngrl.studies.hparams import write_hparams
 
     for standing in standings:
         if standing.note:

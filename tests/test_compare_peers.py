@@ -10,7 +10,8 @@ from pathlib import Path
 import gin
 import pytest
 
-from ngrl.training import configurables, configuration  # noqa: F401  (the first tells gin the names)
+from ngrl import configuration
+from ngrl.training import configurables  # noqa: F401  (the first tells gin the names)
 
 TOOLS = Path(__file__).parents[1] / "tools"
 sys.path += [str(TOOLS), str(TOOLS / "peers")]

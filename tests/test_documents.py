@@ -14,7 +14,8 @@ from typing import NamedTuple
 import gin
 import pytest
 
-from ngrl.training import configurables, configuration
+from ngrl import configuration
+from ngrl.training import configurables
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -207,8 +207,9 @@ def test_gym_is_left_alone_where_it_was_imported_before():
 
 
 def test_gym_of_tf_agents_multiprocessing_says_what_to_install():
+    from tf_agents.system import system_multiprocessing
+
     from ngrl import _tf_agents  # noqa: F401
-    from tf_agents.system import system_multiprocessing  # isort: skip
 
     assert "gym" not in sys.modules
     with pytest.raises(ImportError, match=r"pip install gym==0\.23\.0"):

@@ -39,12 +39,17 @@ ALLOWED = {
 ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["packaged"] = set()  # serves whoever reads an experiment
 ALLOWED["tags"] = set()  # serves whoever writes, shows or explains a number
-ALLOWED["training"] = {"training", *ALLOWED, "_tf_agents"}
-ALLOWED["figures"] = set()  # serves whoever draws
-ALLOWED["examples"] = {"examples", *ALLOWED, "_tf_agents"}
 ALLOWED["threads"] = set()  # serves whoever starts a process
-ALLOWED["experiments"] = {"experiments", *ALLOWED, "_tf_agents"} - {"examples"}
+ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["terminal"] = set()  # serves the commands
+ALLOWED["configuration"] = {"configuration", "packaged", "seeding"}
+ALLOWED["runs"] = {"runs"}
+ALLOWED["loops"] = {"loops", "runs", "tags", "optimizers", "replay", "seeding", "_tf_agents"}
+ALLOWED["reports"] = {"reports", "runs", "figures", "seeding"}
+_BELOW_TRAINING = set(ALLOWED) - {"reports", "figures", "threads", "terminal"}
+ALLOWED["training"] = {"training", *_BELOW_TRAINING, "_tf_agents"}
+ALLOWED["studies"] = {"studies", "configuration", "packaged", "runs", "seeding", "tags", "threads", "training"}
+ALLOWED["examples"] = {"examples", "figures", *ALLOWED["training"]}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 TF_AGENTS = "tf-agents==0.19.0"
 COMMANDS = {"launch", "evaluate", "sweep", "report"}
@@ -236,7 +241,7 @@ def test_lock_holds_what_setup_asks_for(setup_arguments, lock, pins, python_vers
 
 
 def test_setup_packages_the_data_that_reports_read(setup_arguments):
-    patterns = setup_arguments["package_data"]["ngrl.experiments"]
+    patterns = setup_arguments["package_data"]["ngrl.reports"]
     data = {path.name for path in (ROOT / "ngrl").rglob("*.json")}
     assert data == {"published.json"}
     assert data == set(patterns)
@@ -297,7 +302,7 @@ def test_wheel_is_whole(wheel):
         data = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file()}
         assert data
         assert {f"ngrl/_data/{name}" for name in data} <= files
-    assert {"ngrl/py.typed", "ngrl/experiments/published.json"} <= files
+    assert {"ngrl/py.typed", "ngrl/reports/published.json"} <= files
     assert not [name for name in files if name.startswith(("gin/", "launch/", "tests/")) or "__pycache__" in name]
     assert not [name for name in files if name.startswith("ngrl/_data") and name.endswith(".py")]
     (metadata,) = wheel.glob("*.dist-info/METADATA")

@@ -13,9 +13,9 @@ import pytest
 
 import ngrl
 from ngrl import report as command
-from ngrl.experiments import report as experiments_report
-from ngrl.experiments import results, runs, statistics, tables
-from ngrl.experiments.published import by_environment
+from ngrl.reports import report as experiments_report
+from ngrl.reports import results, runs, statistics, tables
+from ngrl.reports.published import by_environment
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = {

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from ngrl import agents, environments, networks, seeding, training
-from ngrl.environments.member import episode_seed
-from ngrl.experiments import trials
-from ngrl.seeding import LIMIT, Stream
-from ngrl.training import configurables, configuration, stand_ins
-from ngrl.training.evaluation import evaluate
-
-import tensorflow as tf  # isort: skip
+import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
+
+from ngrl import agents, configuration, environments, networks, seeding, training
+from ngrl.configuration import stand_ins
+from ngrl.environments.member import episode_seed
+from ngrl.seeding import LIMIT, Stream
+from ngrl.studies import trials
+from ngrl.training import configurables
+from ngrl.training.evaluation import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = [*range(60), *range(1_000_000, 1_000_010), LIMIT - 2, LIMIT - 1]
@@ -310,7 +310,7 @@ def test_run_refuses_it_before_anything_is_written(tmp_path, seed):
 @pytest.mark.parametrize("seed", OUT_OF_RANGE)
 def test_gin_files_are_told_where(tmp_path, read, name, seed):
     from ngrl.examples import configurables as _
-    from ngrl.experiments import configurables as _  # noqa: F401, F811
+    from ngrl.studies import configurables as _  # noqa: F401, F811
 
     path = tmp_path / "x.gin"
     path.write_text(f"\n{name} = {seed}\n")

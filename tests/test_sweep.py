@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ngrl import sweep as command
-from ngrl.experiments import engine
+from ngrl.studies import engine
 
 ROOT = Path(__file__).parents[1]
 INTERVAL = 1_000  # environment steps between checkpoints

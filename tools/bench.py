@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ngrl import seeding
+from ngrl import loops, seeding
 
 BATCH = 128
 ENVIRONMENTS = {
@@ -86,13 +86,13 @@ def make_loop(env_id: str, hidden: tuple[int, ...], natural: bool) -> Any:
     """The loop as `gin/base/dqn.gin` sets it: eight environments, eight updates a call."""
     from tf_agents.specs import tensor_spec
 
-    from ngrl import environments, training
+    from ngrl import environments
 
     environment = environments.load(env_id, num_envs=8)
     spec = tuple(tensor_spec.from_spec(part()) for part in (environment.time_step_spec, environment.action_spec))
     agent = make_agent(spec, hidden, natural)
-    epsilon = training.LinearEpsilon(0.1, 0.1)
-    return training.OffPolicyLoop(agent, environment, batch_size=BATCH, epsilon=epsilon, updates_per_call=8)
+    epsilon = loops.LinearEpsilon(0.1, 0.1)
+    return loops.OffPolicyLoop(agent, environment, batch_size=BATCH, epsilon=epsilon, updates_per_call=8)
 
 
 def loop_rate(loop: Any, seconds: float) -> Callable[[], float]:
@@ -172,9 +172,9 @@ def update_time(
     from tf_agents.specs import tensor_spec
     from tf_agents.trajectories import time_step as ts
 
+    from ngrl.loops.off_policy import as_transition
+    from ngrl.loops.updates import many_updates
     from ngrl.replay import Transition
-    from ngrl.training.off_policy import as_transition
-    from ngrl.training.updates import many_updates
 
     observation_spec = tensor_spec.TensorSpec([width], tf.float32)
     action_spec = tensor_spec.BoundedTensorSpec([], tf.int64, 0, num_actions - 1)

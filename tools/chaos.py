@@ -32,7 +32,7 @@ import fork_server
 import numpy as np
 
 from ngrl import seeding
-from ngrl.training import modules
+from ngrl.configuration import modules
 
 ROOT = Path(__file__).resolve().parents[1]
 _POLL = 0.001  # seconds

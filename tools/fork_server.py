@@ -61,7 +61,8 @@ class Death:
 
 def arm(die: list) -> None:
     """Have the process die at a moment of its run."""
-    from ngrl.training import checkpoints, loop
+    from ngrl.loops import loop
+    from ngrl.training import checkpoints
 
     kind, number, *operations = die
     counts = {"step": 0, "save": 0}
@@ -86,7 +87,8 @@ def save_one(folder: str, step: int, keep: int) -> int:
     import numpy as np
     import tensorflow as tf
 
-    from ngrl.training import CheckpointStore, LoopState
+    from ngrl.loops import LoopState
+    from ngrl.training import CheckpointStore
 
     module = tf.Module()
     module.v = tf.Variable(0.0)

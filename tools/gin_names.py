@@ -1,9 +1,9 @@
-"""Write `ngrl/training/gin_names.py`: what gin files may name, readable without TensorFlow.
+"""Write `ngrl/configuration/gin_names.py`: what gin files may name, readable without TensorFlow.
 
     .venv/bin/python tools/gin_names.py
 
 To be run whenever `ngrl/training/configurables.py`, or a parameter of something it registers, has changed;
-`tests/training/test_stand_ins.py` notices where that was forgotten.
+`tests/configuration/test_stand_ins.py` notices where that was forgotten.
 """
 
 import collections.abc
@@ -14,7 +14,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, Union
 
-PATH = Path(__file__).resolve().parents[1] / "ngrl" / "training" / "gin_names.py"
+PATH = Path(__file__).resolve().parents[1] / "ngrl" / "configuration" / "gin_names.py"
 _HEADER = '''\
 # ruff: noqa: E501
 # fmt: off
@@ -71,14 +71,14 @@ def _default_text(default: Any) -> str:
 
 def signature_text(info: Any) -> tuple[str, list[str]]:
     """The parameters of a configurable as text, and which of them are not for gin files."""
-    from ngrl.training import gin_reader
-    from ngrl.training.annotations import parameter_annotations
+    from ngrl.configuration import reader
+    from ngrl.configuration.annotations import parameter_annotations
 
-    known, _ = gin_reader.settable_parameters(info)
-    parameters = list(gin_reader._signature(info).parameters.values())
+    known, _ = reader.settable_parameters(info)
+    parameters = list(reader._signature(info).parameters.values())
     if inspect.isclass(info.wrapped):
-        parameters = [] if gin_reader.constructor(info) is object.__init__ else parameters[1:]
-    resolved = parameter_annotations(gin_reader.constructor(info))
+        parameters = [] if reader.constructor(info) is object.__init__ else parameters[1:]
+    resolved = parameter_annotations(reader.constructor(info))
     parts, hidden = [], []
     for parameter in parameters:
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
@@ -99,7 +99,7 @@ def module_text() -> str:
     from gin import config as gin_config
 
     from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-    from ngrl.experiments import configurables as _experiments  # noqa: F401  (the same)
+    from ngrl.studies import configurables as _experiments  # noqa: F401  (the same)
     from ngrl.training import configurables as _configurables  # noqa: F401  (the same)
 
     own, others = {}, []

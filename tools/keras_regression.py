@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ngrl import seeding, solvers
-from ngrl.experiments.trials import seeds_of
 from ngrl.keras import NaturalGradientModel
 from ngrl.optimizers import LevenbergMarquardt, NaturalGradient
+from ngrl.studies.trials import seeds_of
 
 import tensorflow as tf  # isort: skip
 

@@ -19,18 +19,18 @@ MARK = "<!-- From here on written by tools/make_docs.py; not to be edited. -->\n
 #: What whoever makes an object hands to its class, so that a gin file needn't and mustn't.
 _HANDED = ("name", "seed", "train_step_counter", "critic", "advantage", "normaliser", "epsilon_greedy")
 #: Where arguments without a default are a gin file's, and not handed over by whoever makes the object.
-_NEEDED = ("ngrl.training.experiment", "ngrl.optimizers", "ngrl.experiments", "tf_keras")
+_NEEDED = ("ngrl.training.experiment", "ngrl.optimizers", "ngrl.studies", "tf_keras")
 _GROUPS = {
     "ngrl.training.experiment": "Runs",
     "ngrl.training.configurables": "Runs",
-    "ngrl.training": "Loops and exploration",
+    "ngrl.loops": "Loops and exploration",
     "ngrl.agents": "Agents",
     "ngrl.networks": "Networks",
     "ngrl.optimizers": "The natural gradient",
     "ngrl.solvers": "Solvers",
     "ngrl.losses": "Losses",
     "tf_keras": "Keras' own",
-    "ngrl.experiments": "Studies",
+    "ngrl.studies": "Studies",
     "ngrl.examples": "Figures of the papers",
 }
 
@@ -86,7 +86,7 @@ def settings() -> str:
     from gin import config as gin_config
 
     from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-    from ngrl.experiments import configurables as _experiments  # noqa: F401  (the same)
+    from ngrl.studies import configurables as _experiments  # noqa: F401  (the same)
     from ngrl.training import configurables as _configurables  # noqa: F401  (the same)
 
     groups: dict[str, list[str]] = {group: [] for group in _GROUPS.values()}

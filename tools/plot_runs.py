@@ -12,8 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from ngrl import figures
-from ngrl.experiments import runs as run_directories
-from ngrl.experiments.published import by_environment
+from ngrl.reports import runs as run_directories
+from ngrl.reports.published import by_environment
 
 
 def main() -> None:

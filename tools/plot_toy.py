@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ngrl import figures
-from ngrl.experiments.episodes import Episodes
+from ngrl.runs.episodes import Episodes
 
 WINDOW = 10
 LABELS = {"toy_pg": "policy gradient", "toy_npg": "natural policy gradient", "toy_nac": "episodic natural actor-critic"}

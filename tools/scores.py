@@ -15,8 +15,9 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-from ngrl.experiments.trials import Trial, TrialProcess, experiment_name, read_record, seeds_of
-from ngrl.training import modules
+from ngrl.configuration import modules
+from ngrl.runs.record import read_record
+from ngrl.studies.trials import Trial, TrialProcess, experiment_name, seeds_of
 
 
 def run_one(trial: Trial, runs: Path, running: list[TrialProcess]) -> dict[str, Any]:

@@ -4,9 +4,14 @@ import gin
 
 from ngrl.examples import geometry as _geometry
 from ngrl.examples import maximum_likelihood as _maximum_likelihood
+from ngrl.examples import solver_comparison as _solver_comparison
 from ngrl.training.configurables import ENTRY_ARGUMENTS
 
-_ENTRIES = {"geometry": _geometry.run, "maximum_likelihood": _maximum_likelihood.run}
+_ENTRIES = {
+    "geometry": _geometry.run,
+    "maximum_likelihood": _maximum_likelihood.run,
+    "solver_comparison": _solver_comparison.run,
+}
 
 # The originals know nothing of gin.
 _CONFIGURABLE = {
@@ -15,3 +20,4 @@ _CONFIGURABLE = {
 }
 geometry = _CONFIGURABLE["geometry"]
 maximum_likelihood = _CONFIGURABLE["maximum_likelihood"]
+solver_comparison = _CONFIGURABLE["solver_comparison"]

@@ -15,9 +15,9 @@ import tensorflow as tf
 from ngrl import losses, seeding
 from ngrl.curvature import EmpiricalFisher
 from ngrl.examples.gaussian import Gaussian
+from ngrl.loops import NonFiniteError
 from ngrl.optimizers import NaturalGradient, SkipCause
 from ngrl.solvers import Cholesky
-from ngrl.training import NonFiniteError
 
 #: G [2, 2] at a variable θ = (μ, σ) [2], for the step of that number.
 Metric: TypeAlias = Callable[[tf.Variable, tf.Tensor], tf.linalg.LinearOperator]

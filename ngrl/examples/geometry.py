@@ -20,7 +20,7 @@ from ngrl.examples import figures
 from ngrl.examples.gaussian import Gaussian
 from ngrl.training import Result
 from ngrl.training.progress import Progress
-from ngrl.training.record import recording
+from ngrl.training.recording import recording
 
 _HEADER = ("figure", "mean_1", "std_1", "mean_2", "std_2", "parameter_distance", "kl_nats", "symmetric_kl_nats")
 

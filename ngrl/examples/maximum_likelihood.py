@@ -40,7 +40,7 @@ from ngrl.examples.descent import (
 from ngrl.examples.gaussian import Gaussian
 from ngrl.training import Result
 from ngrl.training.progress import Progress
-from ngrl.training.record import Record, recording
+from ngrl.training.recording import Record, recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

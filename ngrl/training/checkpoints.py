@@ -8,12 +8,13 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 
-from ngrl.training.files import checksum, failure, size_of, sync
+from ngrl.loops.state import LoopState
+from ngrl.runs.files import CheckpointError, checksum, failure, size_of, sync
 
 #: 2: the manifest carries a checksum of itself.
 SCHEMA_VERSION = 2
@@ -21,17 +22,6 @@ _MANIFEST = "manifest.json"
 _NAME = re.compile(r"^step_(\d{10,})$")
 _VARIABLE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _MAX_SHOWN = 3
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint can't be written or read; the message is one line."""
-
-
-class LoopState(NamedTuple):
-    """What a training loop needs beside the variables to go on exactly where it was."""
-
-    values: dict[str, Any]  # JSON values
-    arrays: dict[str, np.ndarray]
 
 
 class CheckpointStore:

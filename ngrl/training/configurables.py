@@ -8,7 +8,8 @@ import gin
 import tensorflow as tf
 
 from ngrl import agents, losses, networks, optimizers, solvers
-from ngrl.training import experiment, exploration, off_policy, on_policy, trajectory_replay
+from ngrl.loops import exploration, off_policy, on_policy, trajectory_replay
+from ngrl.training import experiment
 from ngrl.training.progress import Progress
 
 _CLASSES: dict[str, Callable[..., Any]] = {

@@ -1,12 +1,11 @@
 """The errors that a command answers with one line instead of a traceback."""
 
+from ngrl.configuration.binding import ConfigurationError
 from ngrl.environments import EnvironmentFault
-from ngrl.training.checkpoints import CheckpointError
-from ngrl.training.configuration import ConfigurationError
+from ngrl.loops.loop import NonFiniteError
+from ngrl.runs.directory import RunDirectoryError
+from ngrl.runs.files import CheckpointError, WriteError
 from ngrl.training.export import PolicyError
-from ngrl.training.files import WriteError
-from ngrl.training.loop import NonFiniteError
-from ngrl.training.run_directory import RunDirectoryError
 from ngrl.training.stopping import Interrupted
 
 #: The input is wrong: a name, a value, a directory.

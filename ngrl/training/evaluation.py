@@ -14,8 +14,8 @@ from ngrl import (
     environments,
 )
 from ngrl.environments.loading import Backend
+from ngrl.runs.files import unfinished, writing
 from ngrl.seeding import Stream
-from ngrl.training.files import unfinished, writing
 
 # Steps of an episode after which evaluation, and a video, break it off where the environment declares no time limit:
 # a policy that walks into a wall would do so for ever.

@@ -17,16 +17,19 @@ from ngrl import (
     tags,
 )
 from ngrl.environments.loading import Backend
-from ngrl.training.checkpoints import CheckpointError, CheckpointStore, LoopState
+from ngrl.loops.loop import NonFiniteError
+from ngrl.loops.state import LoopState
+from ngrl.loops.statistics import EpisodeStatistics, episode_scalars
+from ngrl.runs.directory import RunDirectory
+from ngrl.runs.episodes import Episode, EpisodeLog
+from ngrl.runs.files import CheckpointError, WriteError
+from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.export import export_policy
-from ngrl.training.files import WriteError
 from ngrl.training.final_evaluation import FinalEvaluation
-from ngrl.training.loop import NonFiniteError
-from ngrl.training.metrics import Episode, EpisodeLog, EpisodeStatistics, Summaries, episode_scalars
 from ngrl.training.opening import opened
 from ngrl.training.progress import Progress, Quiet
-from ngrl.training.run_directory import RunDirectory
 from ngrl.training.stopping import Interrupted, StopRequest
+from ngrl.training.summaries import Summaries
 
 
 class Loop(Protocol):

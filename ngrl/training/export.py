@@ -11,8 +11,8 @@ from tf_agents.policies import policy_saver, tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.runs.files import WriteError, failure, size_of, unfinished, write_json
 from ngrl.training.evaluation import Actor
-from ngrl.training.files import WriteError, failure, size_of, unfinished, write_json
 
 _SIDECAR = "ngrl_policy.json"
 

@@ -7,18 +7,11 @@ from typing import Any, NamedTuple
 
 from ngrl import environments
 from ngrl.environments.loading import Backend
-from ngrl.training.evaluation import (
-    UNLIMITED_STEPS,
-    Actor,
-    check_video,
-    describe_specs,
-    evaluate,
-    record_video,
-)
+from ngrl.runs.files import WriteError, write_json
+from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import load_policy
-from ngrl.training.files import WriteError, write_json
-from ngrl.training.metrics import Summaries
 from ngrl.training.progress import Progress, describe_evaluation
+from ngrl.training.summaries import Summaries
 
 
 class FinalEvaluation(NamedTuple):

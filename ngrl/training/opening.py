@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ngrl.training.files import write_text
+from ngrl.runs.directory import RunDirectory, RunDirectoryError, move_aside
+from ngrl.runs.files import write_text
 from ngrl.training.progress import Progress, Quiet
-from ngrl.training.run_directory import RunDirectory, RunDirectoryError, move_aside
 
 
 @contextlib.contextmanager

@@ -4,14 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from acer_reference import GAMMA, SlowAcer, everything, make, make_critic, modules, replayed
 from on_policy_reference import LAST, POLICIES, SPEC, make_actor
+from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, losses, optimizers
 from ngrl.replay import BEHAVIOUR
-
-import tensorflow as tf  # isort: skip
-from tf_agents.trajectories import time_step as ts
 
 SETTINGS = {"truncation": 1.2, "trust_region": 0.05, "retrace_lambda": 0.9, "entropy_weight": 0.02}
 

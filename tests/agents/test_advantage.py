@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ngrl import agents, losses
-
-import tensorflow as tf  # isort: skip
 
 FIRST, MID, LAST = range(3)
 RUNS = ["eager", "graph", "xla"]

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
 
 from ngrl import agents, networks, optimizers, solvers
 from ngrl.agents import critic as critic_module
 from ngrl.agents.minibatches import shuffled_minibatches
-
-import tensorflow as tf  # isort: skip
-from tf_agents.specs import tensor_spec
 
 SPEC = tensor_spec.TensorSpec([3], tf.float32)
 SEED = tf.constant([3, 5])

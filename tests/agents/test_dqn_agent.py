@@ -1,15 +1,14 @@
 import numpy as np
 import pytest
-
-from ngrl import agents, losses, networks, optimizers, solvers
-
-import tensorflow as tf  # isort: skip
+import tensorflow as tf
 from tf_agents.agents.dqn import dqn_agent as stock
 from tf_agents.networks import q_network as stock_q_network
 from tf_agents.networks import sequential
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
+
+from ngrl import agents, losses, networks, optimizers, solvers
 
 OBSERVATION = tensor_spec.TensorSpec([3], tf.float32)
 ACTION = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 1)

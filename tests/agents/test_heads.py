@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
 from scipy import stats
+from tf_agents.specs import tensor_spec
 
 from ngrl.agents import heads
-
-import tensorflow as tf  # isort: skip
-import tensorflow_probability as tfp
-from tf_agents.specs import tensor_spec
 
 CATEGORICAL, GAUSSIAN = heads.CategoricalHead(), heads.GaussianHead()
 HEADS = {"categorical": CATEGORICAL, "gaussian": GAUSSIAN}

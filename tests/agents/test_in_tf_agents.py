@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-
-from ngrl import agents, environments, networks, optimizers
-
-import tensorflow as tf  # isort: skip
+import tensorflow as tf
 from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.train import learner
 from tf_agents.train.utils import train_utils
+
+from ngrl import agents, environments, networks, optimizers
 
 
 def test_dqn_agent_trains_in_a_stock_driver_replay_buffer_and_learner(tmp_path):

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tf_agents.networks import sequential
+from tf_agents.specs import tensor_spec
 
 from ngrl import curvature, networks
 from ngrl.agents.linearisable import linearisable
-
-import tensorflow as tf  # isort: skip
-from tf_agents.networks import sequential
-from tf_agents.specs import tensor_spec
 
 SPEC = {"b": tensor_spec.BoundedTensorSpec([], tf.int64, 2, 4), "a": tensor_spec.TensorSpec([2], tf.float32)}
 DISCRETE = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 2)

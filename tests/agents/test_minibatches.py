@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ngrl.agents.minibatches import for_each_minibatch, shuffled_minibatches
-
-import tensorflow as tf  # isort: skip
 
 SEED = tf.constant([3, 5])
 

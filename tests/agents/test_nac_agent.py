@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from on_policy_reference import (
     LAST,
     POLICIES,
@@ -14,16 +15,14 @@ from on_policy_reference import (
     transitions,
     weights,
 )
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, networks, optimizers, solvers
 from ngrl.agents import compatible
 from ngrl.agents.compatible import Steps, solve_rows, solve_square
 from ngrl.curvature import EmpiricalFisher, GaussNewton
 from ngrl.losses import LinearSystem
-
-import tensorflow as tf  # isort: skip
-from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as ts
 
 EXACT = solvers.MinresQLP(rtol=1e-7, max_iterations=200)
 

@@ -4,13 +4,12 @@ import acer_reference
 import numpy as np
 import on_policy_reference
 import pytest
+import tensorflow as tf
 from test_dqn_agent import ACTION, OBSERVATION, SPEC, experience, jacobian, make, natural, weights
-
-from ngrl import agents, losses, networks, optimizers, solvers
-
-import tensorflow as tf  # isort: skip
 from tf_agents.agents.dqn import dqn_agent as stock
 from tf_agents.networks import network, q_rnn_network, sequential
+
+from ngrl import agents, losses, networks, optimizers, solvers
 
 KERAS = tf.keras.layers
 RUNS = ["eager", "graph", "xla"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from on_policy_reference import (
     POLICIES,
     SlowPolicy,
@@ -15,8 +16,6 @@ from on_policy_reference import (
 )
 
 from ngrl import agents, optimizers, solvers
-
-import tensorflow as tf  # isort: skip
 
 # The condition number of F + λI is at most about 100 with this λ, so that float32 leaves 1e-5 of relative accuracy.
 DAMPING = 0.1

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from on_policy_reference import (
     AGENTS,
     BOX,
@@ -20,11 +21,9 @@ from on_policy_reference import (
     transitions,
     weights,
 )
+from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, networks, optimizers
-
-import tensorflow as tf  # isort: skip
-from tf_agents.trajectories import time_step as ts
 
 NATURAL = ("npg", "trpo")
 every_agent = pytest.mark.parametrize("kind", AGENTS)

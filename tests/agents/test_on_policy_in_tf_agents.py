@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-
-from ngrl import agents, environments, networks, optimizers
-
-import tensorflow as tf  # isort: skip
+import tensorflow as tf
 from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
+
+from ngrl import agents, environments, networks, optimizers
 
 NUM_ENVS, ROWS = 4, 24
 

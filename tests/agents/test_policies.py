@@ -5,16 +5,15 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import stats
+from tf_agents.policies import actor_policy, greedy_policy
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
 
 from ngrl import networks, training
 from ngrl.agents.policies import DRAWN, CollectPolicy, info_spec
 from ngrl.training.export import as_actor
-
-import tensorflow as tf  # isort: skip
-from tf_agents.policies import actor_policy, greedy_policy
-from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as ts
 
 SPEC = tensor_spec.TensorSpec([3], tf.float32)
 LOW, HIGH = np.array([-1.0, -0.1], np.float32), np.array([0.5, 0.2], np.float32)

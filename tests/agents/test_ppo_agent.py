@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from on_policy_reference import (
     POLICIES,
     SlowPolicy,
@@ -16,8 +17,6 @@ from on_policy_reference import (
 
 from ngrl import agents, losses, optimizers, seeding
 from ngrl.agents.minibatches import shuffled_minibatches
-
-import tensorflow as tf  # isort: skip
 
 
 def ppo(policy="discrete", optimizer=None, **options):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from on_policy_reference import (
     GAMMA,
     LAST,
@@ -17,8 +18,6 @@ from on_policy_reference import (
 )
 
 from ngrl import agents, optimizers
-
-import tensorflow as tf  # isort: skip
 
 
 def reinforce(policy="discrete", **options):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from on_policy_reference import (
     POLICIES,
     SlowPolicy,
@@ -19,8 +20,6 @@ from on_policy_reference import (
 )
 
 from ngrl import agents, optimizers, solvers
-
-import tensorflow as tf  # isort: skip
 
 
 def impossible(**options):

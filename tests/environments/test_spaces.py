@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 from tf_agents.specs import array_spec, tensor_spec
 
 from ngrl.environments import bridge  # noqa: F401  (quietens TF-Agents' import)
 from ngrl.environments.member import observation_check
 from ngrl.specs import holds_categories
-
-import tensorflow as tf  # isort: skip
 
 
 @pytest.mark.parametrize("backend", ["sync", "async"])

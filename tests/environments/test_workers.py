@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 # Programs of their own do without `load`, which would import TensorFlow.
 IMPORTS = f"""import sys
-sys.path[:0] = [{str(ROOT)!r}, {str(pathlib.Path(__file__).parent)!r}]
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "support")!r}]
 import numpy as np
 import scripted_environments
 from ngrl.environments.making import MemberMaker

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+import tensorflow as tf
 
 from ngrl.curvature import DiagonalGaussian, GaussNewton
 from ngrl.examples.descent import (
@@ -23,9 +24,7 @@ from ngrl.examples.descent import (
     sampled_fisher,
 )
 from ngrl.examples.gaussian import Gaussian
-from ngrl.training import NonFiniteError
-
-import tensorflow as tf  # isort: skip
+from ngrl.loops import NonFiniteError
 
 START, TARGET = Gaussian(0.0, 1.0), Gaussian(12.0, 4.0)
 DATA = draw_points(TARGET, 1_000, seed=0)

@@ -7,14 +7,15 @@ import sys
 import gin
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ngrl import configuration
+from ngrl.configuration.binding import ConfigurationError
 from ngrl.examples import configurables as examples
 from ngrl.examples import maximum_likelihood
-from ngrl.training import RunDirectoryError, configurables, configuration
-from ngrl.training.configuration import ConfigurationError
-
-import tensorflow as tf  # isort: skip
+from ngrl.runs import RunDirectoryError
+from ngrl.training import configurables
 
 SHORT = {"num_points": 200, "num_steps": 25, "fisher_samples": 100}
 PICTURES = ("figure_1", "figure_2", "figure_3")

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats
+import tensorflow as tf
 
 from ngrl.examples import figures, geometry
 from ngrl.examples.gaussian import Gaussian
-
-import tensorflow as tf  # isort: skip
 
 VAN_HEESWIJK, VITAY = geometry.pairs(1.0, (0.3, 3.0)), geometry.pairs(1.0, (0.2, 10.0))
 

@@ -3,19 +3,16 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fork_server import Server, has_ended
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / "tools"), str(HERE.parent / "environments"), str(HERE.parent / "training")]
-
-from fork_server import Server, has_ended  # noqa: E402  (in tools/)
 
 
 class Process:
@@ -62,7 +59,7 @@ class Process:
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server") / "errors.txt", [HERE, HERE.parent / "environments"])
+    server = Server(tmp_path_factory.mktemp("server") / "errors.txt", [HERE.parent / "support"])
     yield server
     server.close()
 

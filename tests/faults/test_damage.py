@@ -7,15 +7,16 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from chaos import differences
 from conftest import ROOT
 from experiments import arguments
 from small_on_policy import make
 
-from ngrl.training import CheckpointError, CheckpointStore, LoopState, RunDirectory, RunDirectoryError, checkpoints
-from ngrl.training.run_directory import move_aside
-
-import tensorflow as tf  # isort: skip
+from ngrl.loops import LoopState
+from ngrl.runs import CheckpointError, RunDirectory, RunDirectoryError
+from ngrl.runs.directory import move_aside
+from ngrl.training import CheckpointStore, checkpoints
 
 
 def flip(path, bit):

@@ -4,14 +4,16 @@ import re
 import signal
 
 import pytest
+import tensorflow as tf
 from chaos import differences, litter
 from experiments import arguments
 
-from ngrl.training import CheckpointError, CheckpointStore, LoopState, WriteError
-from ngrl.training.files import write_json
-from ngrl.training.metrics import Episode, EpisodeLog, Summaries
-
-import tensorflow as tf  # isort: skip
+from ngrl.loops import LoopState
+from ngrl.runs import CheckpointError, WriteError
+from ngrl.runs.episodes import Episode, EpisodeLog
+from ngrl.runs.files import write_json
+from ngrl.training import CheckpointStore
+from ngrl.training.summaries import Summaries
 
 ROOMY = 64 << 20
 STEPS = 2_000

@@ -7,13 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 from chaos import differences, litter
 from conftest import ROOT
 from experiments import PAIRS, arguments
 
 from ngrl.training import CheckpointStore
-
-import tensorflow as tf  # isort: skip
 
 
 @pytest.mark.parametrize(("number", "agent", "env_id"), [(number, *pair) for number, pair in enumerate(PAIRS)])

@@ -10,15 +10,13 @@ import faulty_environments  # noqa: F401  (registers them)
 import gin
 import numpy as np
 import pytest
+import tensorflow as tf
 from experiments import AGENTS, GIN
-
-from ngrl import environments
-from ngrl.training import configurables as _configurables  # noqa: F401  (registers names with gin)
-from ngrl.training import configuration
-from ngrl.training.compiled import Compiled
-
-import tensorflow as tf  # isort: skip
 from tf_agents.specs import tensor_spec
+
+from ngrl import configuration, environments
+from ngrl.loops.compiled import Compiled
+from ngrl.training import configurables as _configurables  # noqa: F401  (registers names with gin)
 
 # Calls of each environment that are no resets; an on-policy batch takes 16. The batches 0, 2, 4, 6 and 8 are sound.
 POISON = {25: "nan reward", 56: "infinite observation", 88: "infinite reward", 121: "nan observation"}

@@ -3,12 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 from keras_problems import classifier, points
 
 from ngrl import optimizers
 from ngrl.keras import NaturalGradientModel
-
-import tensorflow as tf  # isort: skip
 
 LAYERS = tf.keras.layers
 

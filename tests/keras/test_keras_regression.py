@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ngrl.keras import NaturalGradientModel  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
+import tensorflow as tf
 
-import tensorflow as tf  # isort: skip
+from ngrl.keras import NaturalGradientModel  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras_problems import classifier, points
 
 from ngrl import optimizers, solvers
 from ngrl.keras import NaturalGradientModel
-
-import tensorflow as tf  # isort: skip
 
 ROOT = Path(__file__).parents[2]
 LAYERS = tf.keras.layers

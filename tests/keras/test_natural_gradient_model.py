@@ -3,11 +3,10 @@
 import keras_problems as problems
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy_network import Problem, chain, hessians, one_hot, residual, split, start
 
 from ngrl import optimizers, solvers
-
-import tensorflow as tf  # isort: skip
 
 KERAS = tf.keras.losses
 LOSSES = {

@@ -3,10 +3,9 @@
 import keras_problems as problems
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ngrl.keras import losses
-
-import tensorflow as tf  # isort: skip
 
 KERAS = tf.keras.losses
 KINDS = {

@@ -3,11 +3,10 @@
 import chain
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import optimize
 
 from ngrl import losses
-
-import tensorflow as tf  # isort: skip
 
 GENERATOR = np.random.default_rng(0)
 

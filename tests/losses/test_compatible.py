@@ -4,10 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ngrl import losses
-
-import tensorflow as tf  # isort: skip
 
 NUM_STEPS, NUM_VALUES, NUM_SCORES = 5, 2, 3
 PLAIN, TERMINATED, TRUNCATED, RESET = range(4)

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import integrate, special, stats
 
 from ngrl import losses
-
-import tensorflow as tf  # isort: skip
 
 RANDOM = np.random.default_rng(0)
 LOGITS_P, LOGITS_Q = RANDOM.normal(scale=2.0, size=(2, 4, 3, 5))

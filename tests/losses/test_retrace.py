@@ -3,11 +3,10 @@
 import chain
 import numpy as np
 import pytest
+import tensorflow as tf
 from test_returns import KINDS, episode_end, loop, trajectories
 
 from ngrl import losses
-
-import tensorflow as tf  # isort: skip
 
 POLICY = np.array([[0.3, 0.7], [0.5, 0.5], [0.2, 0.8], [0.9, 0.1], [0.6, 0.4]])
 BEHAVIOUR = np.array([[0.6, 0.4], [0.5, 0.5], [0.7, 0.3], [0.4, 0.6], [0.2, 0.8]])

@@ -4,10 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ngrl import losses
-
-import tensorflow as tf  # isort: skip
 
 NUM_STEPS = 5
 PLAIN, TERMINATED, TRUNCATED = range(3)

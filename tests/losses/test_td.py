@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ngrl import losses
-
-import tensorflow as tf  # isort: skip
 
 Q = np.array([[1.0, 5.0], [4.0, 2.0], [0.0, -1.0]], np.float32)
 R = np.array([1.0, -2.0, 0.5], np.float32)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import stats
+from tf_agents.specs import tensor_spec
 
 from ngrl import losses, networks
-
-import tensorflow as tf  # isort: skip
-from tf_agents.specs import tensor_spec
 
 SPEC = tensor_spec.TensorSpec([3], tf.float32)
 DISCRETE = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 3)

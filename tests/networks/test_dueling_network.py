@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
 
 from ngrl import networks
-
-import tensorflow as tf  # isort: skip
-from tf_agents.specs import tensor_spec
 
 SPEC = tensor_spec.TensorSpec([3], tf.float32)
 BOX = tensor_spec.BoundedTensorSpec([2], tf.float32, [-1, -2], [1, 2])

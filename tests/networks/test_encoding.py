@@ -2,12 +2,10 @@
 
 import numpy as np
 import pytest
-
-from ngrl import networks
-
-import tensorflow as tf  # isort: skip
+import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
+from ngrl import networks
 from ngrl.networks.encoding import encoded_size
 from ngrl.specs import categories, quantities
 

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-
-from ngrl import agents, networks, optimizers, solvers
-
-import tensorflow as tf  # isort: skip
+import tensorflow as tf
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
+
+from ngrl import agents, networks, optimizers, solvers
 
 OBSERVATION = tensor_spec.TensorSpec([1], tf.float32)
 ACTION = tensor_spec.BoundedTensorSpec([1], tf.float32, -1e9, 1e9)

@@ -2,12 +2,11 @@ import typing
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
 
 from ngrl import networks
 from ngrl.networks.dense_network import Activation
-
-import tensorflow as tf  # isort: skip
-from tf_agents.specs import tensor_spec
 
 MIXED = {
     "b": tensor_spec.BoundedTensorSpec([], tf.int64, 2, 4),

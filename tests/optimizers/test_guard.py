@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ngrl.optimizers import SkipCause, apply_finite_gradients
-
-import tensorflow as tf  # isort: skip
 
 
 @pytest.mark.parametrize("compiled", [False, True])

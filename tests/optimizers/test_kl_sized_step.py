@@ -2,6 +2,7 @@ import copy
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from softmax_bandit import SoftmaxBandit
@@ -9,8 +10,6 @@ from softmax_bandit import SoftmaxBandit
 from ngrl import solvers
 from ngrl.curvature import Categorical, GaussNewton
 from ngrl.optimizers import NaturalGradient
-
-import tensorflow as tf  # isort: skip
 
 SOLVERS = {
     "cholesky": lambda: solvers.Cholesky(),

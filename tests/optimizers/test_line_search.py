@@ -3,11 +3,10 @@ import functools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from trust_region import MODES, trpo
 
 from ngrl.optimizers import BacktrackingLineSearch, LevenbergMarquardt, NaturalGradient, SkipCause
-
-import tensorflow as tf  # isort: skip
 
 NAN, INF = float("nan"), float("inf")
 

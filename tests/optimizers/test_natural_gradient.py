@@ -2,13 +2,12 @@ import copy
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ngrl import optimizers, solvers
 from ngrl.curvature import GaussNewton, SquaredError
-
-import tensorflow as tf  # isort: skip
 
 SOLVERS = {
     "cholesky": lambda: solvers.Cholesky(),

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from softmax_bandit import SoftmaxBandit
 from trust_region import MODES, trpo
 
 from ngrl import solvers
 from ngrl.optimizers import BacktrackingLineSearch, NaturalGradient
-
-import tensorflow as tf  # isort: skip
 
 schedules = tf.keras.optimizers.schedules
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from softmax_bandit import SoftmaxBandit
@@ -7,8 +8,6 @@ from trust_region import MODES, trpo
 
 from ngrl import solvers
 from ngrl.optimizers import BacktrackingLineSearch, LevenbergMarquardt
-
-import tensorflow as tf  # isort: skip
 
 
 @pytest.mark.parametrize("other_states", [False, True])

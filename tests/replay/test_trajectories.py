@@ -3,10 +3,9 @@ import json
 import numpy as np
 import pytest
 from numpy.random import default_rng as rng
+from tf_agents.trajectories import trajectory
 
 from ngrl.replay import BEHAVIOUR, TrajectoryReplayBuffer
-
-from tf_agents.trajectories import trajectory  # isort: skip
 
 LENGTH = 3
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from linear_systems import DTYPES, MODES, relative_error, solve, symmetric, vector
@@ -7,8 +8,6 @@ from test_conjugate_gradient import PROPERTY, SEEDS, positive_eigenvalues
 
 from ngrl import solvers
 from ngrl.solvers import Result
-
-import tensorflow as tf  # isort: skip
 
 
 @PROPERTY

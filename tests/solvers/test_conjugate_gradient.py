@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
 import scipy.sparse.linalg
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_systems import DTYPES, relative_error, relative_residual, solve, symmetric, vector
 
 from ngrl import solvers
 from ngrl.solvers import Result
-
-import tensorflow as tf  # isort: skip
 
 SEEDS = st.integers(0, 10**6)
 PROPERTY = settings(max_examples=25, deadline=None, derandomize=True)

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_systems import DTYPES, relative_error, vector
 
 from ngrl import solvers
 from ngrl.solvers import Result
-
-import tensorflow as tf  # isort: skip
 
 ROWS, PARAMETERS = 5, 12
 

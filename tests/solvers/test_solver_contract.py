@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from linear_systems import (
     DTYPES,
     MODES,
@@ -15,8 +16,6 @@ from linear_systems import (
 
 from ngrl import solvers
 from ngrl.solvers import Result
-
-import tensorflow as tf  # isort: skip
 
 SOLVERS = {
     "cg": solvers.ConjugateGradient(),

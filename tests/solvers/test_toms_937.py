@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from linear_systems import DTYPES
 
 from ngrl import solvers
 from ngrl.solvers import Result
 from ngrl.solvers.lanczos import sym_ortho
-
-import tensorflow as tf  # isort: skip
 
 
 class Case(NamedTuple):

@@ -5,7 +5,8 @@ from pathlib import Path
 import gin
 import pytest
 
-from ngrl.training import configurables, configuration
+from ngrl import configuration
+from ngrl.training import configurables
 
 BASE = Path(__file__).parents[2] / "gin" / "base"
 POLICIES = sorted(path.stem for path in BASE.glob("*.gin") if "policy_agent.agent = " in path.read_text())

@@ -1,6 +1,5 @@
 """Whole runs, in miniature."""
 
-import csv
 import functools
 import json
 import math
@@ -12,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from ngrl import agents, environments, launch, networks, optimizers, training
-from ngrl.training import evaluation, experiment, final_evaluation
-from ngrl.training.progress import Quiet
-
-import tensorflow as tf  # isort: skip
+import tensorflow as tf
+from run_contents import rows, variables
 from tensorboard.backend.event_processing import event_accumulator
 from tf_agents.policies import fixed_policy
+
+from ngrl import agents, environments, launch, loops, networks, optimizers, runs, training
+from ngrl.training import evaluation, experiment, final_evaluation
+from ngrl.training.progress import Quiet
 
 
 def natural_agent(time_step_spec, action_spec, seed, learning_rate=1.0):
@@ -40,7 +39,7 @@ def adam_agent(time_step_spec, action_spec, seed):
 
 
 small_loop = functools.partial(
-    training.OffPolicyLoop, batch_size=16, replay_capacity=300, warmup_steps=64, updates_per_call=4
+    loops.OffPolicyLoop, batch_size=16, replay_capacity=300, warmup_steps=64, updates_per_call=4
 )
 
 
@@ -49,31 +48,13 @@ def run(folder, steps, agent=natural_agent, env_id="CartPole-v1", loop=small_loo
     return training.run(folder, env_id, agent, loop, num_env_steps=steps, **{**defaults, **options})
 
 
-def rows(folder):
-    with (folder / "episodes.csv").open(encoding="utf-8") as file:
-        return [{k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(file)]
-
-
-def variables(folder):
-    """All checkpointed values of the newest checkpoint, and the loop's state."""
-    newest = sorted((folder / "checkpoints").glob("step_*"))[-1]
-    reader = tf.train.load_checkpoint(str(newest / "variables"))
-    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
-    values = {name: reader.get_tensor(name) for name in names}
-    with np.load(newest / "arrays.npz") as arrays:
-        values.update({name: arrays[name] for name in arrays.files})
-    state = json.loads((newest / "state.json").read_text())
-    del state["run"]  # wall-clock seconds, and the size of a file that holds some
-    return values, state
-
-
 def test_training_time_limit_is_that_of_training_alone(tmp_path):
     result = run(tmp_path / "run", 300, training_time_limit=7)
     lengths = [int(row["length"]) for row in rows(tmp_path / "run")]
     assert max(lengths) == 7  # CartPole falls after eight steps at the earliest
     assert result["evaluation"]["mean_length"] > 7
     assert json.loads((tmp_path / "run" / "policy" / "ngrl_policy.json").read_text())["env_kwargs"] == {}
-    with pytest.raises(training.RunDirectoryError, match="training_time_limit"):
+    with pytest.raises(runs.RunDirectoryError, match="training_time_limit"):
         run(tmp_path / "run", 600, training_time_limit=8)
 
 
@@ -167,7 +148,7 @@ def test_run_can_be_limited_by_episodes(tmp_path):
 def test_directory_of_another_experiment_is_refused_and_left_alone(tmp_path):
     run(tmp_path, 200, eval_episodes=0, config={"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.95"})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(training.RunDirectoryError, match=r"DqnAgent.gamma \(0.95 there, 0.9 here\)"):
+    with pytest.raises(runs.RunDirectoryError, match=r"DqnAgent.gamma \(0.95 there, 0.9 here\)"):
         run(tmp_path, 400, eval_episodes=0, config={"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.9"})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -197,16 +178,16 @@ def test_checkpoints_that_vanished_are_an_error_and_not_a_fresh_start(tmp_path):
     run(tmp_path, 300, eval_episodes=0)
     shutil.rmtree(tmp_path / "checkpoints")
     before = (tmp_path / "episodes.csv").read_bytes()
-    with pytest.raises(training.CheckpointError, match="none is left"):
+    with pytest.raises(runs.CheckpointError, match="none is left"):
         run(tmp_path, 600, eval_episodes=0)
     assert (tmp_path / "episodes.csv").read_bytes() == before
 
 
 def test_directory_of_other_settings_is_refused_without_any_config(tmp_path):
     run(tmp_path, 200, eval_episodes=0)
-    with pytest.raises(training.RunDirectoryError, match="another experiment"):
+    with pytest.raises(runs.RunDirectoryError, match="another experiment"):
         run(tmp_path, 400, functools.partial(natural_agent, learning_rate=0.5), eval_episodes=0)
-    with pytest.raises(training.RunDirectoryError, match="truncation_is_terminal"):
+    with pytest.raises(runs.RunDirectoryError, match="truncation_is_terminal"):
         run(tmp_path, 400, truncation_is_terminal=True, eval_episodes=0)
 
 
@@ -214,7 +195,7 @@ def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
     # The learning rate overflows the step, and with it the solution.
     agent = functools.partial(natural_agent, learning_rate=math.inf)
     loop = functools.partial(small_loop, max_skipped_updates=20)
-    with pytest.raises(training.NonFiniteError, match=r"20 updates in a row .* its solution was not finite"):
+    with pytest.raises(loops.NonFiniteError, match=r"20 updates in a row .* its solution was not finite"):
         training.run(tmp_path, "CartPole-v1", _without_trust_region(agent), loop, num_env_steps=1000, num_envs=4)
     # Who runs many runs sees that this one is over, and what it had reached.
     record = json.loads((tmp_path / "run.json").read_text())
@@ -236,7 +217,7 @@ def _without_trust_region(agent):
 
 
 def test_signal_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
-    class Interrupting(training.OffPolicyLoop):
+    class Interrupting(loops.OffPolicyLoop):
         signalled = False
 
         def step(self):
@@ -341,7 +322,7 @@ def test_score_that_can_not_be_written_down_is_told(tmp_path, monkeypatch):
     (tmp_path / "evaluation.json" / "occupied").mkdir(parents=True)
     listening = Listening()
     final = final_evaluation.FinalEvaluation("CartPole-v1", None, "sync", 0, 3, None, video=True)
-    with pytest.raises(training.WriteError, match=r"evaluation\.json"):
+    with pytest.raises(runs.WriteError, match=r"evaluation\.json"):
         final.play(tmp_path, 0, listening, lambda: None)
     mean = training.evaluate(lambda step: np.ones(3, np.int64), "CartPole-v1", 3).summary()["mean"]
     assert f"greedy evaluation {mean:.1f} ± " in listening.warnings[0][1]

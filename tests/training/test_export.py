@@ -3,15 +3,14 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, networks, training
 from ngrl.training import evaluation
 from ngrl.training.export import as_actor
-
-import tensorflow as tf  # isort: skip
-from tf_agents.specs import tensor_spec
-from tf_agents.trajectories import time_step as ts
 
 _PLAIN_TENSORFLOW = """
 import sys

@@ -5,9 +5,10 @@ from pathlib import Path
 import gin
 import pytest
 
+from ngrl import configuration
 from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-from ngrl.experiments import configurables as _experiments  # noqa: F401
-from ngrl.training import configurables, configuration
+from ngrl.studies import configurables as _experiments  # noqa: F401
+from ngrl.training import configurables
 
 ROOT = Path(__file__).parents[2] / "gin"
 EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in path.read_text())

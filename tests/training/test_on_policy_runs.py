@@ -1,41 +1,22 @@
 """Whole on-policy runs, in miniature: resumed, repeated, exported, refused."""
 
 import functools
-import json
 
 import gin
 import numpy as np
 import pytest
+import tensorflow as tf
+from run_contents import assert_identical, everything, rows, variables
 from small_on_policy import AGENTS, NATURAL_TAGS, build_agent, make
-from test_experiment import rows, variables
-
-from ngrl import training
-from ngrl.training import configurables, configuration
-
-import tensorflow as tf  # isort: skip
 from tensorboard.backend.event_processing import event_accumulator
 from tf_agents.trajectories import time_step as ts
 
-small_loop = functools.partial(training.OnPolicyLoop, batch_size=96, jit_compile=False)
+from ngrl import configuration, loops, training
+from ngrl.training import configurables
+
+small_loop = functools.partial(loops.OnPolicyLoop, batch_size=96, jit_compile=False)
 #: An agent with everything that has a state.
 STATEFUL = {"hidden": (8,), "normalise": True, "scale_rewards": True, "tau": 0.3}
-
-
-def everything(agent, loop, path):
-    """All that a checkpoint holds."""
-    tf.train.Checkpoint(agent=agent).write(str(path))
-    reader = tf.train.load_checkpoint(str(path))
-    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
-    state = loop.state()
-    return {**{name: reader.get_tensor(name) for name in names}, **state.arrays}, state.values
-
-
-def assert_identical(one, other):
-    (one_arrays, one_values), (other_arrays, other_values) = one, other
-    assert one_arrays.keys() == other_arrays.keys()
-    for name in one_arrays:
-        np.testing.assert_array_equal(one_arrays[name], other_arrays[name], err_msg=name)
-    assert json.dumps(one_values) == json.dumps(other_values)  # in which NaN equals NaN
 
 
 @pytest.mark.parametrize(

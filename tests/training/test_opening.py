@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ngrl.runs.directory import RunDirectoryError, move_aside
 from ngrl.training.opening import opened
 from ngrl.training.progress import Quiet
-from ngrl.training.run_directory import RunDirectoryError, move_aside
 
 
 def open_and_write(root_dir, number, noresume=False):

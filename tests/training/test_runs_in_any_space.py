@@ -5,12 +5,11 @@ import functools
 import gymnasium
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium import spaces
 from small_on_policy import build_agent
 
-from ngrl import training
-
-import tensorflow as tf  # isort: skip
+from ngrl import loops, training
 
 ENV_ID = "test/Strict-v0"
 
@@ -60,7 +59,7 @@ def test_every_action_of_a_run_is_within_the_space(tmp_path, backend):
         built.append(build_agent(*specs, seed=seed, kind="npg", normalise=True))
         return built[-1]
 
-    loop = functools.partial(training.OnPolicyLoop, batch_size=96, jit_compile=False)
+    loop = functools.partial(loops.OnPolicyLoop, batch_size=96, jit_compile=False)
     options = {"num_envs": 4, "eval_episodes": 2, "env_backend": backend, "capture_video": backend == "sync"}
     final = training.run(tmp_path, ENV_ID, build, loop, num_env_steps=200, **options)
     assert (final["train_steps"], final["skipped_updates"]) == (2, 0)

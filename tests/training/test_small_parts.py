@@ -6,22 +6,14 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from ngrl.training import (
-    CheckpointError,
-    CheckpointStore,
-    EpisodeStatistics,
-    ExponentialEpsilon,
-    LinearEpsilon,
-    LoopState,
-    RunDirectory,
-    RunDirectoryError,
-)
-from ngrl.training.metrics import Episode, EpisodeLog
+from ngrl.loops import EpisodeStatistics, ExponentialEpsilon, LinearEpsilon, LoopState
+from ngrl.runs import CheckpointError, RunDirectory, RunDirectoryError
+from ngrl.runs.directory import move_aside
+from ngrl.runs.episodes import Episode, EpisodeLog
+from ngrl.training import CheckpointStore
 from ngrl.training.progress import Terminal
-from ngrl.training.run_directory import move_aside
-
-import tensorflow as tf  # isort: skip
 
 
 def test_epsilon_schedules_by_hand():

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import small_acer
 import small_on_policy
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
 
-from ngrl import agents, networks, optimizers, tags, training
+from ngrl import agents, loops, networks, optimizers, tags, training
 from ngrl.curvature import GaussNewton
 from ngrl.examples.descent import Descent, Trajectory
 from ngrl.keras import NaturalGradientModel
-
-import tensorflow as tf  # isort: skip
-from tensorboard.backend.event_processing import event_accumulator
 
 PLAIN = "a plain optimizer"
 
@@ -35,9 +34,9 @@ def dqn_agent(time_step_spec, action_spec, seed, natural=True, kind=agents.DqnAg
     return kind(time_step_spec, action_spec, network, optimizer if natural else tf.keras.optimizers.Adam(1e-3))
 
 
-DQN_LOOP = functools.partial(training.OffPolicyLoop, batch_size=16, warmup_steps=16, jit_compile=False)
-ON_POLICY_LOOP = functools.partial(training.OnPolicyLoop, batch_size=64, jit_compile=False)
-ACER_LOOP = functools.partial(training.TrajectoryReplayLoop, num_steps=8, warmup_steps=100, jit_compile=False)
+DQN_LOOP = functools.partial(loops.OffPolicyLoop, batch_size=16, warmup_steps=16, jit_compile=False)
+ON_POLICY_LOOP = functools.partial(loops.OnPolicyLoop, batch_size=64, jit_compile=False)
+ACER_LOOP = functools.partial(loops.TrajectoryReplayLoop, num_steps=8, warmup_steps=100, jit_compile=False)
 NOT_MEASURED = {"ngrl/line_search_kl", "ngrl/reduction_ratio"}
 RUNS = {
     "NGDQN": (dqn_agent, DQN_LOOP, declared(tags.DQN, tags.NATURAL) - NOT_MEASURED),

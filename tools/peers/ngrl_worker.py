@@ -101,8 +101,12 @@ def make_loop(settings: Settings) -> Any:
     import tensorflow as tf
     from tf_agents.specs import tensor_spec
 
-    from ngrl import environments, seeding
-    from ngrl.training import configurables, configuration  # noqa: F401  (the first tells gin the names)
+    from ngrl import (
+        configuration,
+        environments,
+        seeding,
+    )
+    from ngrl.training import configurables  # noqa: F401  (the first tells gin the names)
 
     configuration.parse([settings.gin_file], bindings(settings))
     seed = bound("seed", 0)

@@ -1,0 +1,325 @@
+"""The configuration of a run, from gin files: what is wrong with one is said in a line, before anything runs.
+
+Gin itself notices a misspelt name, but reports it over several lines, and takes a value of any type. Here
+files are first read and every name in them looked up (`gin_reader`); then the values in force are checked
+against the type annotations of what they configure (`annotations`); then they are bound.
+
+What files may name must have been registered with gin before (`ngrl.training.configurables`).
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import gin
+from gin import config as gin_config
+
+from ngrl import seeding
+from ngrl.configuration import annotations
+from ngrl.configuration.annotations import nearest
+from ngrl.configuration.reader import (
+    MACRO,
+    Binding,
+    ConfigurationError,
+    Key,
+    Reader,
+    constructor,
+    first_line,
+    is_of_keras,
+    is_stand_in,
+    named,
+    settable_parameters,
+)
+
+__all__ = [
+    "MACRO",
+    "Binding",
+    "ConfigurationError",
+    "Key",
+    "bindings",
+    "describe",
+    "first_line",
+    "identity",
+    "identity_of",
+    "one_line",
+    "operative_config",
+    "parse",
+    "read",
+    "read_with",
+    "resolve",
+]
+
+# What `ngrl.training.configurables.main` runs.
+_ENTRY: Key = ("", "ngrl.main", "entry")
+
+# Where each binding in gin's configuration was made; gin 0.5 doesn't keep it.
+_locations: dict[Key, str] = {}
+
+
+def parse(
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    allow_gin_import: Sequence[str] = (),
+    entry_options: Mapping[str, str] | None = None,
+) -> None:
+    """Reads gin files and then single bindings into gin's configuration; later ones win.
+
+    The configuration isn't locked afterwards: some modules register with gin when they are first imported.
+
+    Args:
+      gin_files: As in `read`, and so are the rest.
+      gin_bindings: Bindings as a file would hold them.
+      allow_gin_import: Modules outside ngrl that files may import.
+      entry_options: Options of the command line.
+
+    Raises:
+      ConfigurationError: As in `read`. Nothing has been bound then.
+    """
+    for binding in read(gin_files, gin_bindings, allow_gin_import, entry_options):
+        gin.bind_parameter(binding.key, binding.value)
+        _locations[binding.key] = binding.where
+
+
+def read(
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    allow_gin_import: Sequence[str] = (),
+    entry_options: Mapping[str, str] | None = None,
+    where: str = "",
+) -> list[Binding]:
+    """Reads gin files and then single bindings, and checks them all; binds nothing.
+
+    Args:
+      gin_files: Paths, relative to the current folder. An `include` is looked for beside the including file,
+        in the two folders above it, and in the current folder.
+      gin_bindings: Bindings as a file would hold them, such as `run.seed=1`.
+      allow_gin_import: Modules outside ngrl that files may import.
+      entry_options: Options of the command line that set a parameter of whatever `main.entry` names, parameter to
+        value as a file would hold it: `{"seed": "1"}`. They win over everything else.
+      where: How messages name the place of `gin_bindings`; by default as options of the command line.
+
+    Returns:
+      The bindings in the order in which they take effect.
+
+    Raises:
+      ConfigurationError: A file or an included file is missing or can't be parsed; a name, a parameter or a
+        macro doesn't exist, or a macro serves nothing; a value has the wrong type; an import isn't allowed.
+    """
+    return read_with(Reader(allow_gin_import), gin_files, gin_bindings, entry_options, where)
+
+
+def read_with(
+    reader: Reader,
+    gin_files: Sequence[str],
+    gin_bindings: Sequence[str],
+    entry_options: Mapping[str, str] | None = None,
+    where: str = "",
+) -> list[Binding]:
+    """`read`, with a reader of one's own."""
+    for name in gin_files:
+        reader.read_file(name)
+    for text in gin_bindings:
+        reader.read_binding(text, where and f"{where}: {text}")
+    entry = _entry({binding.key: binding for binding in reader.bindings})
+    for parameter, value in (entry_options or {}).items():
+        reader.read_binding(f"{entry}.{parameter} = {value}", where=f"--{parameter}")
+    in_force = {binding.key: binding for binding in reader.bindings}
+    _check_macros(reader, in_force)
+    for binding in in_force.values():
+        _check_value(binding, in_force)
+    return reader.bindings
+
+
+def operative_config() -> str:
+    """The configuration as it has been used so far, defaults included, as a gin file that `parse` reads."""
+    return gin.operative_config_str()
+
+
+def bindings() -> dict[str, str]:
+    """What is bound, as text: `{"run.seed": "1", ...}`, macros too, sorted by name."""
+    return {name: text for name, text, _ in _bound()}
+
+
+def identity() -> dict[str, str]:
+    """What is bound, as text, with the values of macros in their place: a macro's own name changes nothing."""
+    bound = {
+        (scope, selector, parameter): value
+        for (scope, selector), parameters in gin_config._CONFIG.items()
+        for parameter, value in parameters.items()
+    }
+    return _identity(bound, {})
+
+
+def identity_of(read_bindings: Iterable[Binding]) -> dict[str, str]:
+    """What `identity` would return once these are bound, and nothing else."""
+    in_force = {binding.key: binding for binding in read_bindings}
+    return _identity({key: binding.value for key, binding in in_force.items()}, in_force)
+
+
+def _identity(values: Mapping[Key, Any], in_force: dict[Key, Binding]) -> dict[str, str]:
+    found = {_name(key): repr(resolve(value, in_force)) for key, value in values.items() if key[1] != MACRO}
+    return dict(sorted(found.items()))
+
+
+def describe() -> str:
+    """What is bound and where: lines such as `run.seed = 1  (gin/base/run.gin:4)`."""
+    return "\n".join(f"{name} = {text}" + (f"  ({where})" if where else "") for name, text, where in _bound())
+
+
+def one_line(error: BaseException) -> str:
+    """An error raised while configurables were called, in one line.
+
+    Gin adds several lines to the message of every error that passes through a configurable. They are dropped,
+    and the innermost configurable is named instead; and the place where a parameter was bound, if the message
+    speaks of that parameter.
+    """
+    message, *suffixes = re.split(r"\n  (?=No values supplied by Gin|In call to configurable )", str(error))
+    message = first_line(message) or type(error).__name__
+    if isinstance(error, KeyError):
+        message = f"no {message}"
+    called = [re.match(r"In call to configurable '([^']+)'", suffix) for suffix in suffixes]
+    name = next((match.group(1) for match in called if match), "")
+    missing = re.match(r"Required bindings for `([^`]+)` not provided in config: (.*)", message)
+    if missing:
+        name = missing.group(1)
+    else:
+        functions = {name, *(getattr(info.wrapped, "__name__", name) for info in named(name))}
+        alternatives = "|".join(re.escape(function) for function in functions)
+        missing = re.search(rf"\b({alternatives})(?:\.__init__)?\(\) missing .+ arguments?: (.*)", message)
+    if missing and name:
+        parameters = re.findall(r"'(\w+)'", missing.group(2))
+        advice = ", ".join(f"{name}.{parameter}" for parameter in parameters)
+        return f"{name} needs a value for {' and '.join(parameters)}: bind {advice}"
+    where = _location_in_message(name, message)
+    return ": ".join(part for part in (where, name, message) if part)
+
+
+class _Unresolved(Exception):
+    """A macro without a value."""
+
+
+def _entry(in_force: dict[Key, Binding]) -> str:
+    """What `main` runs, as a file names it: `run`, unless `main.entry` says otherwise."""
+    binding = in_force.get(_ENTRY)
+    if binding is not None:
+        # What can't be resolved, or isn't a function, is refused with all other wrong values.
+        with contextlib.suppress(_Unresolved):
+            value = resolve(binding.value, in_force)
+            if isinstance(value, annotations.Given | annotations.Made) and not value.text.endswith(")"):
+                return value.text.removeprefix("@")
+    return "run"
+
+
+def _check_macros(reader: Reader, in_force: dict[Key, Binding]) -> None:
+    """Refuses macros that nothing uses: most are misspelt, or parameters without their configurable."""
+    bound_before = gin_config.iterate_references(gin_config._CONFIG, to=gin_config.get_configurable("gin.macro"))
+    used = reader.delegate.macros.union("/".join(reference.scopes) for reference in bound_before)
+    for binding in reader.bindings:
+        if binding.key[1] != MACRO or binding.name in used:
+            continue
+        meant = [other.name for key, other in in_force.items() if key[2] == binding.name]
+        hint = f'; did you mean "{meant[0]}"?' if meant else nearest(binding.name, used)
+        raise ConfigurationError(f'{binding.where}: nothing uses the macro "{binding.name}"{hint}')
+
+
+def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
+    """Refuses values that the annotated type of the parameter excludes."""
+    try:
+        value = resolve(binding.value, in_force)
+    except _Unresolved as error:
+        raise ConfigurationError(f"{binding.where}: {error.args[0]}") from None
+    if value is gin.REQUIRED:
+        raise ConfigurationError(f"{binding.where}: {binding.name} still needs a value in place of %gin.REQUIRED")
+    _, selector, name = binding.key
+    if selector == MACRO:
+        return
+    if name == "seed" and isinstance(value, int):
+        try:
+            seeding.check_seed(value, binding.name)
+        except ValueError as error:
+            raise ConfigurationError(f"{binding.where}: {error}") from None
+    info = gin_config._REGISTRY[selector]
+    parameter = settable_parameters(info)[0].get(name)
+    annotation = annotations.parameter_annotations(constructor(info)).get(name, Any)
+    if annotation is Any and name != "name" and is_of_keras(info):
+        # Numbers, schedules, ...: no optimizer or schedule of Keras takes a text.
+        if not isinstance(value, str):
+            return
+        annotation = float
+    if annotations.fits(value, annotation) or (parameter and repr(parameter.default) == repr(value)):
+        return
+    origin = f" (through {binding.value})" if _is_macro(binding.value) else ""
+    raise ConfigurationError(f"{binding.where}: {binding.name} {annotations.explain(value, annotation)}{origin}")
+
+
+def resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] = ()) -> Any:
+    """The value with macros and constants filled in and other references as `Given` or `Made`.
+
+    Raises:
+      _Unresolved: A macro isn't defined, or is defined by itself.
+    """
+    if isinstance(value, gin_config.ConfigurableReference):
+        name = "/".join(value.scopes)
+        target = value.configurable.wrapped
+        if target is gin_config._retrieve_constant:
+            return gin_config._CONSTANTS[name]
+        if not _is_macro(value):
+            if value.evaluate or is_stand_in(target):
+                return annotations.Made(repr(value), annotations.made_type(target))
+            return annotations.Given(repr(value), target)
+        if name in inside:
+            raise _Unresolved(f"the macro %{name} is defined by itself")
+        return resolve(_macro_value(name, in_force), in_force, (*inside, name))
+    if isinstance(value, list | tuple):
+        return type(value)(resolve(item, in_force, inside) for item in value)
+    if isinstance(value, dict):
+        return {key: resolve(item, in_force, inside) for key, item in value.items()}
+    return value
+
+
+def _is_macro(value: Any) -> bool:
+    is_reference = isinstance(value, gin_config.ConfigurableReference)
+    return is_reference and value.evaluate and value.configurable.wrapped is gin_config.macro
+
+
+def _macro_value(name: str, in_force: dict[Key, Binding]) -> Any:
+    scope = name
+    while scope:
+        if (binding := in_force.get((scope, MACRO, "value"))) is not None:
+            return binding.value
+        if "value" in (bound := gin_config._CONFIG.get((scope, MACRO), {})):
+            return bound["value"]
+        scope = scope.rpartition("/")[0]
+    names = [binding.name for binding in in_force.values() if binding.key[1] == MACRO]
+    names += [constant for constant, _ in gin_config._CONSTANTS.items()]
+    raise _Unresolved(f"no macro %{name}{nearest(name, names)}")
+
+
+def _bound() -> list[tuple[str, str, str | None]]:
+    """Name, value and place of every binding, sorted; the place is None where `parse` didn't make it."""
+    found = []
+    for (scope, selector), parameters in gin_config._CONFIG.items():
+        for parameter, value in parameters.items():
+            key = (scope, selector, parameter)
+            found.append((_name(key), repr(value), _locations.get(key)))
+    return sorted(found)
+
+
+def _name(key: Key) -> str:
+    """The shortest name of what is bound."""
+    scope, selector, parameter = key
+    shortest = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"
+    return scope if selector == MACRO else f"{scope}/{shortest}".lstrip("/")
+
+
+def _location_in_message(name: str, message: str) -> str | None:
+    """Where a parameter of configurable `name` was bound that the message names, or whose value it quotes."""
+    for (scope, selector, parameter), where in _locations.items():
+        bound = gin_config._CONFIG.get((scope, selector), {})
+        if parameter not in bound or selector.split(".")[-1] != name:
+            continue
+        quoted = isinstance(bound[parameter], str) and re.search(rf"['\"`]{re.escape(bound[parameter])}['\"`]", message)
+        if quoted or re.search(rf"\b{parameter}\b", message):
+            return where
+    return None

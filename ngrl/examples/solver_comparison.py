@@ -1,0 +1,329 @@
+"""How the solvers fare on the systems that NGDQN meets: time, and distance from the exact natural gradient.
+
+At given points of a training run the system `(F + λI) x = g` of one minibatch is solved by every solver for every λ.
+The reference is computed in float64 from the eigenvalues of the Gram matrix; it also tells λ_max, the largest
+eigenvalue of F, beside which λ is small or large (Knight & Lerner, version of October 2018, report λ/λ_max).
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.specs import tensor_spec
+
+from ngrl import (
+    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
+    environments,
+    figures,
+    seeding,
+    solvers,
+)
+from ngrl.agents import DqnAgent
+from ngrl.curvature import GaussNewton
+from ngrl.loops.off_policy import OffPolicyLoop, as_transition
+from ngrl.optimizers import NaturalGradient, NaturalGradientStats
+from ngrl.training.experiment import Result
+from ngrl.training.progress import Progress, Quiet
+from ngrl.training.recording import recording
+
+_HEADER = (
+    "env_steps",
+    "damping",
+    "lambda_max",
+    "damping_over_lambda_max",
+    "solver",
+    "milliseconds",
+    "iterations",
+    "residual",
+    "angle_degrees",
+    "angle_of_gradient_degrees",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """`F x = g` of one minibatch.
+
+    Attributes:
+      operator: F, with rows A: F = AᵀA.
+      output_gradient: ∂L/∂y [B, K], so that g = Jᵀ output_gradient.
+    """
+
+    operator: GaussNewton
+    output_gradient: tf.Tensor
+
+
+class Exact:
+    """Exact solutions of `(F + λI) x = g`, in float64, for a system with fewer rows than parameters or not.
+
+    With rows A [n, P], F = AᵀA and g = Aᵀ c: x = Aᵀ (AAᵀ + λI)⁻¹ c.
+
+    Args:
+      system: The system.
+    """
+
+    def __init__(self, system: System):
+        operator = system.operator
+        coefficients = operator.row_coefficients(system.output_gradient)
+        size = coefficients.shape[0]
+        self._rows = np.stack([operator.row_rmatvec(unit).numpy() for unit in tf.eye(size)]).astype(np.float64)
+        self._eigenvalues, self._vectors = np.linalg.eigh(self._rows @ self._rows.T)
+        self._coefficients = self._vectors.T @ coefficients.numpy().astype(np.float64)
+
+    @property
+    def lambda_max(self) -> float:
+        """The largest eigenvalue of F."""
+        return float(self._eigenvalues[-1])
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """The gradient g [P]."""
+        return self._rows.T @ (self._vectors @ self._coefficients)
+
+    def solve(self, damping: float) -> np.ndarray:
+        """The solution x [P], for λ > 0."""
+        return self._rows.T @ (self._vectors @ (self._coefficients / (self._eigenvalues + damping)))
+
+
+def angle(first: np.ndarray, second: np.ndarray) -> float:
+    """The angle between two vectors [P] in degrees; NaN if one is zero."""
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    if lengths == 0:
+        return math.nan
+    # Of the unit vectors' difference: the cosine of a small angle rounds to 1.
+    difference = np.linalg.norm(first / np.linalg.norm(first) - second / np.linalg.norm(second))
+    return math.degrees(2 * math.asin(min(1.0, float(difference) / 2)))
+
+
+class TimedSolver:
+    """Solves a system as the optimizer would, from the network to the solution, in one compiled call.
+
+    Args:
+      system: The system.
+      solver: The solver.
+      jit_compile: Compile with XLA, as the loops do.
+    """
+
+    def __init__(self, system: System, solver: solvers.Solver, jit_compile: bool = True):
+        self._system = system
+        self._solver = solver
+        self._compiled = tf.function(self._solve, jit_compile=jit_compile)
+
+    def _solve(self, damping: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        system, solver = self._system, self._solver
+        operator = GaussNewton(**system.operator.parameters)
+        solution = solver.answer(operator, solvers.OutputGradient(system.output_gradient), damping).solution
+        return solution.value, solution.stats
+
+    def __call__(self, damping: float, repeats: int) -> tuple[np.ndarray, Any, float]:
+        """Solve with λ = `damping`.
+
+        Returns:
+          x [P], the solver's stats, and the median of the seconds of `repeats` calls; one that compiles doesn't count.
+        """
+        argument = tf.constant(damping, tf.float32)
+        value, stats = self._compiled(argument)
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            value, stats = self._compiled(argument)
+            value = value.numpy()
+            seconds.append(time.perf_counter() - start)
+        return np.asarray(value), stats, float(np.median(seconds))
+
+
+class _Probe(NaturalGradient):
+    """Keeps the system that it is asked to take a step for, and takes none."""
+
+    system: System | None = None
+
+    def apply_output_gradient(
+        self, output_gradient: tf.Tensor, operator: GaussNewton, *anything: Any, **more: Any
+    ) -> NaturalGradientStats:
+        self.system = System(operator, output_gradient)
+        return NaturalGradientStats(*[tf.zeros([])] * len(NaturalGradientStats._fields))
+
+
+def run(
+    root_dir: str | Path,
+    env_id: str,
+    agent: Callable[..., DqnAgent],
+    loop: Callable[..., OffPolicyLoop],
+    methods: Mapping[str, solvers.Solver],
+    dampings: Sequence[float] = (0.01, 0.1, 1.0, 6.0),
+    at_env_steps: Sequence[int] = (1_200, 5_000, 20_000),
+    batch_size: int = 128,
+    repeats: int = 20,
+    num_envs: int = 8,
+    jit_compile: bool = True,
+    seed: int = 0,
+    noresume: bool = False,
+    config: Mapping[str, str] | None = None,
+    config_text: Callable[[], str] = lambda: "",
+    progress: Progress | None = None,
+    on_start: Callable[[], None] = lambda: None,
+) -> Result:
+    """Compare solvers on systems that occur while NGDQN learns.
+
+    Leaves `solvers.csv` and `solvers.png`, and the picture in TensorBoard.
+
+    Args:
+      root_dir: The run's directory.
+      env_id: A gymnasium id.
+      agent: Builds the agent, as in `ngrl.training.run`; also with another network or optimizer.
+      loop: Builds the loop that trains it.
+      methods: The solvers by name.
+      dampings: λ, positive.
+      at_env_steps: After how many environment steps systems are taken, increasing.
+      batch_size: Transitions of a system.
+      repeats: Solves that are timed, for each.
+      num_envs: Environments stepped together.
+      jit_compile: Compile the solves with XLA, as the loops do.
+      seed: Seed of everything random.
+      noresume: As in `ngrl.training.run`, and so are the rest.
+      config: What identifies the experiment.
+      config_text: Gives the operative configuration.
+      progress: Where to report.
+      on_start: Called once the input is known to be right and the directory is this run's.
+
+    Returns:
+      `systems`, of each its `env_steps` and `lambda_max`; `methods`, name to the median of `milliseconds` and the
+      largest of `angle_degrees`; and `summary`.
+
+    Raises:
+      ValueError: There is no solver, a number isn't positive, or `at_env_steps` don't increase.
+      ImportError: Matplotlib is not installed.
+      RunDirectoryError: The directory can't be used.
+    """
+    if not methods or not dampings or not at_env_steps:
+        raise ValueError("methods, dampings and at_env_steps must not be empty")
+    if min(*dampings, *at_env_steps, batch_size, repeats) <= 0 or list(at_env_steps) != sorted(set(at_env_steps)):
+        raise ValueError("dampings, at_env_steps, batch_size and repeats must be positive, and at_env_steps increase")
+    figures.check_matplotlib()
+    tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
+    environment = environments.load(env_id, num_envs=num_envs, seed=seed)
+    settings = {"env_id": env_id, "dampings": tuple(dampings), "at_env_steps": tuple(at_env_steps), "seed": seed}
+    with contextlib.closing(environment):
+        specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
+        learner = agent(*specs, seed=seed)
+        training = loop(learner, environment, seed=seed)
+        probe = _Probe()
+        observer = agent(*specs, seed=seed, network=lambda *_, **__: learner.q_network, optimizer=probe)
+        with recording(root_dir, settings, noresume, config, config_text, progress, on_start) as record:
+            rows: list[dict[str, Any]] = []
+            for env_steps in at_env_steps:
+                (progress or Quiet()).note(f"training until {env_steps:,} steps")
+                while training.statistics.env_steps < env_steps:
+                    training.step()
+                system = _system(observer, probe, training, batch_size)
+                found = compare(system, methods, dampings, repeats, jit_compile)
+                rows += [{"env_steps": training.statistics.env_steps, **row} for row in found]
+            record.table("solvers", _HEADER, ([row[name] for name in _HEADER] for row in rows))
+            record.pictures({"solvers": draw(rows, env_id)})
+            final = {
+                "systems": [
+                    dict(pair)
+                    for pair in dict.fromkeys(
+                        (("env_steps", row["env_steps"]), ("lambda_max", row["lambda_max"])) for row in rows
+                    )
+                ],
+                "methods": {name: _outcome([row for row in rows if row["solver"] == name]) for name in methods},
+            }
+            return record.finish(final, _summary(env_id, final, record.path))
+
+
+def _system(observer: DqnAgent, probe: _Probe, training: OffPolicyLoop, batch_size: int) -> System:
+    """The system of the next step of the agent in training, on a minibatch of what it has collected."""
+    batch = tf.nest.map_structure(lambda leaf: tf.convert_to_tensor(leaf[0]), training.replay.sample(1, batch_size))
+    observer.train(as_transition(batch))
+    assert probe.system is not None
+    return probe.system
+
+
+def compare(
+    system: System,
+    methods: Mapping[str, solvers.Solver],
+    dampings: Sequence[float],
+    repeats: int,
+    jit_compile: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """A row of `solvers.csv`, without `env_steps`, for every solver and every λ."""
+    exact = Exact(system)
+    timed = {name: TimedSolver(system, solver, jit_compile) for name, solver in methods.items()}
+    for damping in dampings:
+        reference = exact.solve(damping)
+        for name, solve in timed.items():
+            value, stats, seconds = solve(damping, repeats)
+            yield {
+                "damping": damping,
+                "lambda_max": exact.lambda_max,
+                "damping_over_lambda_max": damping / exact.lambda_max,
+                "solver": name,
+                "milliseconds": 1e3 * seconds,
+                "iterations": int(stats.iterations),
+                "residual": float(stats.residual),
+                "angle_degrees": angle(value.astype(np.float64), reference),
+                "angle_of_gradient_degrees": angle(exact.gradient, reference),
+            }
+
+
+def _outcome(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {
+        "milliseconds": float(np.median([row["milliseconds"] for row in rows])),
+        "angle_degrees": float(np.max([row["angle_degrees"] for row in rows])),
+    }
+
+
+def _summary(env_id: str, final: Mapping[str, Any], path: Path) -> list[str]:
+    width = max(map(len, final["methods"]))
+    largest = ", ".join(f"{system['lambda_max']:.3g}" for system in final["systems"])
+    return [
+        f"solvers on {env_id}: λ_max {largest}",
+        *(
+            f"{name:<{width}}  {outcome['milliseconds']:8.3f} ms, at most {outcome['angle_degrees']:.2g}° from exact"
+            for name, outcome in final["methods"].items()
+        ),
+        f"table        {path / 'solvers.csv'}",
+        f"picture      {path / 'solvers.png'}",
+    ]
+
+
+def draw(rows: Sequence[Mapping[str, Any]], env_id: str) -> bytes:
+    """Time, angle against λ/λ_max, and λ_max over training, as the content of a PNG file."""
+    figure = figures.new_figure(
+        12,
+        3.8,
+        f"NGDQN on {env_id}. Left: medians over all systems and λ, from the network to the solution in one compiled "
+        "call. Middle: from the exact damped natural gradient; dashed: the plain gradient's angle. Right: the largest "
+        "eigenvalue of F.",
+    )
+    times, angles, largest = figure.subplots(1, 3, width_ratios=(1.2, 1, 0.8))
+    names = list(dict.fromkeys(row["solver"] for row in rows))
+    for number, name in enumerate(names):
+        colour = figures.COLOURS[number % len(figures.COLOURS)]
+        own = sorted((row for row in rows if row["solver"] == name), key=lambda row: row["damping_over_lambda_max"])
+        times.barh(-number, np.median([row["milliseconds"] for row in own]), color=colour, alpha=0.6)
+        ratios = [row["damping_over_lambda_max"] for row in own]
+        # Exact to rounding is 0, which a logarithmic scale doesn't have.
+        degrees = [max(row["angle_degrees"], 1e-6) for row in own]
+        angles.plot(ratios, degrees, "o-", color=colour, markersize=3, linewidth=1, label=name)
+    own = sorted((row for row in rows if row["solver"] == names[0]), key=lambda row: row["damping_over_lambda_max"])
+    gradient = [max(row["angle_of_gradient_degrees"], 1e-6) for row in own]
+    angles.plot([row["damping_over_lambda_max"] for row in own], gradient, "--", color="0.4", linewidth=1)
+    angles.set(xscale="log", yscale="log")
+    angles.legend(fontsize=6.5, framealpha=0.9, loc="lower left")
+    times.set_xscale("log")
+    times.set_yticks([-number for number in range(len(names))], names)
+    points = sorted({(row["env_steps"], row["lambda_max"]) for row in rows})
+    largest.plot(*zip(*points, strict=True), "o-", color="0.2", markersize=4)
+    largest.set_ylim(bottom=0)
+    figures.tidy(times, "time of a solve", "milliseconds", "")
+    figures.tidy(angles, "angle to the exact solution", "λ / λ_max", "degrees")
+    figures.tidy(largest, "λ_max of F", "environment steps", "")
+    return figures.as_png(figure)

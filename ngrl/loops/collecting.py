@@ -1,0 +1,118 @@
+"""Loops that collect rows of trajectories with N environments before they train."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.trajectories import policy_step
+
+from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.loops.compiled import Compiled
+from ngrl.loops.loop import Moved, TrainingLoop
+from ngrl.loops.state import LoopState
+
+
+class CollectingLoop(TrainingLoop):
+    """Steps N environments, keeps T steps of each, and calls `_update` with them.
+
+    The steps of an environment follow on each other; they may end in the middle of an episode and hold several, and
+    the resets between them take a step each, which trains nothing. They are gathered in the host's memory.
+
+    Args:
+      agent: The agent, whose `collect_data_spec` says what is kept.
+      act: A `PolicyStep` for observations [N, ...] and a seed [2].
+      environment: A batched environment of `ngrl.environments`.
+      seed: Seed of the actions.
+      num_steps: T.
+      max_skipped_updates: Updates in a row that may be skipped because of a number that is not finite.
+      jit_compile: Compile with XLA.
+
+    Raises:
+      ValueError: `max_skipped_updates` is not positive.
+    """
+
+    def __init__(
+        self,
+        agent: Any,
+        act: Callable[[Any, Any], policy_step.PolicyStep],
+        environment: Any,
+        seed: int,
+        num_steps: int,
+        max_skipped_updates: int,
+        jit_compile: bool,
+    ):
+        super().__init__(environment, seed, max_skipped_updates)
+        self._agent = agent
+        self._steps = num_steps
+        self._act = Compiled(lambda *arguments: _flat_step(act(*arguments)), jit_compile)
+        self._row = 0
+        # Arrays [N, T + 1, ...], filled up to self._row.
+        self._rows = tf.nest.map_structure(
+            lambda spec: np.zeros((environment.batch_size, num_steps + 1, *spec.shape), spec.dtype.as_numpy_dtype),
+            agent.collect_data_spec,
+        )
+        self._observation_buffers = tf.nest.flatten(self._rows.observation)
+        self._info_buffers = tf.nest.flatten(self._rows.policy_info)
+
+    @abc.abstractmethod
+    def _update(self, rows: Any) -> None:
+        """Train on a `Trajectory` [N, T + 1, ...], whose last row holds the observation reached and nothing else."""
+
+    def step(self) -> list[tuple[float, int]]:
+        """Step every environment once; where that completes the rows, train on them.
+
+        Returns:
+          Return and length of each episode that ended.
+
+        Raises:
+          NonFiniteError: `max_skipped_updates` updates in a row were skipped.
+        """
+        action, *info = (leaf.numpy() for leaf in self._act(self._observation, self._draw()))
+        step = self._advance(action)
+        self._store(step, action, info)
+        if self._row == self._steps:
+            self._rows.step_type[:, -1] = self._step_type
+            self._store_observation(self._steps, self._observation)
+            self._row = 0
+            self._update(self._rows)
+            self._check_streak()
+        return step.finished
+
+    def _store(self, step: Moved, action: np.ndarray, info: list[np.ndarray]) -> None:
+        rows, row = self._rows, self._row
+        rows.step_type[:, row] = step.from_step_type
+        rows.action[:, row] = action
+        rows.next_step_type[:, row] = step.step_type
+        rows.reward[:, row] = step.reward
+        rows.discount[:, row] = step.discount
+        self._store_observation(row, step.from_observation)
+        for buffer, leaf in zip(self._info_buffers, info, strict=True):
+            buffer[:, row] = leaf
+        self._row += 1
+
+    def _store_observation(self, row: int, observation: Any) -> None:
+        leaves = [observation] if isinstance(observation, np.ndarray) else tf.nest.flatten(observation)
+        for buffer, leaf in zip(self._observation_buffers, leaves, strict=True):
+            buffer[:, row] = leaf
+
+    def state(self) -> LoopState:
+        """Everything beside the agent's variables that the loop's future depends on."""
+        values, arrays = super().state()
+        values["row"] = self._row
+        leaves = tf.nest.flatten(self._rows)
+        arrays.update({f"batch/{index}": leaf[:, : self._row].copy() for index, leaf in enumerate(leaves)})
+        return LoopState(values, arrays)
+
+    def restore(self, state: LoopState) -> None:
+        """Set what `state` returned. Where environments can't be restored, the rows begin anew."""
+        super().restore(state)
+        self._row = state.values["row"] if self._environment.can_restore else 0
+        for index, buffer in enumerate(tf.nest.flatten(self._rows)):
+            buffer[:, : self._row] = state.arrays[f"batch/{index}"][:, : self._row]
+
+
+def _flat_step(step: policy_step.PolicyStep) -> tuple[tf.Tensor, ...]:
+    """The action, and what is said of it."""
+    return step.action, *tf.nest.flatten(step.info)

@@ -1,0 +1,151 @@
+"""What every training loop does: step the environments, count, notice failing updates, save and restore."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from tf_agents.trajectories import time_step
+
+from ngrl import (
+    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
+    seeding,
+    tags,
+)
+from ngrl.loops.state import LoopState
+from ngrl.loops.statistics import EpisodeStatistics
+from ngrl.optimizers import SkipCause
+
+
+class NonFiniteError(RuntimeError):
+    """Too many updates in a row met a number that is not finite."""
+
+
+class Moved(NamedTuple):
+    """One step of N environments."""
+
+    from_observation: Any  # [N, ...]
+    from_step_type: np.ndarray  # [N]
+    observation: Any  # the observation reached [N, ...]
+    reward: np.ndarray  # [N]
+    discount: np.ndarray  # [N]
+    step_type: np.ndarray  # the step type reached [N]
+    moved: np.ndarray  # [N] bool, False where the step was a reset
+    finished: list[tuple[float, int]]  # return and length of each episode that ended
+
+
+class TrainingLoop:
+    """Base of the loops.
+
+    Everything random depends on the seed and on counters, so that a restored loop goes on bit for bit.
+
+    Args:
+      environment: A batched environment of `ngrl.environments`.
+      seed: Seed of everything random in the loop.
+      max_skipped_updates: Updates in a row that may be skipped because of a number that is not finite.
+
+    Raises:
+      ValueError: `max_skipped_updates` is not positive.
+    """
+
+    def __init__(self, environment: Any, seed: int, max_skipped_updates: int):
+        if max_skipped_updates < 1:
+            raise ValueError(f"max_skipped_updates must be positive, got {max_skipped_updates}")
+        self._environment = environment
+        self._seed = seed
+        self._actions_key = seeding.key(seed, seeding.Stream.ACTIONS)
+        self._max_skipped = max_skipped_updates
+        self.statistics = EpisodeStatistics(environment.batch_size)
+        self.train_steps = 0
+        self.skipped_updates = 0
+        self._calls = 0
+        self._streak = np.zeros(2, np.float32)  # skipped updates in a row, and the cause of the first of them
+        self._last_info: tuple[Any, Any] | None = None  # loss and extra of the latest updates
+        self._observation, _, _, self._step_type = environment.reset_arrays()
+
+    def _draw(self) -> np.ndarray:
+        """A seed [2] for the next random actions."""
+        self._calls += 1
+        return seeding.at(self._actions_key, self._calls)
+
+    def _advance(self, actions: np.ndarray) -> Moved:
+        """Step every environment once, and count it."""
+        before, step_type_before = self._observation, self._step_type
+        moved = step_type_before != time_step.StepType.LAST
+        observation, reward, discount, step_type = self._environment.step_arrays(actions)
+        ended = moved & (step_type == time_step.StepType.LAST)
+        self._observation, self._step_type = observation, step_type
+        finished = self.statistics.add(reward, moved, ended)
+        return Moved(before, step_type_before, observation, reward, discount, step_type, moved, finished)
+
+    def _check_streak(self) -> None:
+        """Stop where too many updates in a row were skipped.
+
+        Raises:
+          NonFiniteError: So it is.
+        """
+        in_a_row, cause = int(self._streak[0]), SkipCause(int(self._streak[1]))
+        if in_a_row >= self._max_skipped:
+            what = cause.name.lower().replace("_", " ")
+            problem = "not finite, or not positive definite" if cause == SkipCause.CURVATURE_PRODUCT else "not finite"
+            raise NonFiniteError(
+                f"{in_a_row} updates in a row were skipped; the first because its {what} was {problem} "
+                f"(train step {self.train_steps - in_a_row + 1})"
+            )
+
+    def before_export(self) -> None:
+        """Bring the agent's policies to the state of the loop."""
+
+    def scalars(self) -> dict[str, float]:
+        """Tags and values for TensorBoard: what the latest updates' `LossInfo.extra` says of itself."""
+        values = {tags.SKIPPED_UPDATES: float(self.skipped_updates)}
+        if self._last_info is not None:
+            loss, extra = self._last_info
+            values |= {tag: float(value) for tag, value in extra.scalars(loss).items()}
+        return values
+
+    def state(self) -> LoopState:
+        """Everything beside the agent's variables that the loop's future depends on."""
+        values = {
+            "statistics": self.statistics.state(),
+            "train_steps": self.train_steps,
+            "calls": self._calls,
+            "streak": self._streak.tolist(),
+            "skipped_updates": self.skipped_updates,
+        }
+        environment = self._environment.get_state()
+        return LoopState(values, {f"environment/{name}": array for name, array in environment.items()})
+
+    def restore(self, state: LoopState) -> None:
+        """Set what `state` returned."""
+        values, arrays = state
+        self.statistics.restore(values["statistics"])
+        self.train_steps = values["train_steps"]
+        self._calls = values["calls"]
+        self._streak = np.array(values["streak"], np.float32)
+        self.skipped_updates = values["skipped_updates"]
+        self._environment.set_state(part(arrays, "environment/"))
+        current = self._environment.current_time_step()
+        self._observation, self._step_type = current.observation, current.step_type
+        if not self._environment.can_restore:
+            # New episodes have begun: what the broken ones had collected must not count for them.
+            self.statistics.forget_episodes_in_progress()
+
+
+# The method by which each loop asks an agent for actions, and by which agents differ.
+_ASKED = {"OnPolicyLoop": "act", "OffPolicyLoop": "explore", "TrajectoryReplayLoop": "behave"}
+
+
+def check_agent(loop: str, agent: Any) -> None:
+    """Refuse an agent that another loop is for.
+
+    Raises:
+      ValueError: So it is.
+    """
+    if hasattr(agent, _ASKED[loop]):
+        return
+    fitting = next((f": run.loop = @{name} is for it" for name, asked in _ASKED.items() if hasattr(agent, asked)), "")
+    raise ValueError(f"{loop} can't train {type(agent).__name__}{fitting}")
+
+
+def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

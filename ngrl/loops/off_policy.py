@@ -1,0 +1,200 @@
+"""The off-policy loop: vector environments, replay, and many updates in one compiled call."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+from tf_agents.trajectories import policy_step, time_step, trajectory
+
+from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.loops.compiled import Compiled
+from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
+from ngrl.loops.loop import TrainingLoop, check_agent, part
+from ngrl.loops.state import LoopState
+from ngrl.loops.updates import many_updates
+from ngrl.replay import Transition, UniformReplayBuffer
+
+
+class OffPolicyAgent(Protocol):
+    """What the loop asks of an agent: TF-Agents' `train`, and exploration without hidden state."""
+
+    def train(self, experience: Any) -> Any:
+        """One update; returns a LossInfo whose `extra.scalars(loss)` says its tags and values."""
+
+    def zero_extra(self) -> Any:
+        """An all-zero `LossInfo.extra`."""
+
+    def set_epsilon(self, value: float) -> None:
+        """Set ε of the collect policy."""
+
+    def explore(self, observation: Any, epsilon: Any, seed: Any) -> Any:
+        """Actions [N] for observations [N, ...]."""
+
+
+class OffPolicyLoop(TrainingLoop):
+    """Steps N environments together and trains on replayed minibatches.
+
+    One compiled call performs `updates_per_call` updates and chooses the next actions, because a TensorFlow call costs
+    more than the arithmetic in it. Actions and minibatches depend on the seed and counters alone, so that a restored
+    loop goes on bit for bit.
+
+    Args:
+      agent: The agent.
+      environment: A batched environment of `ngrl.environments`.
+      seed: Seed of exploration and replay.
+      batch_size: Transitions in a minibatch.
+      replay_capacity: Transitions kept.
+      warmup_steps: Environment steps taken with uniformly random actions before the first update.
+      updates_per_step: Updates per environment step.
+      updates_per_call: Updates in one compiled call.
+      epsilon: Schedule of ε.
+      max_skipped_updates: Updates in a row that may be skipped because of a number that is not finite.
+      jit_compile: Compile with XLA.
+
+    Raises:
+      ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        agent: OffPolicyAgent,
+        environment: Any,
+        seed: int = 0,
+        batch_size: int = 128,
+        replay_capacity: int = 50_000,
+        warmup_steps: int = 1_000,
+        updates_per_step: float = 1.0,
+        updates_per_call: int = 8,
+        epsilon: EpsilonSchedule | None = None,
+        max_skipped_updates: int = 100,
+        jit_compile: bool = True,
+    ):
+        for name, value in (("batch_size", batch_size), ("updates_per_call", updates_per_call)):
+            if value < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if updates_per_step < 0 or warmup_steps < 0:
+            raise ValueError("updates_per_step and warmup_steps must not be negative")
+        if replay_capacity < batch_size:
+            raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
+        check_agent("OffPolicyLoop", agent)
+        super().__init__(environment, seed, max_skipped_updates)
+        self._agent = agent
+        self._batch_size = batch_size
+        self._warmup_steps = warmup_steps
+        self._updates_per_step = updates_per_step
+        self._updates_per_call = updates_per_call
+        self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
+        self._replay = UniformReplayBuffer(
+            self._transition_example(), max(replay_capacity, environment.batch_size), seed
+        )
+        self._act = Compiled(agent.explore, jit_compile)
+        self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
+        self._actions: np.ndarray | None = None
+
+    def _transition_example(self) -> Transition:
+        first = tf.nest.map_structure(lambda leaf: leaf[0], self._observation)
+        spec = self._environment.action_spec()
+        return Transition(first, np.zeros(spec.shape, spec.dtype), np.float32(0), np.float32(0), first)
+
+    @property
+    def replay(self) -> UniformReplayBuffer:
+        """What has been collected."""
+        return self._replay
+
+    @property
+    def epsilon(self) -> float:
+        """ε of the next action."""
+        if self.statistics.env_steps < self._warmup_steps:
+            return 1.0
+        return self._epsilon_schedule(self.statistics.env_steps, self.statistics.episodes)
+
+    def step(self) -> list[tuple[float, int]]:
+        """Step every environment once, store what happened, and perform the updates that are due.
+
+        Returns:
+          Return and length of each episode that ended.
+
+        Raises:
+          NonFiniteError: `max_skipped_updates` updates in a row were skipped.
+        """
+        if self._actions is None:
+            self._actions = self._choose_actions()
+        step = self._advance(self._actions)
+        items = Transition(step.from_observation, self._actions, step.reward, step.discount, step.observation)
+        if not step.moved.all():
+            items = tf.nest.map_structure(lambda leaf: leaf[step.moved], items)
+        if step.moved.any():
+            self._replay.add_batch(items)
+        self._actions = self._train() if self._updates_due() else None
+        return step.finished
+
+    def _updates_due(self) -> bool:
+        env_steps = self.statistics.env_steps
+        if env_steps < max(self._warmup_steps, 1):
+            return False
+        due = self._updates_per_step * (env_steps - self._warmup_steps) - self.train_steps
+        return due >= self._updates_per_call
+
+    def _choose_actions(self) -> np.ndarray:
+        return self._act(self._observation, np.float32(self.epsilon), self._draw()).numpy()
+
+    def _train(self) -> np.ndarray:
+        actions: Any = None
+        while self._updates_due():
+            batches = self._replay.sample(self._updates_per_call, self._batch_size)
+            actions, loss, extra, skipped, streak = self._train_and_act(
+                batches, self._observation, np.float32(self.epsilon), self._draw(), self._streak
+            )
+            self.train_steps += self._updates_per_call
+            self._streak = streak.numpy()
+            self._last_info = (loss, extra)
+            self.skipped_updates += int(skipped)
+            self._check_streak()
+        return actions.numpy()
+
+    def _train_and_act_graph(
+        self, batches: Transition, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor, streak: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
+        """The updates of one call, then the next actions."""
+
+        def update(index: tf.Tensor) -> Any:
+            return self._agent.train(as_transition(tf.nest.map_structure(lambda leaf: leaf[index], batches)))
+
+        loss, extra, skipped, streak = many_updates(update, self._agent.zero_extra(), self._updates_per_call, streak)
+        with tf.control_dependencies([loss]):
+            actions = self._agent.explore(observation, epsilon, seed)
+        return actions, loss, extra, skipped, streak
+
+    def before_export(self) -> None:
+        """Give the agent's collect policy the present ε."""
+        self._agent.set_epsilon(self.epsilon)
+
+    def scalars(self) -> dict[str, float]:
+        """Tags and values for TensorBoard."""
+        return {"ngrl/epsilon": self.epsilon, **super().scalars()}
+
+    def state(self) -> LoopState:
+        """Everything beside the agent's variables that the loop's future depends on."""
+        values, arrays = super().state()
+        replay_arrays, values["replay"] = self._replay.state()
+        arrays.update({f"replay/{name}": array for name, array in replay_arrays.items()})
+        if self._actions is not None:
+            arrays["actions"] = self._actions
+        return LoopState(values, arrays)
+
+    def restore(self, state: LoopState) -> None:
+        """Set what `state` returned."""
+        super().restore(state)
+        self._replay.restore(part(state.arrays, "replay/"), state.values["replay"])
+        self._actions = state.arrays.get("actions") if self._environment.can_restore else None
+
+
+def as_transition(items: Transition) -> trajectory.Transition:
+    """A minibatch [B, ...] as TF-Agents' agents take it: no boundary among its steps."""
+    zeros = tf.zeros_like(items.reward)
+    middle = tf.zeros_like(items.reward, tf.int32) + int(time_step.StepType.MID)
+    return trajectory.Transition(
+        time_step=time_step.TimeStep(middle, zeros, zeros + 1, items.observation),
+        action_step=policy_step.PolicyStep(items.action, (), ()),
+        next_time_step=time_step.TimeStep(middle, items.reward, items.discount, items.next_observation),
+    )

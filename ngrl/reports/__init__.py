@@ -1,0 +1,1 @@
+"""Reports of runs: statistics over seeds, tables, pictures, beside published scores. No TensorFlow is needed."""

@@ -1,0 +1,226 @@
+"""Pictures of a report, each as the content of a PNG file."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ngrl import figures
+from ngrl.reports.statistics import PROFILE_SCORES, Aggregate, Cell, Sensitivity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_PUBLISHED_LABEL = "published NGDQN, mean"
+
+
+def draw_all(
+    cells: Sequence[Cell], aggregates: Sequence[Aggregate], sensitivities: Sequence[Sensitivity]
+) -> dict[str, bytes]:
+    """The report's pictures by name; one for which there are no data is left out."""
+    drawn = {"scores": draw_scores(cells)}
+    by_method: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if not cell.has_grid and any(len(run.curve) for run in cell.runs):
+            by_method[cell.method].append(cell)
+    for method, members in by_method.items():
+        drawn["curves_" + re.sub(r"\W+", "_", method.lower()).strip("_")] = draw_curves(method, members)
+    if any(cell.published and not cell.has_grid for cell in cells):
+        drawn["time_to_published"] = draw_times([cell for cell in cells if cell.published])
+    if aggregates:
+        drawn["profiles"] = draw_profiles(aggregates)
+    if sensitivities:
+        drawn["sensitivity"] = draw_sensitivities(sensitivities)
+    return drawn
+
+
+def _by_environment(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    found: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        found[cell.environment].append(cell)
+    return found
+
+
+def _title(environment: str, cells: Sequence[Cell]) -> str:
+    """The paper's environment, and what the trials ran on where that is another version of it."""
+    own = ", ".join(dict.fromkeys(cell.env_id for cell in cells))
+    return environment if own == environment else f"{environment}, here {own}"
+
+
+def _count(number: int, cell: Cell) -> str:
+    """`10`, or `8 of 10` where a picture shows fewer trials than there are."""
+    return f"{number}" if number == len(cell.runs) else f"{number} of {len(cell.runs)}"
+
+
+def _colours(methods: Sequence[str]) -> dict[str, str]:
+    own = [colour for colour in figures.COLOURS if colour != figures.GREY]  # grey is for what was published
+    return {method: own[number % len(own)] for number, method in enumerate(dict.fromkeys(methods))}
+
+
+def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray], colours: Sequence[str]) -> None:
+    """Boxes from quartile to quartile, whiskers over all trials, a dot a trial, a diamond at the mean."""
+    boxes = axis.boxplot(
+        scores,
+        positions=positions,
+        orientation="horizontal",
+        widths=0.6,
+        whis=(0, 100),
+        patch_artist=True,
+        manage_ticks=False,
+    )
+    for box, median, colour in zip(boxes["boxes"], boxes["medians"], colours, strict=True):
+        box.set(facecolor=colour, alpha=0.45, edgecolor="0.2", linewidth=0.8)
+        median.set(color="0.1", linewidth=1.2)
+    for part in (*boxes["whiskers"], *boxes["caps"]):
+        part.set(color="0.2", linewidth=0.8)
+    for position, values, colour in zip(positions, scores, colours, strict=True):
+        if not len(values):
+            continue
+        offsets = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0.0]
+        axis.plot(values, position + np.asarray(offsets), ".", color=colour, markersize=4, markeredgecolor="0.3")
+        axis.plot(np.mean(values), position, "D", color="white", markeredgecolor="0.1", markersize=4.5)
+
+
+def draw_scores(cells: Sequence[Cell]) -> bytes:
+    """Knight & Lerner's Fig. 1: best 100-episode means, the published beside those of the runs."""
+    environments = _by_environment([cell for cell in cells if not cell.has_grid])
+    colours = _colours([cell.method for cell in cells])
+    tallest = max((len(members) for members in environments.values()), default=1)
+    figure, axes = figures.new_panels(
+        len(environments),
+        2,
+        6.2,
+        1.0 + 0.33 * (tallest + 3),
+        "After Knight & Lerner (2018), Fig. 1. Boxes from quartile to quartile, whiskers over all trials, a dot a "
+        "trial, diamonds at means; grey: as published. Of DQN with a target network median and quartiles are known. In "
+        "brackets the number of trials, and of how many where some have no score. Grids are left out.",
+    )
+    for axis, (environment, members) in zip(axes, environments.items(), strict=True):
+        rows: list[tuple[str, Any, str]] = [
+            (f"{cell.method} ({_count(len(cell.scores()), cell)})", cell.scores(), colours[cell.method])
+            for cell in members
+        ]
+        known = members[0].published
+        if known is not None:
+            rows += [
+                ("published NGDQN (10)", np.asarray(known.ngdqn, float), figures.GREY),
+                ("published DQN, no target network (10)", np.asarray(known.dqn, float), figures.GREY),
+            ]
+        positions = [-float(number) for number in range(len(rows))]
+        _boxes(axis, positions, [row[1] for row in rows], [row[2] for row in rows])
+        labels = [row[0] for row in rows]
+        if known is not None:
+            median, lower, upper = known.dqn_target_network
+            positions.append(-float(len(rows)))
+            labels.append("published DQN, target network")
+            error = [[median - lower], [upper - median]]
+            axis.errorbar(median, positions[-1], xerr=error, fmt="|", color="0.3", capsize=3, markersize=9)
+        axis.set_yticks(positions, labels)
+        figures.tidy(axis, _title(environment, members), "best mean return of 100 episodes", "")
+    return figures.as_png(figure)
+
+
+def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
+    """Knight & Lerner's Figs. 2 and 3: the curves of all trials of a method with their mean."""
+    colour = figures.BLUE
+    figure, axes = figures.new_panels(
+        len(cells),
+        2,
+        4.6,
+        3.0,
+        "Thin: trials. Bold: their mean, as far as all of them go. Returns are means of 100 episodes.",
+    )
+    for axis, cell in zip(axes, cells, strict=True):
+        curves = [run.curve.thinned() for run in cell.runs if len(run.curve)]
+        figures.draw_trials(
+            axis, [curve.env_steps / 1e3 for curve in curves], [curve.means for curve in curves], colour, method
+        )
+        if cell.published is not None:
+            axis.axhline(cell.published.score, color="0.35", linestyle="--", linewidth=0.9, label=_PUBLISHED_LABEL)
+        trials = f"{_count(len(curves), cell)} trial{'s' if len(cell.runs) > 1 else ''}"
+        figures.tidy(axis, f"{cell.env_id}, {trials}", "environment steps (thousands)", "mean return, 100 episodes")
+        axis.legend(fontsize=7.5, loc="lower right", framealpha=0.9)
+    return figures.as_png(figure)
+
+
+def draw_times(cells: Sequence[Cell]) -> bytes:
+    """Minutes of training until the published score, on a logarithmic scale, beside the published hours."""
+    environments = _by_environment([cell for cell in cells if not cell.has_grid])
+    colours = _colours([cell.method for cell in cells])
+    tallest = max((len(members) for members in environments.values()), default=1)
+    figure, axes = figures.new_panels(
+        len(environments),
+        2,
+        6.2,
+        1.0 + 0.3 * (tallest + 1),
+        "Minutes of training until the mean of 100 episodes first was at least the published mean of NGDQN; a dot a "
+        "trial, in brackets how many trials got there. Upright strokes: what a published trial of the method took as a "
+        "whole.",
+    )
+    for axis, (environment, members) in zip(axes, environments.items(), strict=True):
+        known = members[0].published
+        assert known is not None
+        labels = []
+        for number, cell in enumerate(members):
+            minutes = [seconds / 60 for _, seconds in cell.times_to(known.score)]
+            labels.append(f"{cell.method} ({len(minutes)} of {len(cell.runs)})")
+            axis.plot(minutes, [-number] * len(minutes), "o", color=colours[cell.method], alpha=0.7, markersize=5)
+            if cell.published_hours is not None:
+                axis.plot(60 * cell.published_hours, -number, "|", color="0.35", markersize=18, markeredgewidth=1.5)
+        axis.set_xscale("log")
+        axis.set_xlim(0.1, 120 * max(known.hours.values()))
+        axis.set_ylim(-len(members) + 0.4, 0.6)
+        axis.set_yticks([-number for number in range(len(members))], labels)
+        figures.tidy(axis, f"{_title(environment, members)}: {known.score:.1f}", "minutes", "")
+    return figures.as_png(figure)
+
+
+def draw_profiles(aggregates: Sequence[Aggregate]) -> bytes:
+    """Interquartile means and performance profiles with their 95 % intervals."""
+    figure = figures.new_figure(
+        10,
+        3.6,
+        "Scores on a scale on which the published mean of DQN without target network is 0 and that of NGDQN is 1. Bars "
+        "and bands: 95 % intervals by stratified bootstrap (Agarwal et al. 2021).",
+    )
+    means, profiles = figure.subplots(1, 2)
+    colours = _colours([aggregate.method for aggregate in aggregates])
+    for number, aggregate in enumerate(aggregates):
+        colour = colours[aggregate.method]
+        low, high = aggregate.interval
+        means.plot([low, high], [-number] * 2, color=colour, linewidth=7, alpha=0.45, solid_capstyle="butt")
+        means.plot(aggregate.iqm, -number, "|", color="0.1", markersize=12)
+        profiles.plot(PROFILE_SCORES, aggregate.profile, color=colour, label=aggregate.method)
+        profiles.fill_between(PROFILE_SCORES, *aggregate.profile_interval, color=colour, alpha=0.2)
+    labels = [f"{one.method} ({one.seeds} × {one.environments})" for one in aggregates]
+    means.set_yticks([-number for number in range(len(aggregates))], labels)
+    means.set_ylim(-len(aggregates) + 0.4, 0.6)
+    figures.tidy(means, "interquartile mean", "normalised score", "")
+    figures.tidy(profiles, "performance profile", "normalised score τ", "share of trials above τ")
+    profiles.legend(fontsize=7.5, loc="upper right", framealpha=0.9)
+    return figures.as_png(figure)
+
+
+def draw_sensitivities(sensitivities: Sequence[Sensitivity]) -> bytes:
+    """How many of the configurations of a grid reach a score."""
+    environments: dict[str, list[Sensitivity]] = defaultdict(list)
+    for one in sensitivities:
+        environments[one.environment].append(one)
+    colours = _colours([one.method for one in sensitivities])
+    figure, axes = figures.new_panels(
+        len(environments), 2, 4.6, 3.0, "Share of the configurations whose mean best score is at least the abscissa."
+    )
+    for axis, (environment, members) in zip(axes, environments.items(), strict=True):
+        for one in members:
+            finite = one.scores[np.isfinite(one.scores)]
+            shares = np.arange(len(finite), 0, -1) / len(one.scores)
+            label = f"{one.method} ({len(one.scores)})"
+            axis.step(finite, shares, where="pre", color=colours[one.method], label=label)
+        if members[0].solved is not None:
+            axis.axvline(members[0].solved, color="0.35", linestyle="--", linewidth=0.9, label="solved")
+        axis.set_ylim(0, 1.02)
+        figures.tidy(axis, environment, "best mean return of 100 episodes", "share of configurations")
+        axis.legend(fontsize=7.5, loc="lower left", framealpha=0.9)
+    return figures.as_png(figure)

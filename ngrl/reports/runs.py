@@ -1,0 +1,155 @@
+"""Run directories as reports read them. No TensorFlow is imported here."""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ngrl
+from ngrl.reports.curve import Curve
+from ngrl.runs.episodes import EpisodesError
+from ngrl.runs.record import OVER, RunRecordError, read_record
+
+_NAME = re.compile(r"(?P<cell>.+)-seed(?P<seed>\d+)")
+_ASIDE = re.compile(r".+\.\d+")
+# Settings that a grid gave are named at the end: cell-batch_size=32-activation=relu.
+_GRID = re.compile(r"-[\w.]+=.*")
+_NEEDED = ("env_steps", "episodes", "best_100_episode_mean", "final_100_episode_mean", "wall_s")
+
+#: Names of the methods of known experiments, in the order of the figures; others are called what their files are.
+METHODS = {
+    "ngdqn": "NGDQN, trust region",
+    "paper-ngdqn": "NGDQN, the paper's settings",
+    "paper-ngdqn_october": "NGDQN, settings of October 2018",
+    "dqn": "DQN, target network",
+    "paper-dqn": "DQN, no target network",
+    "npg": "NPG",
+    "trpo": "TRPO",
+    "ppo": "PPO",
+    "reinforce": "REINFORCE",
+    "nac": "NAC",
+    "acer": "ACER",
+}
+_TASKS = re.compile(r"_(cartpole_v0|cartpole_v1|acrobot|lunar|pendulum|hopper|halfcheetah|walker2d)(?=_|$)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that is over.
+
+    Attributes:
+      path: Its directory.
+      cell: Its name without the seed: the experiment with its settings.
+      seed: Its seed.
+      env_id: Its environment.
+      status: "finished" or "diverged".
+      final: What it reached, as `run.json` holds it.
+      curve: Its learning curve.
+    """
+
+    path: Path
+    cell: str
+    seed: int
+    env_id: str
+    status: str
+    final: dict[str, Any]
+    curve: Curve
+
+    @property
+    def experiment(self) -> str:
+        """The cell's name without settings from a grid."""
+        return _GRID.sub("", self.cell)
+
+    @property
+    def base_method(self) -> str:
+        """What learns, without the environment and settings from a grid; a reader's name where there is one."""
+        bare = _TASKS.sub("", self.experiment)
+        return METHODS.get(bare, bare)
+
+    @property
+    def method(self) -> str:
+        """What learns, with its settings from a grid."""
+        settings = self.cell.removeprefix(self.experiment)
+        return f"{self.base_method} ({settings[1:]})" if settings else self.base_method
+
+    @property
+    def greedy(self) -> float | None:
+        """Mean return of the greedy policy; None if it was not evaluated."""
+        return self.final.get("evaluation", {}).get("mean")
+
+
+class _LeftOutError(Exception):
+    """Why a directory is left out."""
+
+
+def collect(folders: Sequence[Path], any_version: bool = False) -> tuple[list[Run], list[str]]:
+    """Read the runs that are over, of folders that hold run directories or are some.
+
+    Args:
+      folders: Where to look.
+      any_version: Take runs of other versions of ngrl too.
+
+    Returns:
+      The runs by environment, cell and seed, and a line for each directory that is left out.
+    """
+    runs: dict[tuple[str, str, int], Run] = {}
+    left_out = []
+    for path in _directories(folders):
+        try:
+            run = _read(path, any_version)
+            key = (run.env_id, run.cell, run.seed)
+            if key in runs:
+                raise _LeftOutError(f"{runs[key].path} is the same trial")
+            runs[key] = run
+        except (_LeftOutError, RunRecordError, EpisodesError) as error:
+            left_out.append(f"{path}: {str(error).replace(f'{path}/', '')}; left out")
+    return [runs[key] for key in sorted(runs)], left_out
+
+
+def _directories(folders: Iterable[Path]) -> Iterable[Path]:
+    for folder in folders:
+        if folder.name in ("", ".."):  # a run is called what its folder is, and "." says nothing of that
+            folder = folder.resolve()
+        if (folder / "run.json").exists() or (folder / "run.lock").exists():
+            yield folder
+        else:
+            yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _read(path: Path, any_version: bool) -> Run:
+    """A run that is over.
+
+    Raises:
+      _LeftOutError: It is not over, not ngrl's, or of another version.
+      RunRecordError: Its `run.json` is damaged.
+      EpisodesError: Its episodes are missing or damaged.
+    """
+    record = read_record(path)
+    if record is None:
+        raise _LeftOutError("no run.json, so no run directory")
+    name = _NAME.fullmatch(path.name)
+    if name is None and _ASIDE.fullmatch(path.name):
+        raise _LeftOutError("an earlier run that was moved aside")
+    try:
+        version, config, status = record["versions"]["ngrl"], record["config"], record["status"]
+        seed = record.get("seed")
+        is_foreign = not isinstance(config, dict)
+    except (KeyError, TypeError):
+        is_foreign = True
+    if is_foreign:
+        raise _LeftOutError("its run.json is not ngrl's")
+    if version != ngrl.__version__ and not any_version:
+        raise _LeftOutError(f"made by ngrl {version}, this is {ngrl.__version__} (--any_version takes it)")
+    if status not in OVER:
+        raise _LeftOutError(f"not over (its status is {status!r})")
+    final = record.get("final")
+    if not isinstance(final, dict) or not all(field in final for field in _NEEDED) or not isinstance(seed, int):
+        raise _LeftOutError("no training run")
+    try:
+        env_id = ast.literal_eval(config["run.env_id"])
+    except (KeyError, SyntaxError, ValueError):
+        raise _LeftOutError("its run.json names no environment") from None
+    cell = path.name if name is None else name["cell"]
+    return Run(path, cell, seed, env_id, status, final, Curve.read(path))

@@ -1,0 +1,236 @@
+"""A run's directory: whose it is, who writes to it, and what `run.json` says."""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import ngrl
+from ngrl.runs.files import remove_unfinished, write_json
+
+
+class RunDirectoryError(RuntimeError):
+    """The directory can't be used for this run; the message is one line."""
+
+
+# What may differ between a run and its continuation: how long it goes on or waits, and what is reported or kept.
+# Macros are no settings of their own (`configuration.identity`), so that one may serve any of these.
+_FREE_TO_CHANGE = frozenset(
+    f"run.{name}"
+    for name in (
+        "num_env_steps",
+        "num_episodes",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "eval_episodes",
+        "eval_max_episode_steps",
+        "capture_video",
+        "env_timeout",
+    )
+)
+_PACKAGES = ("tensorflow", "tf-keras", "tf-agents", "gymnasium", "numpy", "tensorboard", "gin-config")
+
+
+class RunDirectory:
+    """A directory that one process at a time writes one experiment to.
+
+    Args:
+      path: The directory; made when it doesn't exist.
+      config: The experiment's bindings, name to value as text. They identify the experiment.
+
+    Raises:
+      RunDirectoryError: Another process writes to it, it holds another experiment, or it holds foreign files.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, str]):
+        self.path = path
+        self._config = dict(config)
+        if path.exists() and not path.is_dir():
+            raise RunDirectoryError(f"{path} is a file, not a run directory")
+        foreign = path.is_dir() and any(path.iterdir()) and not self._run_json.exists()
+        if foreign and not (path / "run.lock").exists():
+            raise RunDirectoryError(f"{path} holds files, but no run: choose another --root_dir")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunDirectoryError(f"can't make the run directory {path}: {error.strerror}") from error
+        self._lock = self._take_lock()
+        try:
+            self._check_experiment()
+        except RunDirectoryError:
+            self.close()
+            raise
+        remove_unfinished(path)
+
+    @property
+    def _run_json(self) -> Path:
+        return self.path / "run.json"
+
+    def _take_lock(self) -> TextIO:
+        try:
+            lock = (self.path / "run.lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise RunDirectoryError(f"can't write to the run directory {self.path}: {error.strerror}") from error
+        try:
+            _lock(lock, self.path)
+        except RunDirectoryError:
+            lock.close()
+            raise
+        with contextlib.suppress(OSError):  # on a full disk the lock holds, though its owner stays unnamed
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
+        return lock
+
+    def _check_experiment(self) -> None:
+        if not self._run_json.exists():
+            if any((self.path / "checkpoints").glob("step_*")):
+                raise RunDirectoryError(
+                    f"{self.path} holds checkpoints, but no run.json that says of which experiment: restore it, or "
+                    "start anew with --noresume"
+                )
+            return
+        check_same_experiment(self.path, self.read().get("config", {}), self._config)
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether this run has ever written a checkpoint."""
+        return self._run_json.exists() and bool(self.read().get("checkpointed"))
+
+    def read(self) -> dict[str, Any]:
+        """The content of `run.json`.
+
+        Raises:
+          RunDirectoryError: It can't be read.
+        """
+        try:
+            content = json.loads(self._run_json.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunDirectoryError(f"can't read {self._run_json}: {error}") from error
+        if not isinstance(content, dict):
+            raise RunDirectoryError(f"can't read {self._run_json}: it holds no object")
+        return content
+
+    def write(self, **values: Any) -> None:
+        """Set values in `run.json`, which is replaced as a whole.
+
+        Raises:
+          WriteError: It can't be written.
+        """
+        content = self.read() if self._run_json.exists() else _provenance()
+        content.update(values, config=self._config)
+        write_json(self._run_json, content)
+
+    def close(self) -> None:
+        """Let other processes use the directory."""
+        self._lock.close()
+
+
+def check_same_experiment(path: Path, saved: Mapping[str, str], config: Mapping[str, str]) -> None:
+    """Refuse a directory whose run differs in more than its length and what is reported of it.
+
+    Raises:
+      RunDirectoryError: It does.
+    """
+    differing = [
+        f"{name} ({saved.get(name, 'unset')} there, {config.get(name, 'unset')} here)"
+        for name in sorted(set(saved) | set(config))
+        if saved.get(name) != config.get(name) and name not in _FREE_TO_CHANGE
+    ]
+    if differing:
+        shown = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
+        raise RunDirectoryError(f"{path} belongs to another experiment: {shown}; choose another --root_dir")
+
+
+def move_aside(path: Path) -> Path | None:
+    """Rename an existing run directory so that a new run can begin at `path`; nothing is deleted.
+
+    Where that is the working folder or holds it, the folder stays, lest the shell in it find itself in the earlier run,
+    and what it holds is moved.
+
+    Returns:
+      The new name, or None where there was nothing to move.
+
+    Raises:
+      RunDirectoryError: A running process uses it, it is no run directory, or it can't be moved.
+    """
+    path = path.resolve()
+    if not path.exists():
+        return None
+    lock_path = path / "run.lock"
+    if not lock_path.exists():
+        if path.is_dir() and not any(path.iterdir()):
+            return None
+        raise RunDirectoryError(f"{path} is no run of ngrl's: choose another --root_dir")
+    number = 1
+    while (target := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    with lock_path.open("r", encoding="utf-8") as lock:
+        _lock(lock, path)
+        try:
+            if Path.cwd().is_relative_to(path):
+                _move_contents(path, target)
+            else:
+                path.rename(target)
+        except OSError as error:
+            raise RunDirectoryError(f"can't move the earlier run {path} aside: {error.strerror}") from error
+    return target
+
+
+def _move_contents(path: Path, target: Path) -> None:
+    """The lock goes last: until then the folder says that it holds a run, and the same command can move the rest."""
+    target.mkdir()
+    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.lock"):
+        entry.rename(target / entry.name)
+
+
+def _lock(file: TextIO, directory: Path) -> None:
+    """Lock a directory by its open lock file; the system lifts the lock when the process ends, however it does.
+
+    Raises:
+      RunDirectoryError: Another process holds it, or the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        raise RunDirectoryError(f"{directory} is in use by process {owner}") from None
+    except OSError as error:
+        raise RunDirectoryError(f"can't lock {directory}: {error.strerror}") from error
+
+
+def _provenance() -> dict[str, Any]:
+    versions = {"ngrl": ngrl.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        versions[package] = metadata.version(package)
+    return {
+        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git_revision": _git_revision(),
+        "versions": versions,
+    }
+
+
+def _git_revision() -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()

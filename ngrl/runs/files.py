@@ -1,0 +1,102 @@
+"""Writing a run's files: each appears whole or not at all, and a disk that is full is told in a line."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+#: What ends the name of a file or folder that is still being written.
+UNFINISHED = ".writing"
+_CHUNK = 1 << 20
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint can't be written or read; the message is one line."""
+
+
+class WriteError(RuntimeError):
+    """A file can't be written, e.g. because the disk is full; the message is one line."""
+
+
+def unfinished(path: Path) -> Path:
+    """The name under which `path` is written until it is whole."""
+    return path.with_name(path.name + UNFINISHED)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed left half written in a folder that no other process writes to."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def failure(path: Path, error: BaseException, written: int | None = None) -> str:
+    """One line: that `path` can't be written, how much of it was, how much room is left, and why."""
+    parts = [] if written is None else [f"{written:,} bytes written"]
+    with contextlib.suppress(OSError):
+        existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        parts.append(f"{shutil.disk_usage(existing).free:,} bytes free")
+    strerror = error.strerror if isinstance(error, OSError) else None
+    reason = strerror or next(iter(str(error).splitlines()), "") or type(error).__name__
+    room = f" ({', '.join(parts)})" if parts else ""
+    return f"can't write {path}{room}: {reason}"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file inside this context into a `WriteError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(failure(path, error)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole: a reader sees the old or the new content, never half of it.
+
+    Raises:
+      WriteError: It can't be written; the old content is still there.
+    """
+    temporary = unfinished(path)
+    with writing(path):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            sync(temporary)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file as a whole, as `write_text`."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder on the disk, not only in the system's memory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes in the files inside a folder; 0 where there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,79 @@
+"""One trial as Ray Tune runs it: in a worker that starts the trial's process, watches it and reports. No TensorFlow."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ngrl.runs.episodes import EpisodeTail
+from ngrl.runs.record import is_running, read_record
+from ngrl.studies.trials import LASTING_FAILURES, Trial, TrialProcess
+
+_POLL_S = 0.25
+_REPORT_S = 2.0
+# How long the process of a worker that died may take to stop; see `ngrl.studies.child`.
+_STOPPING_S = 90.0
+
+
+class TrialDiedError(RuntimeError):
+    """A trial's process died of something that need not happen again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a worker is given.
+
+    Attributes:
+      trial: What to run.
+      root_dir: Its run directory.
+      cwd: The folder to run it in.
+      threads: Threads of its numerical libraries.
+    """
+
+    trial: Trial
+    root_dir: str
+    cwd: str
+    threads: int
+
+
+def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
+    """Tune's trainable: runs the task that `config["trial"]` names.
+
+    Reports `env_steps`, `episodes`, `mean`, `best` and `rate` as training goes on, and at the end `outcome`: the status
+    in `run.json`, or "failed" with `complaint`; or `died`, what the process died of.
+
+    Raises:
+      TrialDiedError: The process died; Tune starts the trial again, and it goes on from its checkpoint.
+    """
+    from ray import tune
+
+    task = tasks[config["trial"]]
+    root_dir = Path(task.root_dir)
+    _await_release(root_dir)
+    tail = EpisodeTail(root_dir / "episodes.csv")
+    with TrialProcess(task.trial, root_dir, task.threads, task.cwd) as process:
+        reported = time.monotonic()
+        tune.report({"pid": process.pid, **tail.figures()})
+        while (code := process.poll()) is None:
+            time.sleep(_POLL_S)
+            if time.monotonic() - reported >= _REPORT_S and tail.read():
+                reported = time.monotonic()
+                tune.report({"pid": process.pid, **tail.figures()})
+        complaint = "" if code == 0 else process.complaint()
+    tail.read()
+    status = (read_record(root_dir) or {}).get("status") if code in (0, 1) else None
+    if code == 0 or status == "diverged":
+        tune.report({"outcome": status, "complaint": complaint, **tail.figures()})
+    elif code in LASTING_FAILURES:
+        tune.report({"outcome": "failed", "complaint": complaint, **tail.figures()})
+    else:
+        tune.report({"died": complaint, **tail.figures()})
+        raise TrialDiedError(complaint)
+
+
+def _await_release(root_dir: Path) -> None:
+    """Let the process of a worker that died write its last checkpoint."""
+    end = time.monotonic() + _STOPPING_S
+    while is_running(root_dir) and time.monotonic() < end:
+        time.sleep(_POLL_S)

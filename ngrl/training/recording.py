@@ -1,0 +1,102 @@
+"""What an entry that trains no agent leaves: a run's directory with pictures, tables and TensorBoard's events."""
+
+import contextlib
+import csv
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ngrl.runs.directory import RunDirectory
+from ngrl.training.experiment import Result
+from ngrl.training.opening import opened
+from ngrl.training.progress import Progress
+from ngrl.training.summaries import Summaries
+
+
+class Record:
+    """Writes into a run's directory; what an earlier run of the same entry left there is replaced.
+
+    Args:
+      directory: The run's directory.
+    """
+
+    def __init__(self, directory: RunDirectory):
+        self._directory = directory
+        self._started = time.monotonic()
+        self.path = directory.path
+        # A second event file beside the first would show every point twice.
+        shutil.rmtree(self._events, ignore_errors=True)
+
+    @property
+    def _events(self) -> Path:
+        return self.path / "train"
+
+    def pictures(self, pngs: Mapping[str, bytes]) -> None:
+        """Save pictures, name to the content of a PNG file, as `name.png` and as TensorBoard images."""
+        with contextlib.closing(Summaries(self._events)) as summaries:
+            for name, png in pngs.items():
+                (self.path / f"{name}.png").write_bytes(png)
+                summaries.write_picture(name, png, step=0)
+
+    def table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Save a table as `name.csv`; a NaN, which stands for no number, leaves its cell empty."""
+        with (self.path / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            for row in rows:
+                writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
+
+    def curves(self, name: str, steps: Iterable[int], scalars: Callable[[int], Mapping[str, float]]) -> None:
+        """Write scalars to TensorBoard as the run `name`.
+
+        Args:
+          name: The run's name, a folder under `train/`.
+          steps: Where on the horizontal axis the points are.
+          scalars: Gives tags and values at one of them.
+        """
+        with contextlib.closing(Summaries(self._events / name)) as summaries:
+            for step in steps:
+                summaries.write(scalars(step), step)
+
+    def finish(self, final: Mapping[str, Any], summary: Sequence[str]) -> Result:
+        """Set what was reached in `run.json`, and return it with the lines that a command shows."""
+        wall_s = round(time.monotonic() - self._started, 1)
+        self._directory.write(status="finished", final={**final, "wall_s": wall_s})
+        return Result(final, wall_s=wall_s, summary=list(summary))
+
+
+@contextlib.contextmanager
+def recording(
+    root_dir: str | Path,
+    settings: Mapping[str, Any],
+    noresume: bool,
+    config: Mapping[str, str] | None,
+    config_text: Callable[[], str],
+    progress: Progress | None,
+    on_start: Callable[[], None],
+) -> Iterator[Record]:
+    """Hold an entry's directory while it is written.
+
+    Args:
+      root_dir: The directory.
+      settings: The entry's own settings, name to value: they identify it where `config` is None, and its seed, if it
+        has one, is kept in `run.json`.
+      noresume: As in `ngrl.training.run`, and so are the rest.
+      config: What identifies the experiment.
+      config_text: Gives the operative configuration.
+      progress: Where to report.
+      on_start: Called once the directory is this run's.
+
+    Yields:
+      What writes to the directory.
+
+    Raises:
+      RunDirectoryError: The directory can't be used.
+    """
+    identity = {name: repr(value) for name, value in settings.items()} if config is None else config
+    with opened(root_dir, identity, noresume, config_text, progress, on_start) as directory:
+        directory.write(status="running", **({"seed": settings["seed"]} if "seed" in settings else {}))
+        yield Record(directory)

@@ -1,0 +1,195 @@
+"""Wrong gin files are answered before TensorFlow is loaded, and exactly as they would be after."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gin
+import pytest
+from gin import config as gin_config
+
+from ngrl import configuration
+from ngrl.configuration import gin_names, stand_ins
+from ngrl.configuration.binding import ConfigurationError
+from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
+from ngrl.training import configurables as _configurables  # noqa: F401  (the same)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _empty_gin():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def test_names_are_those_that_are_registered():
+    # In a process of its own, where no test has registered anything.
+    code = "import gin_names; print(gin_names.module_text(), end='')"
+    path = f"{ROOT / 'tools'}{os.pathsep}{ROOT}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    assert Path(gin_names.__file__).read_text() == done.stdout, "run tools/gin_names.py"
+
+
+FILES = sorted((ROOT / "gin").rglob("*.gin"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_right_files_pass(path):
+    stand_ins.check([str(path)], [])
+
+
+WRONG = [
+    # Names.
+    "NaturalGradient.learnin_rate = 1.0",
+    "NaturlGradient.learning_rate = 1.0",
+    "run.agent = @dqn_agnt",
+    "run.loop = @OfPolicyLoop",
+    "Adam.learnin_rate = 0.1",
+    "run.root_dir = 'here'",
+    "run.num_env_steps = %steps",
+    "steps = 3",
+    # Values.
+    "NaturalGradient.damping = '0.1'",
+    "NaturalGradient.max_kl = True",
+    "Adam.learning_rate = '0.1'",
+    "ExponentialDecay.decay_rate = '0.1'",
+    "QNetwork.hidden_layers = (64)",
+    "QNetwork.hidden_layers = ['64']",
+    "DqnAgent.fisher_outputs = 'chosn'",
+    "run.env_backend = 'asinc'",
+    "run.env_backend = 'gymnasium'",
+    "ExponentialEpsilon.per = 'day'",
+    "QNetwork.activation = 'tanhh'",
+    "ActorNetwork.activation = 'Tanh'",
+    "ValueNetwork.activation = ''",
+    "StochasticDuelingNetwork.activation = 'softsine'",
+    "run.env_id = None",
+    "run.env_kwargs = 3",
+    "run.num_env_steps = %gin.REQUIRED",
+    "policy_agent.agent = 'NpgAgent'",
+    "NpgAgent.critic = 1",
+    "geometry.vitay_stds = (0.1, 'x')",
+    # Syntax, includes, imports.
+    "run.env_id = ",
+    "run.env_id",
+    "run.jit = true",
+    "run.env_kwargs = {'a': 1",
+    "include 'nowhere.gin'",
+    "import os",
+    "import ngrl_evil",
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_wrong_file_is_told_of_as_it_would_be_with_the_classes_themselves(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    Path("x.gin").write_text(f"run.seed = 1\n\n{text}\n")
+    with pytest.raises(ConfigurationError) as late:
+        configuration.parse(["x.gin"], [])
+    with pytest.raises(ConfigurationError) as early:
+        stand_ins.check(["x.gin"], [])
+    assert str(early.value) == str(late.value)
+    assert str(early.value).startswith("x.gin:3: ")
+
+
+def test_checking_leaves_gin_as_it_was(tmp_path):
+    before, bound = gin_config._REGISTRY, dict(gin_config._CONFIG)
+    stand_ins.check([str(FILES[0])], [])
+    with pytest.raises(ConfigurationError):
+        stand_ins.check([], ["run.nothing = 1"])
+    assert gin_config._REGISTRY is before
+    assert bound == gin_config._CONFIG
+
+
+@pytest.mark.parametrize("text", ["run.agent = @NpgAgent()", "tf_agents.agents.dqn.dqn_agent.DqnAgent.gamme = 1"])
+def test_what_depends_on_classes_is_left_to_the_second_time(text):
+    stand_ins.check([], [text])
+    with pytest.raises(ConfigurationError):
+        configuration.parse([], [text])
+
+
+def test_file_that_imports_what_is_allowed_is_left_to_the_second_time(tmp_path):
+    (tmp_path / "x.gin").write_text("import toy_never_imported\ntoy.width = 3\n")
+    with pytest.raises(ConfigurationError, match="refused"):
+        stand_ins.check([str(tmp_path / "x.gin")], [])
+    stand_ins.check([str(tmp_path / "x.gin")], [], ["toy_never_imported"])
+    assert "toy_never_imported" not in sys.modules
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_forbidden_import_is_refused_in_included_files_too(tmp_path, monkeypatch, depth):
+    monkeypatch.chdir(tmp_path)
+    for level in range(depth):
+        Path(f"{level}.gin").write_text(f"include '{level + 1}.gin'\n")
+    Path(f"{depth}.gin").write_text("\nimport antigravity\n")
+    for check in (stand_ins.check, configuration.parse):
+        with pytest.raises(ConfigurationError, match=rf'^{depth}.gin:2: import of "antigravity" refused'):
+            check(["0.gin"], [])
+    assert "antigravity" not in sys.modules
+
+
+def test_a_text_is_free_only_where_any_text_may_stand():
+    # Whatever else takes a text has its choices written down, and so is answered before TensorFlow is loaded.
+    free = {"name", "env_id", "root_dir"}
+    for selector, (module, signature, _) in gin_names.CONFIGURABLES.items():
+        for name, annotation in stand_ins.stand_in(module, signature).__annotations__.items():
+            assert annotation not in (str, str | None) or name in free, f"{selector}.{name}"
+
+
+@pytest.mark.parametrize(
+    "text", ["NaturalGradient.learnin_rate = 1.0", "run.env_id = ", "import os", "run.env_backend = 'asinc'"]
+)
+def test_launch_answers_a_wrong_file_without_tensorflow(tmp_path, text):
+    """In a second or less then: nothing that takes time has been loaded."""
+    (tmp_path / "x.gin").write_text(f"include '{ROOT}/gin/ngdqn_cartpole_v1.gin'\n{text}\n")
+    code = (
+        "import sys; from ngrl import launch\n"
+        "code = launch.main(['--gin_file=x.gin'])\n"
+        "assert not {'tensorflow', 'tf_agents', 'numpy', 'gymnasium'} & set(sys.modules)\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ngrl.launch: x.gin:2: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.gin"]
+
+
+def test_macro_may_serve_what_may_change_on_resume_and_nothing_else():
+    def identity(*bindings):
+        gin.clear_config()
+        configuration.parse([], bindings)
+        return configuration.identity()
+
+    with_macro = identity("run.num_env_steps = %steps", "steps = 3", "run.env_id = 'a'")
+    assert with_macro == {"run.env_id": "'a'", "run.num_env_steps": "3"}
+    assert with_macro == identity("run.num_env_steps = 3", "run.env_id = 'a'")
+    reference = identity("rate = 0.5", "s/Adam.learning_rate = %rate", "run.agent = %made", "made = @s/dqn_agent")
+    assert reference == {"run.agent": "@s/dqn_agent", "s/Adam.learning_rate": "0.5"}
+    nested = identity("n = 2", "run.env_kwargs = {'a': [%n, (%n,)]}")
+    assert nested == {"run.env_kwargs": "{'a': [2, (2,)]}"}
+
+
+def test_option_of_the_command_line_is_checked_against_what_main_runs():
+    stand_ins.check([str(ROOT / "gin/dqn_lunar.gin")], [], entry_options={"seed": "1"})
+    with pytest.raises(ConfigurationError, match='--seed: no parameter "seed" on geometry'):
+        stand_ins.check([str(ROOT / "gin/examples/geometry.gin")], [], entry_options={"seed": "1"})
+
+
+@pytest.mark.parametrize("agent", ["NpgAgent", "TrpoAgent"])
+@pytest.mark.parametrize("read", [stand_ins.check, configuration.read])
+def test_renamed_parameter_is_answered_with_its_new_name(tmp_path, agent, read):
+    path = tmp_path / "x.gin"
+    path.write_text(f"{agent}.fisher_fraction = 0.1\n")
+    with pytest.raises(ConfigurationError) as error:
+        read([str(path)], [])
+    assert str(error.value).endswith(
+        f'x.gin:1: no parameter "fisher_fraction" on {agent}: '
+        "it is now fisher_every = n, which takes every n-th state: n = 1 / fisher_fraction"
+    )

@@ -1,0 +1,60 @@
+"""What of a study need not be run again."""
+
+import fcntl
+import json
+
+import pytest
+
+from ngrl.studies.inventory import State, take_stock
+from ngrl.studies.study import PlannedTrial
+from ngrl.studies.trials import Trial
+
+CONFIG = {"NaturalGradient.damping": "1.0", "run.num_env_steps": "1000", "run.seed": "0"}
+
+
+def stock(folder, **record):
+    root_dir = folder / "x-seed0"
+    if record:
+        root_dir.mkdir()
+        (root_dir / "run.json").write_text(json.dumps(record))
+    (standing,) = take_stock([PlannedTrial(Trial("x", "gin/x.gin", 0), {}, CONFIG)], folder)
+    return standing
+
+
+def test_directory_that_is_not_there_is_to_be_run(tmp_path):
+    assert stock(tmp_path).state is State.NEW
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_run_that_is_over_is_not_run_again(tmp_path, status):
+    standing = stock(tmp_path, status=status, config=CONFIG)
+    assert standing.state.value == status
+    assert not standing.state.is_to_run
+
+
+@pytest.mark.parametrize(
+    ("status", "changed"),
+    [("training", {}), ("finished", {"run.num_env_steps": "500"}), ("finished", {"run.num_env_steps": "2000"})],
+)
+def test_run_that_was_interrupted_or_had_another_length_goes_on(tmp_path, status, changed):
+    assert stock(tmp_path, status=status, config={**CONFIG, **changed}).state is State.INTERRUPTED
+
+
+def test_run_of_another_experiment_is_refused_by_name_and_setting(tmp_path):
+    standing = stock(tmp_path, status="finished", config={**CONFIG, "NaturalGradient.damping": "2.0"})
+    assert standing.state is State.REFUSED
+    assert "NaturalGradient.damping (2.0 there, 1.0 here)" in standing.note
+
+
+def test_damaged_run_is_refused(tmp_path):
+    (tmp_path / "x-seed0").mkdir()
+    (tmp_path / "x-seed0" / "run.json").write_text("{")
+    assert "can't read" in stock(tmp_path).note
+
+
+def test_directory_in_which_another_process_trains_is_left_alone(tmp_path):
+    (tmp_path / "x-seed0").mkdir()
+    with (tmp_path / "x-seed0" / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert stock(tmp_path).state is State.IN_USE
+    assert stock(tmp_path).state is State.INTERRUPTED
