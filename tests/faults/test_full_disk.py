@@ -54,7 +54,7 @@ def test_run_on_a_full_disk_ends_with_path_and_bytes_and_goes_on_when_there_is_r
     ballast = fill(disk)
     run.go_on()
     assert run.wait() == 1
-    assert re.match(rf"ngrl.launch: can't write {disk}/run/\S+ \(.*bytes free\): .*No space left", run.lines[-1])
+    assert re.match(rf"ngrl.launch: can't write {disk.name}/run/\S+ \(.*bytes free\): .*No space left", run.lines[-1])
     assert not any("Traceback" in line for line in run.lines)
     saved = newest(disk / "run")
     assert 200 <= saved < STEPS
@@ -80,7 +80,7 @@ def test_export_onto_a_full_disk_ends_with_path_and_bytes_and_is_repeated(start,
     ballast = fill(disk, leave=8192)  # room for run.json
     run.go_on()
     assert run.wait() == 1
-    assert re.match(rf"ngrl.launch: can't write {disk}/run/policy \([\d,]+ bytes written, ", run.lines[-1])
+    assert re.match(rf"ngrl.launch: can't write {disk.name}/run/policy \([\d,]+ bytes written, ", run.lines[-1])
     assert "No space left" in run.lines[-1]
     assert not litter(disk / "run")
     ballast.unlink()
