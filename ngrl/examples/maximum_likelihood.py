@@ -14,7 +14,7 @@ other.
 The paper leaves the number of points and the horizon unsaid, and gives no ε. With 1,000 points the first step of
 gradient descent at β = 1e-4 throws σ from 1 to about 16, far beyond the optimum at 4, and that of the natural gradient
 only to about 9, as Fig. 2 draws it. In 1,000 steps gradient descent then draws a line of dots that nearly touch, which
-ends near (5, 12), while the natural gradient arrives within 40. (Gradient descent takes about 2,300.) With ε constant
+ends near (5, 13), while the natural gradient arrives within 40. (Gradient descent takes about 2,400.) With ε constant
 the last steps are as long as the first: Algorithms 1 and 2 end by hopping about the optimum, a step away at most.
 """
 

@@ -76,6 +76,8 @@ class OffPolicyLoop(TrainingLoop):
             raise ValueError("updates_per_step and warmup_steps must not be negative")
         if replay_capacity < batch_size:
             raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
+        if replay_capacity < environment.batch_size:
+            raise ValueError(f"replay_capacity ({replay_capacity}) is below num_envs ({environment.batch_size})")
         check_agent("OffPolicyLoop", agent)
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
@@ -84,9 +86,7 @@ class OffPolicyLoop(TrainingLoop):
         self._updates_per_step = updates_per_step
         self._updates_per_call = updates_per_call
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
-        self._replay = UniformReplayBuffer(
-            self._transition_example(), max(replay_capacity, environment.batch_size), seed
-        )
+        self._replay = UniformReplayBuffer(self._transition_example(), replay_capacity, seed)
         self._act = Compiled(agent.explore, jit_compile)
         self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
         self._actions: np.ndarray | None = None

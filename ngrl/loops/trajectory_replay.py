@@ -46,7 +46,7 @@ class TrajectoryReplayLoop(CollectingLoop):
       environment: A batched environment of `ngrl.environments`.
       seed: Seed of the actions, of the numbers of updates and of the replay.
       num_steps: T.
-      replay_capacity: Environment steps kept, those of all environments together.
+      replay_capacity: Environment steps kept, those of all environments together; a multiple of `num_steps`.
       replay_ratio: Mean number of replayed updates for each on-policy one.
       warmup_steps: Environment steps before the first replayed update.
       max_skipped_updates: Updates in a row that may be skipped because of a number that is not finite.
@@ -75,6 +75,8 @@ class TrajectoryReplayLoop(CollectingLoop):
             raise ValueError(
                 f"replay_capacity ({replay_capacity}) is below num_steps · num_envs ({num_steps * num_envs})"
             )
+        if replay_capacity % num_steps:
+            raise ValueError(f"replay_capacity ({replay_capacity}) must be a multiple of num_steps ({num_steps})")
         if not 0 <= replay_ratio < math.inf:
             raise ValueError(f"replay_ratio must be finite and not negative, got {replay_ratio}")
         if warmup_steps < 0:

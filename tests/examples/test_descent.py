@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from ngrl import seeding
 from ngrl.curvature import DiagonalGaussian, GaussNewton
 from ngrl.examples.descent import (
     REACHED_KL,
@@ -172,8 +173,8 @@ def test_natural_gradient_reaches_the_target_where_gradient_descent_does_not(see
 def test_gradient_descent_needs_the_steps_that_the_docstring_says():
     path = slow_descent(2_600, natural=False)
     reached = [step for step, theta in enumerate(path) if closed_kl((12.0, 4.0), theta) <= REACHED_KL]
-    assert 2_250 <= reached[0] <= 2_400
-    np.testing.assert_allclose(path[1_000], [5, 12], atol=0.5)
+    assert 2_350 <= reached[0] <= 2_500
+    np.testing.assert_allclose(path[1_000], [5, 13], atol=0.5)
 
 
 @pytest.mark.parametrize(("metric", "matrix"), [(analytic_fisher, closed_fisher), (euclidean, lambda theta: np.eye(2))])
@@ -189,9 +190,10 @@ def test_metric_sized_steps_have_length_epsilon_in_the_metric_and_its_steepest_d
 
 def test_algorithm_2_takes_the_step_of_the_matrix_of_its_samples():
     epsilon, metric = 0.005, sampled_fisher(300, seed=4)
+    key = seeding.key(4, seeding.Stream.FISHER_SAMPLES)
     theta = descend(DATA, START, TARGET, Descent("x", "x", metric, max_kl=epsilon), 3).theta
     for step in range(3):
-        noise = tf.random.stateless_normal([300], [4, step], dtype=tf.float64, alg="philox").numpy()
+        noise = tf.random.stateless_normal([300], seeding.at(key, step), dtype=tf.float64, alg="philox").numpy()
         sigma = theta[step, 1]
         scores = np.stack([noise / sigma, (noise**2 - 1) / sigma])  # ∇ log p at x = μ + σ z
         fisher = scores @ scores.T / 300

@@ -90,3 +90,5 @@ def test_wrong_arguments_are_named():
         make(max_skipped_updates=0)
     with pytest.raises(ValueError, match="replay_capacity"):
         make(batch_size=32, replay_capacity=16)
+    with pytest.raises(ValueError, match=r"^replay_capacity \(3\) is below num_envs \(4\)$"):
+        make(batch_size=2, replay_capacity=3)
