@@ -86,17 +86,18 @@ def test_same_seed_repeats_a_run_and_another_seed_does_not(tmp_path):
 
 
 def test_episodes_csv_agrees_with_a_slow_recount(tmp_path):
-    final = run(tmp_path, 4000)
+    final = run(tmp_path, 6000)
     table = rows(tmp_path)
     assert [int(row["episode"]) for row in table] == list(range(1, len(table) + 1))
     returns = [float(row["return"]) for row in table]
+    assert len(returns) >= 100
     # CartPole pays 1 a step.
     assert returns == [float(row["length"]) for row in table]
     means = [np.mean(returns[i - 100 : i]) for i in range(100, len(returns) + 1)]
     assert final["best_100_episode_mean"] == pytest.approx(max(means))
     assert final["final_100_episode_mean"] == pytest.approx(means[-1])
     assert final["episodes"] == len(table)
-    assert 4000 <= final["env_steps"] < 4004
+    assert 6000 <= final["env_steps"] < 6004
     assert final["train_steps"] == pytest.approx(final["env_steps"] - 64, abs=8)
 
 
