@@ -99,7 +99,7 @@ def test_each_solver_says_what_became_of_each_class_of_system(solver, system, ex
         assert answer.residual == 1.0
     else:
         residual = relative_residual(matrix, answer.value, rhs)
-        assert answer.residual == pytest.approx(residual, rel=1e-2, abs=100 * np.finfo(dtype).eps)
+        assert answer.residual == pytest.approx(residual, rel=1e-2, abs=100 * float(np.finfo(dtype).eps))
         _check_value(matrix, rhs, answer, solver, 1e-3 if dtype == np.float32 else 1e-5)
 
 
