@@ -24,7 +24,7 @@ def _refuse(message: str) -> None:
 if sys.version_info[:2] not in ((3, 10), (3, 11), (3, 12), (3, 13)):
     _refuse(f"ngrl needs Python 3.10, 3.11, 3.12 or 3.13, and this is {sys.version_info[0]}.{sys.version_info[1]}")
 
-from ngrl import _releases  # noqa: E402
+from ngrl import _importing, _releases  # noqa: E402
 
 _SUBPACKAGES = frozenset(
     {
@@ -76,6 +76,7 @@ def _select_keras_2() -> None:
 if _complaint := _releases.complaint():
     _refuse(_complaint)
 _select_keras_2()
+_importing.install()
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -36,8 +36,9 @@ def _check(name: str, value: Any, interval: str, alternative: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError(f"{name} must be a number{alternative}, got {value!r}")
     low, high = (float(end) for end in interval[1:-1].split(","))
-    is_above = value >= low if interval[0] == "[" else value > low
-    is_below = value <= high if interval[-1] == "]" else value < high
+    number: Any = value  # a Real has no order in mypy's eyes
+    is_above = number >= low if interval[0] == "[" else number > low
+    is_below = number <= high if interval[-1] == "]" else number < high
     if not (is_above and is_below):
         raise ValueError(f"{name} must {_WORDS.get(interval, f'lie in {interval}')}{alternative}, got {value}")
     return float(value)

@@ -6,7 +6,7 @@ import sys
 
 # (who complains, of what): why that is no fault. All are pins of TF-Agents 0.19, whose code runs with the locked set.
 ALLOWED = {
-    ("tf-agents", "gym"): "retired; TF-Agents uses it for its own gym environments only (see ngrl/_tf_agents.py)",
+    ("tf-agents", "gym"): "retired; TF-Agents uses it for its own gym environments only (see ngrl/_importing.py)",
     ("tf-agents", "pygame"): "TF-Agents imports it nowhere; gymnasium brings the one that it wants",
     ("tf-agents", "typing-extensions"): "TF-Agents takes Protocol and the like, which every later release has too",
     ("tf-agents", "tensorflow-probability"): "the suite passes with 0.23 and with 0.25",

@@ -120,11 +120,11 @@ def test_importing_the_package_alone_loads_no_tensorflow():
 
 
 def test_python_is_silent_about_old_syntax_only_while_tf_agents_is_imported():
-    from ngrl import _tf_agents
+    from ngrl import _importing
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with _tf_agents._without_notices():
+        with _importing.quietly():
             compile("() is ()", "old_syntax", "eval")
         with pytest.raises(SyntaxError):  # what an error-level SyntaxWarning becomes
             compile("() is ()", "old_syntax", "eval")
