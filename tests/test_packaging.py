@@ -348,3 +348,10 @@ def test_file_in_the_current_folder_goes_before_the_packaged_one(tmp_path, monke
     assert packaged.find(name) == Path(name)
     for other in ("setup.py", "gin", "../gin/ngdqn_lunar.gin", "gin/nothing.gin"):
         assert packaged.find(other) == Path(other)
+
+
+def test_the_part_of_the_suite_for_other_pythons_is_there():
+    text = (ROOT / "tools" / "pythons.sh").read_text()
+    part = re.findall(r"tests/[\w/.]+", re.search(r"^part=\((.*?)^\)", text, re.MULTILINE | re.DOTALL).group(1))
+    assert part
+    assert [path for path in part if not (ROOT / path).exists()] == []
