@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngrl import _releases, seeding
-from ngrl.configuration import modules
+from ngrl import _releases, modules, seeding
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
 
 if TYPE_CHECKING:

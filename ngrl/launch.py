@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngrl import _releases, packaged, seeding, threads
-from ngrl.configuration import modules
+from ngrl import _releases, modules, packaged, seeding, threads
 
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput

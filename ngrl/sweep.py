@@ -12,8 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ngrl import _releases, packaged, seeding
-from ngrl.configuration import modules
+from ngrl import _releases, modules, packaged, seeding
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE, pasted, tensorboard_command
 
 if TYPE_CHECKING:

@@ -38,11 +38,12 @@ ALLOWED = {
 }
 ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["packaged"] = set()  # serves whoever reads an experiment
+ALLOWED["modules"] = set()  # serves whoever takes modules of a user's own
 ALLOWED["tags"] = set()  # serves whoever writes, shows or explains a number
 ALLOWED["threads"] = set()  # serves whoever starts a process
 ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["terminal"] = set()  # serves the commands
-ALLOWED["configuration"] = {"configuration", "packaged", "seeding"}
+ALLOWED["configuration"] = {"configuration", "modules", "packaged", "seeding"}
 ALLOWED["runs"] = {"runs"}
 ALLOWED["loops"] = {"loops", "runs", "tags", "optimizers", "replay", "seeding", "_tf_agents"}
 ALLOWED["reports"] = {"reports", "runs", "figures", "seeding"}

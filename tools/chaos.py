@@ -31,8 +31,7 @@ from typing import Any
 import fork_server
 import numpy as np
 
-from ngrl import seeding
-from ngrl.configuration import modules
+from ngrl import modules, seeding
 
 ROOT = Path(__file__).resolve().parents[1]
 _POLL = 0.001  # seconds

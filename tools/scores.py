@@ -15,7 +15,7 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
-from ngrl.configuration import modules
+from ngrl import modules
 from ngrl.runs.record import read_record
 from ngrl.studies.trials import Trial, TrialProcess, experiment_name, seeds_of
 

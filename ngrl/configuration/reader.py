@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from gin import config as gin_config
 from gin import config_parser
 
-from ngrl import packaged
-from ngrl.configuration import modules
+from ngrl import modules, packaged
 from ngrl.configuration.annotations import nearest
 
 MACRO = "gin.macro"  # what gin calls the configurable behind `name = value` and `%name`

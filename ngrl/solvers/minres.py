@@ -58,7 +58,7 @@ class Minres(Solver):
     finite. Negative curvature is no obstacle. A singular system asks for a division by γ = 0: the test for
     LEAST_SQUARES comes before it. Where the right-hand side is off the range by little, but by more than rtol, the
     answer is the iterate of the smallest ||A r|| / ||r||: a null-space part of up to 100 ||r|| / ||b|| of its length
-    was left where A's other part had the condition number 100.
+    was left where A's other part had the condition number 100 (and once, of 60 unknowns, 2e5 times that length).
     """
 
     def __init__(self, *, rtol: float = 1e-6, max_iterations: int = 100) -> None:

@@ -27,7 +27,7 @@ def test_tools_that_run_experiments_take_them_too(tool):
 def test_module_in_the_working_folder_is_found_by_a_command_that_does_not_look_there(tmp_path):
     (tmp_path / "toy_of_mine.py").write_text("value = 3\n")
     code = (
-        "import sys; from pathlib import Path; from ngrl.training import modules\n"
+        "import sys; from pathlib import Path; from ngrl import modules\n"
         "sys.path[:] = [path for path in sys.path if path not in ('', str(Path.cwd()))]\n"
         "assert modules.load('toy_of_mine').value == 3\n"
         "assert not {'tensorflow', 'gin'} & set(sys.modules)\n"
