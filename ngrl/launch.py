@@ -159,11 +159,14 @@ def _run(
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
     from ngrl import configuration
+    from ngrl.configuration import operative
     from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
     from ngrl.studies import configurables as _experiments  # noqa: F401
     from ngrl.training import configurables
     from ngrl.training import errors as known
     from ngrl.training.progress import Quiet, Terminal
+
+    progress = Quiet(output.terminal) if options.noprogress else Terminal(name, output.terminal)
 
     def on_start() -> None:
         output.move_to(root_dir / "log.txt")
@@ -174,9 +177,9 @@ def _run(
         result = configurables.main(
             root_dir,
             noresume=options.noresume,
-            config=configuration.identity(),
+            config=lambda: operative.settled(progress.warn),
             config_text=configuration.operative_config,
-            progress=Quiet(output.terminal) if options.noprogress else Terminal(name, output.terminal),
+            progress=progress,
             on_start=on_start,
         )
     except known.Interrupted as error:

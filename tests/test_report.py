@@ -84,6 +84,10 @@ def made(tmp_path_factory):
             )
     for level, activation in ((480.0, "tanh"), (100.0, "relu"), (90.0, "elu")):
         write_run(study, f"dqn_cartpole_v1-activation={activation}-seed0", "CartPole-v1", (level, level, level))
+    resumed = study / "ngdqn_lunar-seed0" / "run.json"  # as runs are recorded now; the others are as they once were
+    record = json.loads(resumed.read_text())
+    process = {name: record.pop(name) for name in ("command", "versions")}
+    resumed.write_text(json.dumps({"processes": [process, process], **record}))
     write_run(study, "ngdqn_cartpole_v0-seed7", "CartPole-v0", (1.0, 1.0, 1.0), status="training")
     write_run(study, "ngdqn_cartpole_v0-seed8", "CartPole-v0", (1.0, 1.0, 1.0), versions={"ngrl": "0.0.1"})
     write_run(study, "ngdqn_cartpole_v0-seed9", "CartPole-v0", (1.0, 1.0, 1.0), final={"summary": ["a study"]})
@@ -188,6 +192,9 @@ def test_kept_results_are_small_and_name_no_folder_of_the_machine(made):
     record = json.loads((kept / "run.json").read_text())
     expected = "python -m ngrl.launch --gin_file=gin/x.gin --root_dir=runs/study/ngdqn_lunar-seed1 --seed=0"
     assert record["command"] == expected
+    kept = folder / "results" / "study" / "ngdqn_lunar-seed0"
+    commands = [process["command"] for process in json.loads((kept / "run.json").read_text())["processes"]]
+    assert commands == [expected.replace("seed1", "seed0")] * 2
     for path in kept.iterdir():
         assert str(folder) not in path.read_text()
         assert "/home/" not in path.read_text()

@@ -23,7 +23,6 @@ import fork_server
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-_LOOPS = ("OffPolicyLoop", "OnPolicyLoop", "TrajectoryReplayLoop")
 _EXPERIMENTS = {
     "ngdqn_cartpole_v1": ["OffPolicyLoop.warmup_steps=200"],
     "dqn_cartpole_v1": ["OffPolicyLoop.warmup_steps=200"],
@@ -51,6 +50,11 @@ def fingerprint(directory: Path) -> str:
     return hashlib.sha256(b"\0".join(described)).hexdigest()
 
 
+def _loop(name: str) -> str:
+    """The training loop of an experiment."""
+    return "OffPolicyLoop" if "dqn" in name else "TrajectoryReplayLoop" if "acer" in name else "OnPolicyLoop"
+
+
 def _counts(name: str, value: object) -> bool:
     """Whether it is a number that the run computed: strings are names, `state` and `final` tell the rest again."""
     return name == "episodes.csv" or (not isinstance(value, str | bytes) and np.asarray(value).dtype != object)
@@ -75,7 +79,7 @@ def main() -> int:
             path = Path(folder) / name.replace("/", "_")
             output = path.with_suffix(".txt")
             bindings = [f"run.num_env_steps={options.steps}", "run.eval_episodes=2", *_EXPERIMENTS[name]]
-            bindings += [f"{loop}.jit_compile={options.jit_compile}" for loop in _LOOPS]
+            bindings.append(f"{_loop(name)}.jit_compile={options.jit_compile}")
             argv = [f"--gin_file={ROOT / 'gin' / name}.gin", f"--root_dir={path}", "--noprogress"]
             argv += [f"--gin_bindings={binding}" for binding in bindings]
             if server.ask(wait=server.ask(argv=argv, cwd=str(ROOT), output=str(output))):

@@ -29,6 +29,7 @@ from ngrl.configuration.reader import (
     is_of_keras,
     is_stand_in,
     named,
+    prefixes,
     settable_parameters,
 )
 
@@ -40,21 +41,26 @@ __all__ = [
     "bindings",
     "describe",
     "first_line",
-    "identity",
     "identity_of",
+    "is_macro",
+    "locations",
+    "macro_value",
+    "name_of",
     "one_line",
     "operative_config",
     "parse",
     "read",
     "read_with",
+    "replaced",
     "resolve",
 ]
 
 # What `ngrl.training.configurables.main` runs.
 _ENTRY: Key = ("", "ngrl.main", "entry")
 
-# Where each binding in gin's configuration was made; gin 0.5 doesn't keep it.
+# Where each binding in gin's configuration was made, and what values were bound before; gin 0.5 doesn't keep it.
 _locations: dict[Key, str] = {}
+_replaced: list[Any] = []
 
 
 def parse(
@@ -76,8 +82,17 @@ def parse(
     Raises:
       ConfigurationError: As in `read`. Nothing has been bound then.
     """
-    for binding in read(gin_files, gin_bindings, allow_gin_import, entry_options):
+    checked = read(gin_files, gin_bindings, allow_gin_import, entry_options)
+    if not gin_config._CONFIG:  # it has been cleared
+        _locations.clear()
+        _replaced.clear()
+    for binding in checked:
+        *called, parameter = binding.key
+        bound = gin_config._CONFIG.get(tuple(called), {})
+        if parameter in bound:
+            _replaced.append(bound[parameter])
         gin.bind_parameter(binding.key, binding.value)
+        _locations.pop(binding.key, None)  # the last comes last
         _locations[binding.key] = binding.where
 
 
@@ -126,6 +141,7 @@ def read_with(
         reader.read_binding(f"{entry}.{parameter} = {value}", where=f"--{parameter}")
     in_force = {binding.key: binding for binding in reader.bindings}
     _check_macros(reader, in_force)
+    _check_scopes(reader, in_force)
     for binding in in_force.values():
         _check_value(binding, in_force)
     return reader.bindings
@@ -141,25 +157,23 @@ def bindings() -> dict[str, str]:
     return {name: text for name, text, _ in _bound()}
 
 
-def identity() -> dict[str, str]:
-    """What is bound, as text, with the values of macros in their place: a macro's own name changes nothing."""
-    bound = {
-        (scope, selector, parameter): value
-        for (scope, selector), parameters in gin_config._CONFIG.items()
-        for parameter, value in parameters.items()
-    }
-    return _identity(bound, {})
-
-
 def identity_of(read_bindings: Iterable[Binding]) -> dict[str, str]:
-    """What `identity` would return once these are bound, and nothing else."""
+    """What these bind, as text, with the values of macros in their place: a macro's own name changes nothing."""
     in_force = {binding.key: binding for binding in read_bindings}
-    return _identity({key: binding.value for key, binding in in_force.items()}, in_force)
-
-
-def _identity(values: Mapping[Key, Any], in_force: dict[Key, Binding]) -> dict[str, str]:
-    found = {_name(key): repr(resolve(value, in_force)) for key, value in values.items() if key[1] != MACRO}
+    found = {
+        name_of(key): repr(resolve(binding.value, in_force)) for key, binding in in_force.items() if key[1] != MACRO
+    }
     return dict(sorted(found.items()))
+
+
+def locations() -> dict[Key, str]:
+    """Where each binding that `parse` made was made, in the order in which they took effect."""
+    return {key: where for key, where in _locations.items() if key[2] in gin_config._CONFIG.get(key[:2], {})}
+
+
+def replaced() -> list[Any]:
+    """Values that `parse` bound and that a later binding of the same name has replaced."""
+    return list(_replaced)
 
 
 def describe() -> str:
@@ -223,6 +237,22 @@ def _check_macros(reader: Reader, in_force: dict[Key, Binding]) -> None:
         raise ConfigurationError(f'{binding.where}: nothing uses the macro "{binding.name}"{hint}')
 
 
+def _check_scopes(reader: Reader, in_force: dict[Key, Binding]) -> None:
+    """Refuses bindings of ngrl's own in a scope that no reference names: most are misspelt."""
+    if reader.has_imported:
+        return
+    bound_before = gin_config.iterate_references(gin_config._CONFIG)
+    named_before = (scope for reference in bound_before for scope in prefixes(reference.scopes))
+    scopes = reader.delegate.scopes.union(named_before)
+    for binding in in_force.values():
+        scope, selector, _ = binding.key
+        if scope and scope not in scopes and selector.startswith("ngrl."):
+            name = name_of(binding.key)
+            raise ConfigurationError(
+                f'{binding.where}: nothing reads {name}: no value refers to the scope "{scope}"{nearest(scope, scopes)}'
+            )
+
+
 def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     """Refuses values that the annotated type of the parameter excludes."""
     try:
@@ -249,7 +279,7 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
         annotation = float
     if annotations.fits(value, annotation) or (parameter and repr(parameter.default) == repr(value)):
         return
-    origin = f" (through {binding.value})" if _is_macro(binding.value) else ""
+    origin = f" (through {binding.value})" if is_macro(binding.value) else ""
     raise ConfigurationError(f"{binding.where}: {binding.name} {annotations.explain(value, annotation)}{origin}")
 
 
@@ -264,13 +294,13 @@ def resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] = 
         target = value.configurable.wrapped
         if target is gin_config._retrieve_constant:
             return gin_config._CONSTANTS[name]
-        if not _is_macro(value):
+        if not is_macro(value):
             if value.evaluate or is_stand_in(target):
                 return annotations.Made(repr(value), annotations.made_type(target))
             return annotations.Given(repr(value), target)
         if name in inside:
             raise _Unresolved(f"the macro %{name} is defined by itself")
-        return resolve(_macro_value(name, in_force), in_force, (*inside, name))
+        return resolve(macro_value(name, in_force), in_force, (*inside, name))
     if isinstance(value, list | tuple):
         return type(value)(resolve(item, in_force, inside) for item in value)
     if isinstance(value, dict):
@@ -278,12 +308,18 @@ def resolve(value: Any, in_force: dict[Key, Binding], inside: tuple[str, ...] = 
     return value
 
 
-def _is_macro(value: Any) -> bool:
+def is_macro(value: Any) -> bool:
+    """Whether a value is `%name` for a macro."""
     is_reference = isinstance(value, gin_config.ConfigurableReference)
     return is_reference and value.evaluate and value.configurable.wrapped is gin_config.macro
 
 
-def _macro_value(name: str, in_force: dict[Key, Binding]) -> Any:
+def macro_value(name: str, in_force: dict[Key, Binding]) -> Any:
+    """What a macro has been bound to, there or in gin's configuration.
+
+    Raises:
+      _Unresolved: It isn't defined.
+    """
     scope = name
     while scope:
         if (binding := in_force.get((scope, MACRO, "value"))) is not None:
@@ -302,11 +338,11 @@ def _bound() -> list[tuple[str, str, str | None]]:
     for (scope, selector), parameters in gin_config._CONFIG.items():
         for parameter, value in parameters.items():
             key = (scope, selector, parameter)
-            found.append((_name(key), repr(value), _locations.get(key)))
+            found.append((name_of(key), repr(value), _locations.get(key)))
     return sorted(found)
 
 
-def _name(key: Key) -> str:
+def name_of(key: Key) -> str:
     """The shortest name of what is bound."""
     scope, selector, parameter = key
     shortest = f"{gin_config._REGISTRY.minimal_selector(selector)}.{parameter}"

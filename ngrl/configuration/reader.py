@@ -42,7 +42,7 @@ class Binding(NamedTuple):
     where: str
 
 
-class _Fault(Exception):
+class Fault(Exception):
     """What is wrong, where the caller knows the place."""
 
 
@@ -58,13 +58,15 @@ class _Delegate(gin_config.ParserDelegate):
     def __init__(self) -> None:
         super().__init__()
         self.macros: set[str] = set()
+        self.scopes: set[str] = set()
 
     def configurable_reference(self, scoped_selector: str, evaluate: bool) -> Any:
         """What `@scope/name` or `@scope/name()` stands for."""
         *scopes, selector = scoped_selector.split("/")
+        self.scopes.update(prefixes(scopes))
         try:
             complete = find(selector).selector
-        except _Fault as error:
+        except Fault as error:
             return _Unknown(f"@{scoped_selector}: {error.args[0]}")
         if len(gin_config._REGISTRY.matching_selectors(selector)) == 1:
             complete = selector  # keep the short name for the operative configuration
@@ -77,8 +79,7 @@ class _Delegate(gin_config.ParserDelegate):
         except ValueError as error:
             return _Unknown(first_line(str(error)))
         # A macro also takes the value of those whose scope it lies in: %a/b that of %a.
-        parts = name.split("/")
-        self.macros.update("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        self.macros.update(prefixes(name.split("/")))
         return reference
 
 
@@ -88,6 +89,7 @@ class Reader:
     def __init__(self, allow_gin_import: Sequence[str]):
         self.bindings: list[Binding] = []
         self.delegate = _Delegate()
+        self.has_imported = False  # modules that aren't ngrl's, which may call things in scopes of theirs
         self._allowed = ("ngrl", *allow_gin_import)
         self._open_files: list[Path] = []
 
@@ -129,21 +131,21 @@ class Reader:
                     find(statement.selector)
                 else:
                     self.bindings.append(_binding(statement, where))
-            except _Fault as error:
+            except Fault as error:
                 raise ConfigurationError(f"{where}: {error.args[0]}") from None
 
     def _include(self, name: str, folders: list[Path]) -> None:
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
-            raise _Fault(_no_file(name, folders[0] / name, folders))
+            raise Fault(_no_file(name, folders[0] / name, folders))
         if path.resolve() in self._open_files:
-            raise _Fault(f'include "{name}" comes back to a file that is still being read')
+            raise Fault(f'include "{name}" comes back to a file that is still being read')
         self._read_path(path)
 
     def _import(self, statement: config_parser.ImportStatement) -> None:
         module = statement.module
         if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in self._allowed):
-            raise _Fault(
+            raise Fault(
                 f'import of "{module}" refused: a gin file may import only ngrl\'s modules '
                 f"(--allow_gin_import={module} allows it)"
             )
@@ -153,8 +155,14 @@ class Reader:
         try:
             modules.load(statement.module)
         except Exception as error:
-            raise _Fault(f'cannot import "{statement.module}": {first_line(str(error))}') from None
+            raise Fault(f'cannot import "{statement.module}": {first_line(str(error))}') from None
         gin_config._IMPORTS.add(statement)
+        self.has_imported |= statement.module.split(".")[0] != "ngrl"
+
+
+def prefixes(parts: Sequence[str]) -> list[str]:
+    """The scope of these parts with those that it lies in: a/b is in a."""
+    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def _statements(text: str, delegate: _Delegate, locate: Callable[[int], str]) -> Iterator[Any]:
@@ -195,20 +203,20 @@ def find(selector: str) -> Any:
     """The configurable of that name; of several, the one that is ngrl's own.
 
     Raises:
-      _Fault: There is none, or more than one.
+      Fault: There is none, or more than one.
     """
     matches = gin_config._REGISTRY.matching_selectors(selector)
     own = [match for match in matches if match.startswith("ngrl.")]
     if len(matches) > 1 and len(own) == 1:
         matches = own
     if len(matches) > 1:
-        raise _Fault(f'"{selector}" is ambiguous: write {" or ".join(sorted(matches))}')
+        raise Fault(f'"{selector}" is ambiguous: write {" or ".join(sorted(matches))}')
     if not matches:
         every = [info for _, info in gin_config._REGISTRY.items()]
         # ngrl's names first, so that they win a tie against the many that TF-Agents registers.
         every.sort(key=lambda info: not info.selector.startswith("ngrl."))
         hint = nearest(selector.split(".")[-1], (info.name for info in every))
-        raise _Fault(f'no configurable "{selector}"{hint}')
+        raise Fault(f'no configurable "{selector}"{hint}')
     return gin_config._REGISTRY[matches[0]]
 
 
@@ -221,12 +229,12 @@ def _binding(statement: config_parser.BindingStatement, where: str) -> Binding:
     """A binding whose names all exist.
 
     Raises:
-      _Fault: A name doesn't exist.
+      Fault: A name doesn't exist.
     """
     scope, selector, parameter, value, _ = statement
     for leaf in _leaves(value):
         if isinstance(leaf, _Unknown):
-            raise _Fault(leaf.message)
+            raise Fault(leaf.message)
     if not parameter:  # `name = value` defines a macro
         name = f"{scope}/{selector}" if scope else selector
         return Binding((name, MACRO, "value"), name, value, where)
@@ -237,12 +245,12 @@ def _binding(statement: config_parser.BindingStatement, where: str) -> Binding:
         problem = f'parameter "{parameter}" of {info.name} is not for gin files' if hidden else ""
         if parameter in _RENAMED:
             problem = f'no parameter "{parameter}" on {info.name}: it is now {_RENAMED[parameter]}'
-        raise _Fault(problem or f'no parameter "{parameter}" on {info.name}{nearest(parameter, known)}')
+        raise Fault(problem or f'no parameter "{parameter}" on {info.name}{nearest(parameter, known)}')
     key = (scope, info.selector, parameter)
     try:
         gin_config.ParsedBindingKey.parse(key)
     except ValueError as error:  # what gin refuses beyond this, so that binding can't fail later
-        raise _Fault(first_line(str(error))) from None
+        raise Fault(first_line(str(error))) from None
     return Binding(key, f"{info.name}.{parameter}", value, where)
 
 

@@ -78,7 +78,7 @@ def run(
     vanheeswijk_stds: tuple[float, ...] = (0.3, 3.0),
     vitay_stds: tuple[float, ...] = (0.2, 10.0),
     noresume: bool = False,
-    config: Mapping[str, str] | None = None,
+    config: Callable[[], Mapping[str, str]] | None = None,
     config_text: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
     on_start: Callable[[], None] = lambda: None,
@@ -91,7 +91,7 @@ def run(
       vanheeswijk_stds: Standard deviations of van Heeswijk's pairs.
       vitay_stds: Standard deviations of Vitay's pairs.
       noresume: As in `ngrl.training.run`, and so are the rest.
-      config: What identifies the experiment.
+      config: Gives what identifies the experiment.
       config_text: Gives the operative configuration.
       progress: Where to report.
       on_start: Called once the input is known to be right and the directory is this run's.

@@ -75,7 +75,7 @@ def run(
     fisher_samples: int = 1_000,
     seed: int = 0,
     noresume: bool = False,
-    config: Mapping[str, str] | None = None,
+    config: Callable[[], Mapping[str, str]] | None = None,
     config_text: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
     on_start: Callable[[], None] = lambda: None,
@@ -97,7 +97,7 @@ def run(
       fisher_samples: Samples of the model in each step of Algorithm 2.
       seed: Seed of the points and of the samples.
       noresume: As in `ngrl.training.run`, and so are the rest.
-      config: What identifies the experiment.
+      config: Gives what identifies the experiment.
       config_text: Gives the operative configuration.
       progress: Where to report.
       on_start: Called once the input is known to be right and the directory is this run's.

@@ -164,7 +164,7 @@ def run(
     jit_compile: bool = True,
     seed: int = 0,
     noresume: bool = False,
-    config: Mapping[str, str] | None = None,
+    config: Callable[[], Mapping[str, str]] | None = None,
     config_text: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
     on_start: Callable[[], None] = lambda: None,
@@ -187,7 +187,7 @@ def run(
       jit_compile: Compile the solves with XLA, as the loops do.
       seed: Seed of everything random.
       noresume: As in `ngrl.training.run`, and so are the rest.
-      config: What identifies the experiment.
+      config: Gives what identifies the experiment.
       config_text: Gives the operative configuration.
       progress: Where to report.
       on_start: Called once the input is known to be right and the directory is this run's.

@@ -21,7 +21,9 @@ def keep(runs: Sequence[Run], folder: Path) -> None:
             continue
         target.mkdir(parents=True, exist_ok=True)
         record = read_record(run.path) or {}
-        record["command"] = _command(record.get("command", ""), run.path)
+        for made in [record, *record.get("processes", [])]:  # records of before the list have their command themselves
+            if "command" in made:
+                made["command"] = _command(made["command"], run.path)
         # evaluation.json holds the return of every episode.
         record["final"].get("evaluation", {}).pop("returns", None)
         (target / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 import ngrl
 from ngrl.reports.curve import Curve
 from ngrl.runs.episodes import EpisodesError
-from ngrl.runs.record import OVER, RunRecordError, read_record
+from ngrl.runs.record import OVER, RunRecordError, processes, read_record
 
 _NAME = re.compile(r"(?P<cell>.+)-seed(?P<seed>\d+)")
 _ASIDE = re.compile(r".+\.\d+")
@@ -133,15 +133,17 @@ def _read(path: Path, any_version: bool) -> Run:
     if name is None and _ASIDE.fullmatch(path.name):
         raise _LeftOutError("an earlier run that was moved aside")
     try:
-        version, config, status = record["versions"]["ngrl"], record["config"], record["status"]
+        versions = {process["versions"]["ngrl"] for process in processes(record)}
+        config, status = record["config"], record["status"]
         seed = record.get("seed")
-        is_foreign = not isinstance(config, dict)
+        is_foreign = not isinstance(config, dict) or not versions
     except (KeyError, TypeError):
         is_foreign = True
     if is_foreign:
         raise _LeftOutError("its run.json is not ngrl's")
-    if version != ngrl.__version__ and not any_version:
-        raise _LeftOutError(f"made by ngrl {version}, this is {ngrl.__version__} (--any_version takes it)")
+    if versions != {ngrl.__version__} and not any_version:
+        made_by = " and ".join(sorted(versions))
+        raise _LeftOutError(f"made by ngrl {made_by}, this is {ngrl.__version__} (--any_version takes it)")
     if status not in OVER:
         raise _LeftOutError(f"not over (its status is {status!r})")
     final = record.get("final")

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -16,28 +17,14 @@ from typing import Any, TextIO
 
 import ngrl
 from ngrl.runs.files import remove_unfinished, write_json
+from ngrl.runs.identity import Default, differences, no_default
+from ngrl.runs.record import processes
 
 
 class RunDirectoryError(RuntimeError):
     """The directory can't be used for this run; the message is one line."""
 
 
-# What may differ between a run and its continuation: how long it goes on or waits, and what is reported or kept.
-# Macros are no settings of their own (`configuration.identity`), so that one may serve any of these.
-_FREE_TO_CHANGE = frozenset(
-    f"run.{name}"
-    for name in (
-        "num_env_steps",
-        "num_episodes",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "eval_episodes",
-        "eval_max_episode_steps",
-        "capture_video",
-        "env_timeout",
-    )
-)
 _PACKAGES = ("tensorflow", "tf-keras", "tf-agents", "gymnasium", "numpy", "tensorboard", "gin-config")
 
 
@@ -46,15 +33,19 @@ class RunDirectory:
 
     Args:
       path: The directory; made when it doesn't exist.
-      config: The experiment's bindings, name to value as text. They identify the experiment.
+      config: All settings that were in force when everything had been built, name to value as text. They identify the
+        experiment.
+      default: Gives the default of a setting as text, None where it has none: what a run has in force that lacks it.
 
     Raises:
       RunDirectoryError: Another process writes to it, it holds another experiment, or it holds foreign files.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, str]):
+    def __init__(self, path: Path, config: Mapping[str, str], default: Default = no_default):
         self.path = path
         self._config = dict(config)
+        self._process = _provenance()
+        self._is_listed = False
         if path.exists() and not path.is_dir():
             raise RunDirectoryError(f"{path} is a file, not a run directory")
         foreign = path.is_dir() and any(path.iterdir()) and not self._run_json.exists()
@@ -66,7 +57,7 @@ class RunDirectory:
             raise RunDirectoryError(f"can't make the run directory {path}: {error.strerror}") from error
         self._lock = self._take_lock()
         try:
-            self._check_experiment()
+            self._check_experiment(default)
         except RunDirectoryError:
             self.close()
             raise
@@ -91,7 +82,7 @@ class RunDirectory:
             os.write(lock.fileno(), str(os.getpid()).encode())
         return lock
 
-    def _check_experiment(self) -> None:
+    def _check_experiment(self, default: Default) -> None:
         if not self._run_json.exists():
             if any((self.path / "checkpoints").glob("step_*")):
                 raise RunDirectoryError(
@@ -99,7 +90,7 @@ class RunDirectory:
                     "start anew with --noresume"
                 )
             return
-        check_same_experiment(self.path, self.read().get("config", {}), self._config)
+        check_same_experiment(self.path, self.read(), self._config, default)
 
     @property
     def checkpointed(self) -> bool:
@@ -126,26 +117,57 @@ class RunDirectory:
         Raises:
           WriteError: It can't be written.
         """
-        content = self.read() if self._run_json.exists() else _provenance()
-        content.update(values, config=self._config)
+        content = self.read() if self._run_json.exists() else {}
+        worked = processes(content)
+        if not self._is_listed:
+            worked.append(self._process)
+        kept = {name: value for name, value in content.items() if name not in self._process}  # they are in the list now
+        content = {**kept, "processes": worked}
+        content.update(values, config=self._config, config_complete=True)
         write_json(self._run_json, content)
+        self._is_listed = True
+
+    def changes(self) -> str:
+        """What of the program is another than the process before this one had, in a line; empty where all is the same.
+
+        To be asked before `write`, which adds this process.
+        """
+        if not self._run_json.exists() or not (worked := processes(self.read())):
+            return ""
+        before, now = worked[-1], self._process
+        pairs = {"revision": (before.get("git_revision"), now["git_revision"])}
+        pairs |= {
+            package: (before.get("versions", {}).get(package), version) for package, version in now["versions"].items()
+        }
+        return ", ".join(
+            f"{name} {_short(old)} → {_short(new)}" for name, (old, new) in pairs.items() if old and new and old != new
+        )
 
     def close(self) -> None:
         """Let other processes use the directory."""
         self._lock.close()
 
 
-def check_same_experiment(path: Path, saved: Mapping[str, str], config: Mapping[str, str]) -> None:
+def check_same_experiment(
+    path: Path,
+    record: Mapping[str, Any],
+    config: Mapping[str, str],
+    default: Default = no_default,
+    complete: bool = True,
+) -> None:
     """Refuse a directory whose run differs in more than its length and what is reported of it.
+
+    Args:
+      path: The directory.
+      record: The content of its `run.json`.
+      config: The settings to compare its with.
+      default: As in `RunDirectory`.
+      complete: Whether `config` holds all settings that are in force, and not bindings alone.
 
     Raises:
       RunDirectoryError: It does.
     """
-    differing = [
-        f"{name} ({saved.get(name, 'unset')} there, {config.get(name, 'unset')} here)"
-        for name in sorted(set(saved) | set(config))
-        if saved.get(name) != config.get(name) and name not in _FREE_TO_CHANGE
-    ]
+    differing = differences(record.get("config", {}), config, default, bool(record.get("config_complete")), complete)
     if differing:
         shown = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
         raise RunDirectoryError(f"{path} belongs to another experiment: {shown}; choose another --root_dir")
@@ -207,6 +229,11 @@ def _lock(file: TextIO, directory: Path) -> None:
         raise RunDirectoryError(f"{directory} is in use by process {owner}") from None
     except OSError as error:
         raise RunDirectoryError(f"can't lock {directory}: {error.strerror}") from error
+
+
+def _short(version: str) -> str:
+    """A version as it is, a revision by its first letters."""
+    return version[:10] if re.fullmatch(r"[0-9a-f]{40}", version) else version
 
 
 def _provenance() -> dict[str, Any]:

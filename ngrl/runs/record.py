@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,18 @@ def read_record(root_dir: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise RunRecordError(f"can't read {path}: it holds no JSON object")
     return record
+
+
+def processes(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The processes that worked on a run, from its `run.json`, the first one first.
+
+    Each has `started`, `command`, `git_revision` and `versions`. Records of before ngrl kept a list have those of the
+    first process among their own fields.
+    """
+    if "processes" in record:
+        return list(record["processes"])
+    first = {name: record[name] for name in ("started", "command", "git_revision", "versions") if name in record}
+    return [first] if first else []
 
 
 def is_running(root_dir: Path) -> bool:

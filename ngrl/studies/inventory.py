@@ -5,7 +5,9 @@ import enum
 from collections.abc import Iterable
 from pathlib import Path
 
+from ngrl.configuration import operative
 from ngrl.runs.directory import RunDirectoryError, check_same_experiment
+from ngrl.runs.identity import same, setting
 from ngrl.runs.record import OVER, RunRecordError, is_running, read_record
 from ngrl.studies.study import PlannedTrial
 
@@ -52,11 +54,14 @@ def _standing(planned: PlannedTrial, root_dir: Path) -> Standing:
         record = read_record(root_dir)
         if record is None:
             return Standing(planned, State.INTERRUPTED)
-        saved = record.get("config", {})
-        check_same_experiment(root_dir, saved, planned.config)
+        check_same_experiment(root_dir, record, planned.config, operative.default, complete=False)
     except (RunRecordError, RunDirectoryError) as error:
         return Standing(planned, State.REFUSED, str(error))
-    is_as_long = all(saved.get(limit) == planned.config.get(limit) for limit in _LIMITS)
+    saved = record.get("config", {})
+    is_as_long = all(
+        same(*(setting(settings, limit, operative.default) for settings in (saved, planned.config)))
+        for limit in _LIMITS
+    )
     if record.get("status") in OVER and is_as_long:
         return Standing(planned, State(record["status"]))
     return Standing(planned, State.INTERRUPTED)

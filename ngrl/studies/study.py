@@ -68,7 +68,7 @@ class PlannedTrial:
     Attributes:
       trial: What to run.
       settings: What distinguishes it: the experiment, the seed and the values from the grid, by name.
-      config: Its configuration, as `run.json` holds it.
+      config: Its bindings, name to value as text.
     """
 
     trial: Trial

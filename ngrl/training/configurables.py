@@ -184,7 +184,7 @@ run = gin.configurable(denylist=list(ENTRY_ARGUMENTS))(experiment.run)
 def main(
     root_dir: str | Path,
     noresume: bool = False,
-    config: Mapping[str, str] | None = None,
+    config: Callable[[], Mapping[str, str]] | None = None,
     config_text: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
     on_start: Callable[[], None] = lambda: None,
@@ -195,7 +195,7 @@ def main(
     Args:
       root_dir: The run's directory; this and the next five go to the entry as they are, see `ngrl.training.run`.
       noresume: Start anew; an earlier run in the directory is moved aside.
-      config: What identifies the experiment.
+      config: Gives what identifies the experiment.
       config_text: Gives the operative configuration.
       progress: Where to report.
       on_start: Called once the input is known to be right and the directory is this run's.

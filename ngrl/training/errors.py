@@ -15,6 +15,6 @@ WHILE_BUILDING = (*USAGE, ValueError, TypeError, ImportError)
 #: A run failed in a way that its message explains.
 FAILURES = (CheckpointError, WriteError, NonFiniteError, EnvironmentFault)
 #: The message says all that there is to say.
-EXPLAINED = (*FAILURES, RunDirectoryError)
+EXPLAINED = (*FAILURES, RunDirectoryError, ConfigurationError)
 
 __all__ = ["EXPLAINED", "FAILURES", "USAGE", "WHILE_BUILDING", "Interrupted"]

@@ -81,7 +81,7 @@ def run(
     eval_max_episode_steps: int | None = None,
     capture_video: bool = False,
     noresume: bool = False,
-    config: Mapping[str, str] | None = None,
+    config: Callable[[], Mapping[str, str]] | None = None,
     config_text: Callable[[], str] = lambda: "",
     progress: Progress | None = None,
     on_start: Callable[[], None] = lambda: None,
@@ -115,8 +115,8 @@ def run(
         where the environment declares no time limit, and its own limit elsewhere.
       capture_video: Save the first evaluation episode as `video.gif`.
       noresume: Start anew; an earlier run in the directory is moved aside, not deleted.
-      config: What identifies the experiment, name to value; a directory with another one is refused. By default the
-        environment, the seed and the optimizer's settings.
+      config: Gives what identifies the experiment, name to value, once everything has been built; a directory with
+        another one is refused. By default the environment, the seed and the optimizer's settings.
       config_text: Gives the operative configuration once everything has been built.
       progress: Where to report.
       on_start: Called once everything has been built and the directory is this run's.
@@ -163,18 +163,16 @@ def run(
             env_id, env_kwargs, env_backend, seed, eval_episodes, eval_max_episode_steps, capture_video
         )
         final.check()
-        identity = config
-        if identity is None:
-            identity = _default_identity(
-                env_id=env_id,
-                num_envs=num_envs,
-                env_backend=env_backend,
-                env_kwargs=env_kwargs,
-                training_time_limit=training_time_limit,
-                truncation_is_terminal=truncation_is_terminal,
-                seed=seed,
-                optimizer=built.optimizer.get_config(),
-            )
+        identity = config or _default_identity(
+            env_id=env_id,
+            num_envs=num_envs,
+            env_backend=env_backend,
+            env_kwargs=env_kwargs,
+            training_time_limit=training_time_limit,
+            truncation_is_terminal=truncation_is_terminal,
+            seed=seed,
+            optimizer=built.optimizer.get_config(),
+        )
         # Only now, when the experiment is known to be possible, is anything written.
         with (
             opened(root_dir, identity, noresume, config_text, progress, on_start) as directory,
@@ -189,9 +187,9 @@ def run(
             return Result(training.finish(final, final.description(environment)))
 
 
-def _default_identity(**settings: Any) -> dict[str, str]:
+def _default_identity(**settings: Any) -> Callable[[], dict[str, str]]:
     """What identifies an experiment that comes without a configuration."""
-    return {f"run.{name}": repr(value) for name, value in settings.items()}
+    return lambda: {f"run.{name}": repr(value) for name, value in settings.items()}
 
 
 def _check_numbers(eval_episodes: int, **positive: int | None) -> None:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from ngrl.configuration import operative
 from ngrl.runs.directory import RunDirectory, RunDirectoryError, move_aside
 from ngrl.runs.files import write_text
 from ngrl.training.progress import Progress, Quiet
@@ -12,7 +13,7 @@ from ngrl.training.progress import Progress, Quiet
 @contextlib.contextmanager
 def opened(
     root_dir: str | Path,
-    identity: Mapping[str, str],
+    identity: Callable[[], Mapping[str, str]],
     noresume: bool,
     config_text: Callable[[], str],
     progress: Progress | None,
@@ -22,7 +23,7 @@ def opened(
 
     Args:
       root_dir: The directory, or a link to it.
-      identity: What identifies the experiment.
+      identity: Gives what identifies the experiment.
       noresume: As in `ngrl.training.run`, and so are the rest.
       config_text: Gives the operative configuration.
       progress: Where to report.
@@ -35,12 +36,14 @@ def opened(
       RunDirectoryError: The directory can't be used.
       WriteError: The configuration can't be written.
     """
-    path = _found(root_dir)
+    path, config, note = _found(root_dir), identity(), (progress or Quiet()).note
     moved = move_aside(path) if noresume else None
-    with contextlib.closing(RunDirectory(path, identity)) as directory:
+    with contextlib.closing(RunDirectory(path, config, operative.default)) as directory:
         on_start()
         if moved is not None:
-            (progress or Quiet()).note(f"the earlier run is now {moved}")
+            note(f"the earlier run is now {moved}")
+        if changes := directory.changes():
+            note(f"another program than the one that worked on this run before: {changes}")
         write_text(directory.path / "operative_config.gin", config_text())
         yield directory
 

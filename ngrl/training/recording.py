@@ -73,7 +73,7 @@ def recording(
     root_dir: str | Path,
     settings: Mapping[str, Any],
     noresume: bool,
-    config: Mapping[str, str] | None,
+    config: Callable[[], Mapping[str, str]] | None,
     config_text: Callable[[], str],
     progress: Progress | None,
     on_start: Callable[[], None],
@@ -85,7 +85,7 @@ def recording(
       settings: The entry's own settings, name to value: they identify it where `config` is None, and its seed, if it
         has one, is kept in `run.json`.
       noresume: As in `ngrl.training.run`, and so are the rest.
-      config: What identifies the experiment.
+      config: Gives what identifies the experiment.
       config_text: Gives the operative configuration.
       progress: Where to report.
       on_start: Called once the directory is this run's.
@@ -96,7 +96,10 @@ def recording(
     Raises:
       RunDirectoryError: The directory can't be used.
     """
-    identity = {name: repr(value) for name, value in settings.items()} if config is None else config
-    with opened(root_dir, identity, noresume, config_text, progress, on_start) as directory:
+
+    def identity() -> dict[str, str]:
+        return {name: repr(value) for name, value in settings.items()}
+
+    with opened(root_dir, config or identity, noresume, config_text, progress, on_start) as directory:
         directory.write(status="running", **({"seed": settings["seed"]} if "seed" in settings else {}))
         yield Record(directory)

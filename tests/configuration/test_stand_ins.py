@@ -40,7 +40,9 @@ FILES = sorted((ROOT / "gin").rglob("*.gin"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_right_files_pass(path):
-    stand_ins.check([str(path)], [])
+    # What the policies on LunarLander share follows a file that says what the policy's scope is for.
+    before = [str(ROOT / "gin/base/npg.gin")] if path.stem == "lunar_policy" else []
+    stand_ins.check([*before, str(path)], [])
 
 
 WRONG = [
@@ -163,9 +165,7 @@ def test_launch_answers_a_wrong_file_without_tensorflow(tmp_path, text):
 
 def test_macro_may_serve_what_may_change_on_resume_and_nothing_else():
     def identity(*bindings):
-        gin.clear_config()
-        configuration.parse([], bindings)
-        return configuration.identity()
+        return configuration.identity_of(configuration.read([], bindings))
 
     with_macro = identity("run.num_env_steps = %steps", "steps = 3", "run.env_id = 'a'")
     assert with_macro == {"run.env_id": "'a'", "run.num_env_steps": "3"}

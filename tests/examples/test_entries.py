@@ -84,7 +84,7 @@ def test_entry_is_handed_the_arguments_of_the_command_and_its_result_comes_back(
     def entry(root_dir, **arguments):
         return {"root_dir": root_dir, **arguments}
 
-    given = {"noresume": True, "config": {"a": "1"}, "config_text": str, "progress": None, "on_start": print}
+    given = {"noresume": True, "config": dict, "config_text": str, "progress": None, "on_start": print}
     assert configurables.main("folder", entry=entry, **given) == {"root_dir": "folder", **given}
 
 

@@ -49,7 +49,8 @@ def test_launch_runs_an_example_in_a_directory_of_its_own_with_a_clean_terminal(
     assert run_json["seed"] == 5
     assert run_json["config"]["main.entry"] == "@maximum_likelihood"
     assert run_json["config"]["maximum_likelihood.seed"] == "5"
-    assert {"command", "versions", "git_revision", "final"} <= run_json.keys()
+    (process,) = run_json["processes"]
+    assert {"started", "command", "versions", "git_revision"} == process.keys()
     assert "maximum_likelihood.num_steps = 30" in (run / "operative_config.gin").read_text()
     assert (run / "log.txt").stat().st_size > 0
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import ngrl.training.configurables  # noqa: F401  (registers what has defaults with gin)
 from ngrl.studies.inventory import State, take_stock
 from ngrl.studies.study import PlannedTrial
 from ngrl.studies.trials import Trial
@@ -38,6 +39,31 @@ def test_run_that_is_over_is_not_run_again(tmp_path, status):
 )
 def test_run_that_was_interrupted_or_had_another_length_goes_on(tmp_path, status, changed):
     assert stock(tmp_path, status=status, config={**CONFIG, **changed}).state is State.INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("recorded", "differing"),
+    [
+        ({}, ""),
+        ({"NaturalGradient.damping": "1", "run.num_episodes": "None"}, ""),  # as a value, and a limit that is none
+        ({"DqnAgent.gamma": "0.99", "QNetwork.hidden_layers": "[64.0]"}, ""),  # defaults
+        ({"DqnAgent.gamma": "0.9"}, "DqnAgent.gamma (0.9 there, 0.99 here)"),
+        ({"s/NaturalGradient.damping": "1.0"}, ""),  # that of the outer scope
+        ({"s/NaturalGradient.damping": "2.0"}, "s/NaturalGradient.damping (2.0 there, 1.0 here)"),
+        ({"NaturalGradient.vanished": "3"}, "NaturalGradient.vanished (3 there, unset here)"),
+    ],
+)
+@pytest.mark.parametrize("complete", [False, True])
+def test_plan_is_compared_with_all_that_was_in_force(tmp_path, recorded, differing, complete):
+    config = {**CONFIG, **recorded}
+    standing = stock(tmp_path, status="finished", config=config, **({"config_complete": True} if complete else {}))
+    assert standing.state is (State.REFUSED if differing else State.FINISHED), standing.note
+    assert differing in standing.note
+
+
+def test_binding_that_the_run_did_not_read_makes_no_other_experiment(tmp_path):
+    config = {name: value for name, value in CONFIG.items() if not name.startswith("NaturalGradient")}
+    assert stock(tmp_path, status="finished", config=config, config_complete=True).state is State.FINISHED
 
 
 def test_run_of_another_experiment_is_refused_by_name_and_setting(tmp_path):

@@ -68,6 +68,12 @@ def test_parts_expand_to_every_combination_of_their_grid_and_seed_in_order(read)
     assert "NaturalGradient.damping = @LevenbergMarquardt()" in trials[4].bindings
 
 
+@pytest.mark.parametrize("text", ["Study.parts = ()\n", "Study.cpus_per_trial = 1\n"])
+def test_study_without_parts_is_refused(read, text):
+    with pytest.raises(configuration.ConfigurationError, match=r"Study\.parts is missing or empty"):
+        read(text)
+
+
 def test_planned_configuration_is_what_launching_the_trial_binds(read):
     planned = read(GOOD).trials[5]
     options = {
@@ -75,7 +81,7 @@ def test_planned_configuration_is_what_launching_the_trial_binds(read):
     }
     try:
         configuration.parse([options["--gin_file"]], planned.trial.bindings, (), {"seed": options["--seed"]})
-        assert configuration.identity() == planned.config
+        assert configuration.bindings() == planned.config
     finally:
         gin.clear_config()
 
@@ -97,14 +103,14 @@ def test_seeds_of_the_command_line_replace_those_of_the_file(read):
         (("Part.seeds = %seeds", "Part.seads = %seeds"), 'no parameter "seads" on Part; did you mean "seeds"?'),
         (("seeds = 2", "seeds = 0"), "seeds must be a positive number"),
         (("seeds = 2", 'seeds = "2"'), "Part.seeds must be"),
-        (("@second/Part())", "@third/Part())"), "third/Part.experiments is missing or empty"),
+        (("@second/Part())", "@second/Part(), @third/Part())"), "third/Part.experiments is missing or empty"),
         (("(0.5, @Lev", "(), 'x': (1, @Lev"), "NaturalGradient.damping has no values to try"),
         (
             ("second/Part.seeds = (7,)", "run.num_envs = 3"),
             "run.num_envs is no part of a study",
         ),
-        (("@second/Part())", "@first/Part())"), "occurs twice"),
-        (("(@first/Part(), @second/Part())", "()"), "Study.parts is missing or empty"),
+        (("@second/Part())", "@second/Part(), @first/Part())"), "occurs twice"),
+        (("(@first/Part(), @second/Part())", "()"), 'no value refers to the scope "first"'),
     ],
 )
 def test_wrong_study_is_refused_in_a_line_that_says_where(read, change, expected):

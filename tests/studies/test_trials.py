@@ -82,8 +82,8 @@ def test_trial_ends_with_a_checkpoint_when_what_started_it_is_killed(tmp_path):
         time.sleep(0.1)
     record = json.loads((root_dir / "run.json").read_text())
     assert record["checkpointed"]
-    assert record["command"].split()[0].endswith("launch.py")
-    assert record["command"].endswith("--seed=0 --noprogress")
+    assert record["processes"][0]["command"].split()[0].endswith("launch.py")
+    assert record["processes"][0]["command"].endswith("--seed=0 --noprogress")
     while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() < end
         time.sleep(0.1)

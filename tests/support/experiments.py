@@ -52,6 +52,8 @@ FAULTY = Path(__file__).with_name("faulty.gin")
 def arguments(agent: str, env_id: str, root_dir: object, *bindings: str, steps: int = 400) -> list[str]:
     """Arguments of `ngrl.launch` for a short run of an agent."""
     gin_file, small, _ = AGENTS[agent]
+    if ENVIRONMENTS.get(env_id):  # ACER's critic of continuous actions
+        small = tuple(binding.replace("QNetwork.", "StochasticDuelingNetwork.") for binding in small)
     run = {"env_id": repr(env_id), "num_env_steps": steps, "checkpoint_every": 100, "num_envs": 4, "eval_episodes": 1}
     bound = [f"run.{name}={value}" for name, value in run.items()]
     chosen = [f"--gin_bindings={binding}" for binding in (*bound, *small, *bindings)]

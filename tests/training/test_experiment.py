@@ -106,7 +106,7 @@ def test_directory_holds_everything_about_the_run(tmp_path):
     content = json.loads((tmp_path / "run.json").read_text())
     assert content["status"] == "finished"
     assert content["final"] == final
-    assert content["versions"]["tensorflow"] == tf.__version__
+    assert content["processes"][0]["versions"]["tensorflow"] == tf.__version__
     evaluation = json.loads((tmp_path / "evaluation.json").read_text())
     assert len(evaluation["returns"]) == evaluation["episodes"] == 3
     events = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
@@ -147,10 +147,10 @@ def test_run_can_be_limited_by_episodes(tmp_path):
 
 
 def test_directory_of_another_experiment_is_refused_and_left_alone(tmp_path):
-    run(tmp_path, 200, eval_episodes=0, config={"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.95"})
+    run(tmp_path, 200, eval_episodes=0, config=lambda: {"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.95"})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(runs.RunDirectoryError, match=r"DqnAgent.gamma \(0.95 there, 0.9 here\)"):
-        run(tmp_path, 400, eval_episodes=0, config={"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.9"})
+        run(tmp_path, 400, eval_episodes=0, config=lambda: {"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.9"})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

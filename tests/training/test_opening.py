@@ -1,10 +1,12 @@
 """How a run comes by its directory: through links, in the working folder, beside an earlier run."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from ngrl.runs import directory
 from ngrl.runs.directory import RunDirectoryError, move_aside
 from ngrl.training.opening import opened
 from ngrl.training.progress import Quiet
@@ -12,7 +14,9 @@ from ngrl.training.progress import Quiet
 
 def open_and_write(root_dir, number, noresume=False):
     """A run in the directory, as an entry does it; the name under which it wrote."""
-    with opened(root_dir, {"number": str(number)}, noresume, lambda: f"number = {number}\n", Quiet(), int) as directory:
+    with opened(
+        root_dir, lambda: {"number": str(number)}, noresume, lambda: f"number = {number}\n", Quiet(), int
+    ) as directory:
         directory.write(status="finished")
         return directory.path
 
@@ -88,4 +92,43 @@ def test_run_that_cannot_be_moved_is_refused_and_stays(earlier, monkeypatch):
     monkeypatch.setattr(Path, "rename", busy)
     with pytest.raises(RunDirectoryError, match=r"can't move the earlier run .* aside: Device or resource busy"):
         move_aside(earlier)
+    assert number_in(earlier) == "number = 1\n"
+
+
+def test_record_lists_the_processes_that_worked_on_the_run(earlier, monkeypatch):
+    (first,) = json.loads((earlier / "run.json").read_text())["processes"]
+    notes = []
+    monkeypatch.setattr(Quiet, "note", lambda self, line: notes.append(line))
+    open_and_write(earlier, 1)
+    assert notes == []
+    monkeypatch.setattr(directory, "_git_revision", lambda: "b" * 40)
+    monkeypatch.setattr(directory.ngrl, "__version__", "99.0")
+    open_and_write(earlier, 1)
+    (note,) = notes
+    assert note.startswith("another program than the one that worked on this run before: revision ")
+    assert f"→ {'b' * 10}, ngrl {first['versions']['ngrl']} → 99.0" in note
+    record = json.loads((earlier / "run.json").read_text())
+    assert [process["git_revision"] for process in record["processes"]] == [first["git_revision"]] * 2 + ["b" * 40]
+    assert record["processes"][2]["versions"]["ngrl"] == "99.0"
+    assert record["status"] == "finished"
+
+
+def test_record_of_before_the_list_keeps_its_first_process(earlier):
+    record = json.loads((earlier / "run.json").read_text())
+    (first,) = record.pop("processes")
+    first["git_revision"] = "a" * 40
+    (earlier / "run.json").write_text(json.dumps({**first, **record}))
+    open_and_write(earlier, 1)
+    record = json.loads((earlier / "run.json").read_text())
+    assert record["processes"][0] == first
+    assert len(record["processes"]) == 2
+    assert not set(first) & set(record)
+
+
+def test_what_identifies_a_run_is_asked_for_before_anything_is_moved(earlier):
+    def refuse():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"), opened(earlier, refuse, True, str, None, int):
+        pass
     assert number_in(earlier) == "number = 1\n"
