@@ -126,7 +126,9 @@ def has_come_to(run, steps):
 
 
 def trainer(run):
-    return int((run / "run.lock").read_text())
+    """The process that trains there now; the file names the latest, which the sweep before may have stopped."""
+    pid = int((run / "run.lock").read_text() or 0)
+    return pid if pid in parents() else None
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def story(study):
     told["killed"] = {}
     for run, steps, victim in ((runs[0], 5_000, "worker"), (runs[1], 7_000, "trial")):
         until(lambda run=run, steps=steps: has_come_to(run, steps))
-        pid = trainer(run)
+        pid = until(lambda run=run: trainer(run))
         if victim == "worker":
             pid = parents()[pid]
             assert Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::")

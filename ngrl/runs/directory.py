@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import fcntl
-import json
 import os
 import platform
 import re
@@ -18,7 +17,7 @@ from typing import Any, TextIO
 import ngrl
 from ngrl.runs.files import remove_unfinished, write_json
 from ngrl.runs.identity import Default, differences, no_default
-from ngrl.runs.record import processes
+from ngrl.runs.record import RunRecordError, processes, read_record
 
 
 class RunDirectoryError(RuntimeError):
@@ -104,11 +103,11 @@ class RunDirectory:
           RunDirectoryError: It can't be read.
         """
         try:
-            content = json.loads(self._run_json.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunDirectoryError(f"can't read {self._run_json}: {error}") from error
-        if not isinstance(content, dict):
-            raise RunDirectoryError(f"can't read {self._run_json}: it holds no object")
+            content = read_record(self.path)
+        except RunRecordError as error:
+            raise RunDirectoryError(str(error)) from error
+        if content is None:
+            raise RunDirectoryError(f"can't read {self._run_json}: it is gone")
         return content
 
     def write(self, **values: Any) -> None:

@@ -4,6 +4,9 @@ A graph-mode driver fills a TFUniformReplayBuffer and one `common.function` trai
 each epoch one update with the whole batch. On these environments the driver is several times as fast as a PyDriver.
 """
 
+from unittest import mock
+
+import numpy as np
 from worker_protocol import Run, Settings, Stopwatch, limit_tensorflow, serve
 
 from ngrl import _tf_agents, environments  # noqa: F401  (before tensorflow and tf_agents)
@@ -17,15 +20,26 @@ from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.utils import common
 
 
+class _Whole(np.ndarray):
+    """An array of one element that is an integer too, as it was before NumPy 2.4."""
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+
 def make_agent(settings: Settings, environment: tf_py_environment.TFPyEnvironment) -> ppo_clip_agent.PPOClipAgent:
     """The agent with the example's settings, and SB3's gradient clipping."""
     layers = {"fc_layer_params": settings.hidden, "activation_fn": getattr(tf.keras.activations, settings.activation)}
     observation_spec, action_spec = environment.observation_spec(), environment.action_spec()
+    # Its projection takes an array of one element for a number, which NumPy refuses since 2.4.
+    unique = np.unique
+    with mock.patch.object(np, "unique", lambda *arguments: unique(*arguments).view(_Whole)):
+        actor = actor_distribution_network.ActorDistributionNetwork(observation_spec, action_spec, **layers)
     agent = ppo_clip_agent.PPOClipAgent(
         environment.time_step_spec(),
         action_spec,
         tf.keras.optimizers.Adam(3e-4),
-        actor_net=actor_distribution_network.ActorDistributionNetwork(observation_spec, action_spec, **layers),
+        actor_net=actor,
         value_net=value_network.ValueNetwork(observation_spec, **layers),
         importance_ratio_clipping=0.2,
         normalize_observations=False,
