@@ -18,12 +18,14 @@ from ngrl.studies import engine
 
 ROOT = Path(__file__).parents[1]
 INTERVAL = 1_000  # environment steps between checkpoints
+NUM_ENVS = 8
 STUDY = f"""
 Study.parts = (@small/Part(),)
 small/Part.experiments = ("gin/ngdqn_cartpole_v1.gin",)
 small/Part.seeds = 2
 small/Part.bindings = {{
     "run.num_env_steps": 16000,
+    "run.num_envs": {NUM_ENVS},
     "run.checkpoint_every": {INTERVAL},
     "run.log_every": 200,
     "run.eval_episodes": 2,
@@ -120,6 +122,21 @@ def env_steps(row):
     return int(row.split(",")[1]) if row.count(",") == 5 else 0
 
 
+def safe_rows(seen):
+    """The rows that no kill after the last of them was seen may cost.
+
+    A checkpoint is written at the first step of the environments at or past each multiple of the interval. A kill
+    before or inside a save falls back to the checkpoint before it: by an interval, and the step of all environments
+    that came to the save. Between two checkpoints there may be no episode's end at all: of later rows nothing is said.
+    """
+    return [row for row in seen if env_steps(row) <= env_steps(seen[-1]) - INTERVAL - NUM_ENVS]
+
+
+def run_again(rows, after):
+    """Those of the rows that aren't there any more with the same wall-clock time, at which they were run."""
+    return [row for row in rows if row not in after]
+
+
 def has_come_to(run, steps):
     rows = episodes(run)
     return len(rows) > 1 and env_steps(rows[-2]) >= steps and rows
@@ -145,15 +162,16 @@ def story(study):
     told["left"] = told["processes"] & parents().keys()
 
     process = start(study, "--jobs=2")
-    until(lambda: runs[1].exists() and len(episodes(runs[1])) > len(told.setdefault("rows", [])))
     told["killed"] = {}
-    for run, steps, victim in ((runs[0], 5_000, "worker"), (runs[1], 7_000, "trial")):
-        until(lambda run=run, steps=steps: has_come_to(run, steps))
+    victims = {runs[0]: ("worker", 5_000), runs[1]: ("trial", 7_000)}
+    while victims:  # whichever comes first: neither is to reach its end unkilled while the other is waited for
+        run = until(lambda: next((run for run, (_, steps) in victims.items() if has_come_to(run, steps)), None))
+        victim, _ = victims.pop(run)
         pid = until(lambda run=run: trainer(run))
         if victim == "worker":
             pid = parents()[pid]
             assert Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::")
-        told["killed"][victim] = episodes(run)[:-1]
+        told["killed"][run] = episodes(run)[:-1]
         os.kill(pid, signal.SIGKILL)
     told["finished"] = (*process.communicate(timeout=280), process.returncode)
     return told
@@ -179,12 +197,20 @@ def test_killed_worker_and_killed_trial_cost_at_most_one_checkpoint_interval(sto
     assert code == 0, stderr
     assert f"{CELL}-seed0: its worker died; it goes on from its last checkpoint" in stderr
     assert f"{CELL}-seed1: the process ended with signal 9; it goes on from its last checkpoint" in stderr
-    for run, before in zip(story["runs"], story["killed"].values(), strict=True):
-        after = episodes(run)
-        # Rows whose wall-clock time is the same were not run again.
-        kept = [old for old, new in zip(before, after, strict=False) if old == new]
-        assert env_steps(kept[-1]) >= env_steps(before[-1]) - INTERVAL - 200
+    for run in story["runs"]:
+        before, after = story["killed"][run], episodes(run)
+        assert safe_rows(before)
+        assert not run_again(safe_rows(before), after)
         assert [int(row.split(",")[0]) for row in after] == list(range(1, len(after) + 1))
+
+
+def test_kill_is_judged_by_what_a_checkpoint_held_not_by_where_episodes_happened_to_end():
+    rows = ["1,3000,0,9,9,1.0", "2,5767,0,9,9,2.0", "3,7166,0,9,9,3.0", "4,7595,0,9,9,4.0"]
+    # Back to the checkpoint of step 7000, before which the last episode had ended 1233 steps earlier.
+    assert not run_again(safe_rows(rows), [*rows[:2], "3,7166,0,9,9,5.0", "4,7595,0,9,9,6.0"])
+    # Back to the checkpoint of step 5000, though those of 6000 and 7000 had been written.
+    assert run_again(safe_rows(rows), [rows[0], "2,5767,0,9,9,4.0"]) == [rows[1]]
+    assert run_again(safe_rows(rows), rows[:1]) == [rows[1]]
 
 
 def test_terminal_shows_the_sweeps_own_lines_alone(story):
