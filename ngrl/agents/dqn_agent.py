@@ -14,7 +14,7 @@ from ngrl import losses
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.network_check import check_separate, check_trainable, penalty_of
 from ngrl.agents.random_numbers import GENERATOR
-from ngrl.agents.steps import natural_step
+from ngrl.agents.steps import differentiated, natural_step
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.checks import check_number, check_optional_number
 from ngrl.curvature import GaussNewton, SquaredError
@@ -176,6 +176,19 @@ class DqnAgent(tf_agent.TFAgent):
         explores = uniform[1] < epsilon
         return tf.cast(tf.where(explores, random, greedy), self.action_spec.dtype)
 
+    def system(self, experience: Any) -> tuple[GaussNewton, tf.Tensor]:
+        """The system `F x = g` of a natural step on a minibatch, which any optimizer may take.
+
+        Args:
+          experience: As in `train`.
+
+        Returns:
+          F, and the loss's gradient ∂L/∂y [B, A], so that g = Jᵀ ∂L/∂y; regularisers are left out.
+        """
+        batch = self._batch(experience, None)
+        _, operator = self._curvature(batch)
+        return operator, differentiated(lambda q_values: self._td(batch, q_values)[0], operator.outputs)[1]
+
     def _initialize(self) -> None:
         if self._target_network is not None:
             for source, target in zip(self._q_network.variables, self._target_network.variables, strict=True):
@@ -228,10 +241,15 @@ class DqnAgent(tf_agent.TFAgent):
     def _penalised(self, loss: tf.Tensor) -> tf.Tensor:
         return loss if self._penalty is None else loss + self._penalty()
 
-    def _natural_step(self, batch: _Batch) -> tf_agent.LossInfo:
+    def _curvature(self, batch: _Batch) -> tuple[Any, GaussNewton]:
+        """The network's inputs, and the Fisher F over them."""
         inputs = self._encode(batch.observation)
         metric = SquaredError(chosen=batch.action if self._fisher_outputs == "chosen" else None)
-        operator = GaussNewton(self._forward, self._q_network.trainable_weights, inputs, metric, weights=batch.weights)
+        variables = self._q_network.trainable_weights
+        return inputs, GaussNewton(self._forward, variables, inputs, metric, weights=batch.weights)
+
+    def _natural_step(self, batch: _Batch) -> tf_agent.LossInfo:
+        inputs, operator = self._curvature(batch)
         loss, stats = natural_step(
             self._optimizer,
             operator,

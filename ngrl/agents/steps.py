@@ -15,6 +15,14 @@ from ngrl.optimizers import (
 )
 
 
+def differentiated(loss_of: Callable[[tf.Tensor], tf.Tensor], outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A loss of a network's outputs [B, K], and its gradient ∂L/∂y [B, K]."""
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        loss = loss_of(outputs)
+    return loss, tape.gradient(loss, outputs)
+
+
 def natural_step(
     optimizer: NaturalGradient,
     operator: GaussNewton,
@@ -36,10 +44,7 @@ def natural_step(
     Returns:
       The loss before the step, and what the step did.
     """
-    with tf.GradientTape() as tape:
-        tape.watch(operator.outputs)
-        loss = loss_of(operator.outputs)
-    output_gradient = tape.gradient(loss, operator.outputs)
+    loss, output_gradient = differentiated(loss_of, operator.outputs)
     if penalty_fn is None:
         return loss, optimizer.apply_output_gradient(output_gradient, operator, loss=loss, loss_fn=loss_fn, **searches)
     variables = list(operator.parameters["variables"])

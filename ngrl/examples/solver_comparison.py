@@ -27,7 +27,6 @@ from ngrl import (
 from ngrl.agents import DqnAgent
 from ngrl.curvature import GaussNewton
 from ngrl.loops.off_policy import OffPolicyLoop, as_transition
-from ngrl.optimizers import NaturalGradient, NaturalGradientStats
 from ngrl.training.experiment import Result
 from ngrl.training.progress import Progress, Quiet
 from ngrl.training.recording import recording
@@ -138,18 +137,6 @@ class TimedSolver:
         return np.asarray(value), stats, float(np.median(seconds))
 
 
-class _Probe(NaturalGradient):
-    """Keeps the system that it is asked to take a step for, and takes none."""
-
-    system: System | None = None
-
-    def apply_output_gradient(
-        self, output_gradient: tf.Tensor, operator: GaussNewton, *anything: Any, **more: Any
-    ) -> NaturalGradientStats:
-        self.system = System(operator, output_gradient)
-        return NaturalGradientStats(*[tf.zeros([])] * len(NaturalGradientStats._fields))
-
-
 def run(
     root_dir: str | Path,
     env_id: str,
@@ -213,15 +200,13 @@ def run(
         specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
         learner = agent(*specs, seed=seed)
         training = loop(learner, environment, seed=seed)
-        probe = _Probe()
-        observer = agent(*specs, seed=seed, network=lambda *_, **__: learner.q_network, optimizer=probe)
         with recording(root_dir, settings, noresume, config, config_text, progress, on_start) as record:
             rows: list[dict[str, Any]] = []
             for env_steps in at_env_steps:
                 (progress or Quiet()).note(f"training until {env_steps:,} steps")
                 while training.statistics.env_steps < env_steps:
                     training.step()
-                system = _system(observer, probe, training, batch_size)
+                system = _system(learner, training, batch_size)
                 found = compare(system, methods, dampings, repeats, jit_compile)
                 rows += [{"env_steps": training.statistics.env_steps, **row} for row in found]
             record.table("solvers", _HEADER, ([row[name] for name in _HEADER] for row in rows))
@@ -238,12 +223,10 @@ def run(
             return record.finish(final, _summary(env_id, final, record.path))
 
 
-def _system(observer: DqnAgent, probe: _Probe, training: OffPolicyLoop, batch_size: int) -> System:
-    """The system of the next step of the agent in training, on a minibatch of what it has collected."""
+def _system(agent: DqnAgent, training: OffPolicyLoop, batch_size: int) -> System:
+    """The system of the agent's next step, on a minibatch of what it has collected."""
     batch = tf.nest.map_structure(lambda leaf: tf.convert_to_tensor(leaf[0]), training.replay.sample(1, batch_size))
-    observer.train(as_transition(batch))
-    assert probe.system is not None
-    return probe.system
+    return System(*agent.system(as_transition(batch)))
 
 
 def compare(

@@ -14,6 +14,7 @@ OBSERVATION = tensor_spec.TensorSpec([3], tf.float32)
 ACTION = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 1)
 SPEC = ts.time_step_spec(OBSERVATION)
 FIRST, MID, LAST = 0, 1, 2
+NEVER = agents.HardUpdate(period=1_000)
 
 
 def natural(**options):
@@ -80,6 +81,22 @@ def test_natural_step_equals_a_dense_solve(outputs, solver):
     np.testing.assert_allclose(weights(agent), before - expected, rtol=2e-3, atol=2e-5)
     np.testing.assert_allclose(info.loss, 0.5 * np.mean(residual**2), rtol=1e-5)
     np.testing.assert_allclose(info.extra.td_error, np.mean(np.abs(residual)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["natural", "adam"])
+def test_system_is_that_of_the_next_step_of_this_agent_and_takes_none(optimizer):
+    batch = experience()
+    agent = make(natural() if optimizer == "natural" else tf.keras.optimizers.Adam(0.1), target_update=NEVER)
+    q_next = agent.q_network(batch.observation[:, 1])[0].numpy()  # of the target network, which then stays behind
+    agent.train(batch)
+    j, action = jacobian(agent, batch.observation[:, 0]), batch.action[:, 0].numpy()
+    q, before = agent.q_network(batch.observation[:, 0])[0].numpy(), weights(agent)
+    residual = q[np.arange(8), action] - (batch.reward[:, 0].numpy() + 0.9 * q_next.max(axis=1))
+    chosen = j[np.arange(8), action]
+    operator, output_gradient = agent.system(batch)
+    np.testing.assert_allclose(operator.to_dense(), chosen.T @ chosen / 8, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(operator.vjp(output_gradient), chosen.T @ residual / 8, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(weights(agent), before)
 
 
 @pytest.mark.parametrize("optimizer", ["natural", "adam"])
