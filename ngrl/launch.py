@@ -164,6 +164,7 @@ def _run(
     from ngrl.studies import configurables as _experiments  # noqa: F401
     from ngrl.training import configurables
     from ngrl.training import errors as known
+    from ngrl.training.context import RunContext
     from ngrl.training.progress import Quiet, Terminal
 
     progress = Quiet(output.terminal) if options.noprogress else Terminal(name, output.terminal)
@@ -175,12 +176,14 @@ def _run(
     try:
         configuration.parse(options.gin_file, options.gin_bindings, options.allow_gin_import, entry_options)
         result = configurables.main(
-            root_dir,
-            noresume=options.noresume,
-            config=lambda: operative.settled(progress.warn),
-            config_text=configuration.operative_config,
-            progress=progress,
-            on_start=on_start,
+            RunContext(
+                root_dir,
+                noresume=options.noresume,
+                config=lambda: operative.settled(progress.warn),
+                config_text=configuration.operative_config,
+                progress=progress,
+                on_start=on_start,
+            )
         )
     except known.Interrupted as error:
         hint = " (without --noresume)" if options.noresume else ""

@@ -15,7 +15,7 @@ import gin
 import pytest
 
 from ngrl import configuration
-from ngrl.training import configurables
+from ngrl.training import RunContext, configurables
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -143,7 +143,7 @@ def test_experiments_run(block, folder, monkeypatch):
         gin.clear_config()
         shortened = [f"{loop}.{setting}" for setting in SHORT_LOOPS[loop]]
         configuration.parse(["experiment.gin"], ["run.num_env_steps = 300", "run.eval_episodes = 1", *shortened])
-        final = configurables.run(folder / "run")
+        final = configurables.run(RunContext(folder / "run"))
         operative = configuration.operative_config()
     finally:
         gin.clear_config()

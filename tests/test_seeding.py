@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_runs import train
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
@@ -300,7 +301,7 @@ def test_restored_environment_refuses_no_seed_that_it_took():
 @pytest.mark.parametrize("seed", OUT_OF_RANGE)
 def test_run_refuses_it_before_anything_is_written(tmp_path, seed):
     with pytest.raises(ValueError, match="seed must lie between") as error:
-        training.run(tmp_path / "run", "CartPole-v1", None, None, num_env_steps=10, seed=seed)
+        train(tmp_path / "run", "CartPole-v1", None, None, num_env_steps=10, seed=seed)
     one_line(error, seed)
     assert list(tmp_path.iterdir()) == []
 

@@ -5,7 +5,6 @@ import gin
 from ngrl.examples import geometry as _geometry
 from ngrl.examples import maximum_likelihood as _maximum_likelihood
 from ngrl.examples import solver_comparison as _solver_comparison
-from ngrl.training.configurables import ENTRY_ARGUMENTS
 
 _ENTRIES = {
     "geometry": _geometry.run,
@@ -15,7 +14,7 @@ _ENTRIES = {
 
 # The originals know nothing of gin.
 _CONFIGURABLE = {
-    name: gin.external_configurable(target, name=name, module="ngrl.examples", denylist=list(ENTRY_ARGUMENTS))
+    name: gin.external_configurable(target, name=name, module="ngrl.examples", denylist=["context"])
     for name, target in _ENTRIES.items()
 }
 geometry = _CONFIGURABLE["geometry"]

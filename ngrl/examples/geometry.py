@@ -12,14 +12,12 @@ formula does.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from ngrl.examples import figures
 from ngrl.examples.gaussian import Gaussian
 from ngrl.training import Result
-from ngrl.training.progress import Progress
+from ngrl.training.context import RunContext
 from ngrl.training.recording import recording
 
 _HEADER = ("figure", "mean_1", "std_1", "mean_2", "std_2", "parameter_distance", "kl_nats", "symmetric_kl_nats")
@@ -73,28 +71,18 @@ def draw(drawn: list[Pair], caption: str) -> bytes:
 
 
 def run(
-    root_dir: str | Path,
+    context: RunContext,
     distance: float = 1.0,
     vanheeswijk_stds: tuple[float, ...] = (0.3, 3.0),
     vitay_stds: tuple[float, ...] = (0.2, 10.0),
-    noresume: bool = False,
-    config: Callable[[], Mapping[str, str]] | None = None,
-    config_text: Callable[[], str] = lambda: "",
-    progress: Progress | None = None,
-    on_start: Callable[[], None] = lambda: None,
 ) -> Result:
     """Draw both figures: `vanheeswijk_figure_2.png`, `vitay_figure_28.png`, and `pairs.csv` with the numbers.
 
     Args:
-      root_dir: The run's directory.
+      context: The run's directory, and where to report.
       distance: Δμ between the two Gaussians of every pair.
       vanheeswijk_stds: Standard deviations of van Heeswijk's pairs.
       vitay_stds: Standard deviations of Vitay's pairs.
-      noresume: As in `ngrl.training.run`, and so are the rest.
-      config: Gives what identifies the experiment.
-      config_text: Gives the operative configuration.
-      progress: Where to report.
-      on_start: Called once the input is known to be right and the directory is this run's.
 
     Returns:
       `pairs`, a list of the rows of `pairs.csv` as dicts, and `summary`.
@@ -116,7 +104,7 @@ def run(
         "symmetrised form.",
     }
     settings = {"distance": distance, "vanheeswijk_stds": vanheeswijk_stds, "vitay_stds": vitay_stds}
-    with recording(root_dir, settings, noresume, config, config_text, progress, on_start) as record:
+    with recording(context, settings) as record:
         rows = [
             (name, p.mean, p.std, q.mean, q.std, pair.parameter_distance, pair.kl, pair.symmetric_kl)
             for name, of_figure in drawn.items()

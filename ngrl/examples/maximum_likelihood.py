@@ -19,7 +19,7 @@ the last steps are as long as the first: Algorithms 1 and 2 end by hopping about
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from ngrl.examples.descent import (
 )
 from ngrl.examples.gaussian import Gaussian
 from ngrl.training import Result
-from ngrl.training.progress import Progress
+from ngrl.training.context import RunContext
 from ngrl.training.recording import Record, recording
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def descents(step_size: float, max_kl: float, fisher_samples: int, seed: int) ->
 
 
 def run(
-    root_dir: str | Path,
+    context: RunContext,
     mean: float = 12.0,
     std: float = 4.0,
     start: tuple[float, float] = (0.0, 1.0),
@@ -74,11 +74,6 @@ def run(
     num_steps: int = 1_000,
     fisher_samples: int = 1_000,
     seed: int = 0,
-    noresume: bool = False,
-    config: Callable[[], Mapping[str, str]] | None = None,
-    config_text: Callable[[], str] = lambda: "",
-    progress: Progress | None = None,
-    on_start: Callable[[], None] = lambda: None,
 ) -> Result:
     """Fit N(mean, std²) in five ways and draw the paper's Figs. 1 to 3.
 
@@ -86,7 +81,7 @@ def run(
     and the curves of every trajectory.
 
     Args:
-      root_dir: The run's directory.
+      context: The run's directory, and where to report.
       mean: μ of the points' distribution.
       std: Its σ.
       start: (μ, σ) to start from.
@@ -96,11 +91,6 @@ def run(
       num_steps: How many steps each way takes.
       fisher_samples: Samples of the model in each step of Algorithm 2.
       seed: Seed of the points and of the samples.
-      noresume: As in `ngrl.training.run`, and so are the rest.
-      config: Gives what identifies the experiment.
-      config_text: Gives the operative configuration.
-      progress: Where to report.
-      on_start: Called once the input is known to be right and the directory is this run's.
 
     Returns:
       `optimum` (the points' own maximum likelihood), `trajectories` (name to the last μ and σ, `kl_to_target`, and
@@ -131,7 +121,7 @@ def run(
         "fisher_samples": fisher_samples,
         "seed": seed,
     }
-    with recording(root_dir, settings, noresume, config, config_text, progress, on_start) as record:
+    with recording(context, settings) as record:
         agreement = fisher_agreement(first, _AGREEMENT_SAMPLES, seed)
         trajectories = [descend(data, first, target, way, num_steps) for way in ways]
         _write(record, trajectories, num_steps)

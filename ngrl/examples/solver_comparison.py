@@ -27,8 +27,8 @@ from ngrl import (
 from ngrl.agents import DqnAgent
 from ngrl.curvature import GaussNewton
 from ngrl.loops.off_policy import OffPolicyLoop, as_transition
+from ngrl.training.context import RunContext
 from ngrl.training.experiment import Result
-from ngrl.training.progress import Progress, Quiet
 from ngrl.training.recording import recording
 
 _HEADER = (
@@ -138,7 +138,7 @@ class TimedSolver:
 
 
 def run(
-    root_dir: str | Path,
+    context: RunContext,
     env_id: str,
     agent: Callable[..., DqnAgent],
     loop: Callable[..., OffPolicyLoop],
@@ -150,18 +150,13 @@ def run(
     num_envs: int = 8,
     jit_compile: bool = True,
     seed: int = 0,
-    noresume: bool = False,
-    config: Callable[[], Mapping[str, str]] | None = None,
-    config_text: Callable[[], str] = lambda: "",
-    progress: Progress | None = None,
-    on_start: Callable[[], None] = lambda: None,
 ) -> Result:
     """Compare solvers on systems that occur while NGDQN learns.
 
     Leaves `solvers.csv` and `solvers.png`, and the picture in TensorBoard.
 
     Args:
-      root_dir: The run's directory.
+      context: The run's directory, and where to report.
       env_id: A gymnasium id.
       agent: Builds the agent, as in `ngrl.training.run`; also with another network or optimizer.
       loop: Builds the loop that trains it.
@@ -173,11 +168,6 @@ def run(
       num_envs: Environments stepped together.
       jit_compile: Compile the solves with XLA, as the loops do.
       seed: Seed of everything random.
-      noresume: As in `ngrl.training.run`, and so are the rest.
-      config: Gives what identifies the experiment.
-      config_text: Gives the operative configuration.
-      progress: Where to report.
-      on_start: Called once the input is known to be right and the directory is this run's.
 
     Returns:
       `systems`, of each its `env_steps` and `lambda_max`; `methods`, name to the median of `milliseconds` and the
@@ -200,10 +190,10 @@ def run(
         specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
         learner = agent(*specs, seed=seed)
         training = loop(learner, environment, seed=seed)
-        with recording(root_dir, settings, noresume, config, config_text, progress, on_start) as record:
+        with recording(context, settings) as record:
             rows: list[dict[str, Any]] = []
             for env_steps in at_env_steps:
-                (progress or Quiet()).note(f"training until {env_steps:,} steps")
+                context.progress.note(f"training until {env_steps:,} steps")
                 while training.statistics.env_steps < env_steps:
                     training.step()
                 system = _system(learner, training, batch_size)

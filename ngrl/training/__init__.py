@@ -1,6 +1,7 @@
 """Training runs: the experiment, its context, checkpoints, evaluation and export."""
 
 from ngrl.training.checkpoints import CheckpointStore
+from ngrl.training.context import RunContext
 from ngrl.training.evaluation import EvaluationResult, evaluate
 from ngrl.training.experiment import Result, run
 from ngrl.training.export import PolicyError, export_policy, load_policy
@@ -12,6 +13,7 @@ __all__ = [
     "Interrupted",
     "PolicyError",
     "Result",
+    "RunContext",
     "evaluate",
     "export_policy",
     "load_policy",

@@ -1,7 +1,6 @@
 """What gin files may name. Importing this module registers it all; no numerics know of gin."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import gin
@@ -10,7 +9,7 @@ import tensorflow as tf
 from ngrl import agents, losses, networks, optimizers, solvers
 from ngrl.loops import exploration, off_policy, on_policy, trajectory_replay
 from ngrl.training import experiment
-from ngrl.training.progress import Progress
+from ngrl.training.context import RunContext
 
 _CLASSES: dict[str, Callable[..., Any]] = {
     "ConjugateGradient": solvers.ConjugateGradient,
@@ -174,42 +173,19 @@ def acer_agent(
     return agent(time_step_spec, action_spec, *actors, critic, optimizer, critic_optimizer, seed=seed)
 
 
-#: What a command hands to the entry that it runs; the rest of an entry's arguments are a gin file's.
-ENTRY_ARGUMENTS = ("root_dir", "noresume", "config", "config_text", "progress", "on_start")
-
-run = gin.configurable(denylist=list(ENTRY_ARGUMENTS))(experiment.run)
+run = gin.configurable(denylist=["context"])(experiment.run)
 
 
-@gin.configurable(module="ngrl", denylist=list(ENTRY_ARGUMENTS))
-def main(
-    root_dir: str | Path,
-    noresume: bool = False,
-    config: Callable[[], Mapping[str, str]] | None = None,
-    config_text: Callable[[], str] = lambda: "",
-    progress: Progress | None = None,
-    on_start: Callable[[], None] = lambda: None,
-    entry: Callable[..., experiment.Result] = run,
-) -> experiment.Result:
+@gin.configurable(module="ngrl", denylist=["context"])
+def main(context: RunContext, entry: Callable[[RunContext], experiment.Result] = run) -> experiment.Result:
     """What `ngrl.launch` runs: a training run, or what a gin file names with `main.entry = @name`.
 
     Args:
-      root_dir: The run's directory; this and the next five go to the entry as they are, see `ngrl.training.run`.
-      noresume: Start anew; an earlier run in the directory is moved aside.
-      config: Gives what identifies the experiment.
-      config_text: Gives the operative configuration.
-      progress: Where to report.
-      on_start: Called once the input is known to be right and the directory is this run's.
-      entry: Takes these arguments, does what it is for, and returns what `run.json` holds under `final`. One that
+      context: What the command hands to the entry.
+      entry: Takes the context, does what it is for, and returns what `run.json` holds under `final`. One that
         isn't a training run adds `summary`, the lines that the terminal shows at its end.
 
     Returns:
       What the entry returned.
     """
-    return entry(
-        root_dir,
-        noresume=noresume,
-        config=config,
-        config_text=config_text,
-        progress=progress,
-        on_start=on_start,
-    )
+    return entry(context)

@@ -3,8 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -24,10 +23,10 @@ from ngrl.runs.directory import RunDirectory
 from ngrl.runs.episodes import Episode, EpisodeLog
 from ngrl.runs.files import CheckpointError, WriteError
 from ngrl.training.checkpoints import CheckpointStore
+from ngrl.training.context import RunContext
 from ngrl.training.export import export_policy
 from ngrl.training.final_evaluation import FinalEvaluation
-from ngrl.training.opening import opened
-from ngrl.training.progress import Progress, Quiet
+from ngrl.training.progress import Progress
 from ngrl.training.stopping import Interrupted, StopRequest
 from ngrl.training.summaries import Summaries
 
@@ -60,7 +59,7 @@ class Result(dict[str, Any]):
 
 
 def run(
-    root_dir: str | Path,
+    context: RunContext,
     env_id: str,
     agent: Callable[..., Any],
     loop: Callable[..., Loop],
@@ -80,18 +79,13 @@ def run(
     eval_episodes: int = 100,
     eval_max_episode_steps: int | None = None,
     capture_video: bool = False,
-    noresume: bool = False,
-    config: Callable[[], Mapping[str, str]] | None = None,
-    config_text: Callable[[], str] = lambda: "",
-    progress: Progress | None = None,
-    on_start: Callable[[], None] = lambda: None,
 ) -> Result:
     """Train, evaluate the greedy policy, export it.
 
     Continues by itself where an earlier call with the same directory stopped.
 
     Args:
-      root_dir: The run's directory; `RunDirectory` says when it is refused.
+      context: The run's directory, and where to report.
       env_id: A gymnasium id.
       agent: Builds the agent from `time_step_spec`, `action_spec` and `seed`.
       loop: Builds the training loop from `agent`, `environment` and `seed`.
@@ -114,12 +108,6 @@ def run(
       eval_max_episode_steps: Steps after which evaluation and video break an episode off; by default 10,000 and 1,000
         where the environment declares no time limit, and its own limit elsewhere.
       capture_video: Save the first evaluation episode as `video.gif`.
-      noresume: Start anew; an earlier run in the directory is moved aside, not deleted.
-      config: Gives what identifies the experiment, name to value, once everything has been built; a directory with
-        another one is refused. By default the environment, the seed and the optimizer's settings.
-      config_text: Gives the operative configuration once everything has been built.
-      progress: Where to report.
-      on_start: Called once everything has been built and the directory is this run's.
 
     Returns:
       What was reached, as in `run.json`.
@@ -163,33 +151,28 @@ def run(
             env_id, env_kwargs, env_backend, seed, eval_episodes, eval_max_episode_steps, capture_video
         )
         final.check()
-        identity = config or _default_identity(
-            env_id=env_id,
-            num_envs=num_envs,
-            env_backend=env_backend,
-            env_kwargs=env_kwargs,
-            training_time_limit=training_time_limit,
-            truncation_is_terminal=truncation_is_terminal,
-            seed=seed,
-            optimizer=built.optimizer.get_config(),
-        )
+        settings = {
+            "env_id": env_id,
+            "num_envs": num_envs,
+            "env_backend": env_backend,
+            "env_kwargs": env_kwargs,
+            "training_time_limit": training_time_limit,
+            "truncation_is_terminal": truncation_is_terminal,
+            "seed": seed,
+        }
+
+        def identity() -> dict[str, Any]:
+            own = {**settings, "optimizer": built.optimizer.get_config()}
+            return {f"run.{name}": value for name, value in own.items()}
+
         # Only now, when the experiment is known to be possible, is anything written.
-        with (
-            opened(root_dir, identity, noresume, config_text, progress, on_start) as directory,
-            StopRequest() as stop,
-        ):
-            reporter = progress or Quiet()
-            training = Training(directory, built, built_loop, reporter, keep_checkpoints, stop)
+        with context.open(identity) as directory, StopRequest() as stop:
+            training = Training(directory, built, built_loop, context.progress, keep_checkpoints, stop)
             directory.write(seed=seed)
             for line in final.warnings(environment, training_time_limit):
-                reporter.warn(line)
+                context.progress.warn(line)
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
             return Result(training.finish(final, final.description(environment)))
-
-
-def _default_identity(**settings: Any) -> Callable[[], dict[str, str]]:
-    """What identifies an experiment that comes without a configuration."""
-    return lambda: {f"run.{name}": repr(value) for name, value in settings.items()}
 
 
 def _check_numbers(eval_episodes: int, **positive: int | None) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ngrl.runs.directory import RunDirectory
+from ngrl.training.context import RunContext
 from ngrl.training.experiment import Result
-from ngrl.training.opening import opened
-from ngrl.training.progress import Progress
 from ngrl.training.summaries import Summaries
 
 
@@ -69,26 +68,13 @@ class Record:
 
 
 @contextlib.contextmanager
-def recording(
-    root_dir: str | Path,
-    settings: Mapping[str, Any],
-    noresume: bool,
-    config: Callable[[], Mapping[str, str]] | None,
-    config_text: Callable[[], str],
-    progress: Progress | None,
-    on_start: Callable[[], None],
-) -> Iterator[Record]:
+def recording(context: RunContext, settings: Mapping[str, Any]) -> Iterator[Record]:
     """Hold an entry's directory while it is written.
 
     Args:
-      root_dir: The directory.
-      settings: The entry's own settings, name to value: they identify it where `config` is None, and its seed, if it
-        has one, is kept in `run.json`.
-      noresume: As in `ngrl.training.run`, and so are the rest.
-      config: Gives what identifies the experiment.
-      config_text: Gives the operative configuration.
-      progress: Where to report.
-      on_start: Called once the directory is this run's.
+      context: What the entry was handed.
+      settings: The entry's own settings, name to value: they identify it where the context has no `config`, and its
+        seed, if it has one, is kept in `run.json`.
 
     Yields:
       What writes to the directory.
@@ -96,10 +82,6 @@ def recording(
     Raises:
       RunDirectoryError: The directory can't be used.
     """
-
-    def identity() -> dict[str, str]:
-        return {name: repr(value) for name, value in settings.items()}
-
-    with opened(root_dir, config or identity, noresume, config_text, progress, on_start) as directory:
+    with context.open(lambda: settings) as directory:
         directory.write(status="running", **({"seed": settings["seed"]} if "seed" in settings else {}))
         yield Record(directory)

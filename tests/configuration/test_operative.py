@@ -12,7 +12,7 @@ from ngrl.examples import configurables as _examples  # noqa: F401  (registers t
 from ngrl.runs.identity import differences
 from ngrl.studies import configurables as _studies  # noqa: F401
 from ngrl.studies import study
-from ngrl.training import configurables
+from ngrl.training import RunContext, configurables
 
 ROOT = Path(__file__).parents[2]
 GIN = ROOT / "gin"
@@ -43,7 +43,7 @@ def settled(files, bindings=()):
         raise _BuiltError
 
     with pytest.raises(_BuiltError):
-        configurables.main("nowhere", config=config)
+        configurables.main(RunContext("nowhere", config=config))
     return found, lines
 
 

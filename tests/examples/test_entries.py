@@ -15,7 +15,7 @@ from ngrl.configuration.binding import ConfigurationError
 from ngrl.examples import configurables as examples
 from ngrl.examples import maximum_likelihood
 from ngrl.runs import RunDirectoryError
-from ngrl.training import configurables
+from ngrl.training import RunContext, configurables
 
 SHORT = {"num_points": 200, "num_steps": 25, "fisher_samples": 100}
 PICTURES = ("figure_1", "figure_2", "figure_3")
@@ -33,7 +33,7 @@ def _empty_gin():
 def finished(tmp_path_factory):
     """The folder of a short run and what it returned."""
     folder = tmp_path_factory.mktemp("mle") / "run"
-    return folder, maximum_likelihood.run(folder, **SHORT)
+    return folder, maximum_likelihood.run(RunContext(folder), **SHORT)
 
 
 def events(folder):
@@ -80,19 +80,15 @@ def test_entry_that_cannot_be_is_refused_in_one_line(entry, options, expected):
     assert "\n" not in str(caught.value)
 
 
-def test_entry_is_handed_the_arguments_of_the_command_and_its_result_comes_back():
-    def entry(root_dir, **arguments):
-        return {"root_dir": root_dir, **arguments}
-
-    given = {"noresume": True, "config": dict, "config_text": str, "progress": None, "on_start": print}
-    assert configurables.main("folder", entry=entry, **given) == {"root_dir": "folder", **given}
+def test_entry_is_handed_the_context_of_the_command_and_its_result_comes_back():
+    context = RunContext("folder", noresume=True)
+    assert configurables.main(context, entry=lambda handed: {"handed": handed}) == {"handed": context}
 
 
-@pytest.mark.parametrize("name", configurables.ENTRY_ARGUMENTS)
-@pytest.mark.parametrize("entry", ["main", "run", "geometry", "maximum_likelihood"])
-def test_arguments_of_the_command_are_not_for_gin_files(entry, name):
-    with pytest.raises(ConfigurationError, match="is not for gin files"):
-        configuration.parse([], [f"{entry}.{name} = 1"])
+@pytest.mark.parametrize("entry", ["main", "run", "geometry", "maximum_likelihood", "solver_comparison"])
+def test_context_of_the_command_is_not_for_gin_files(entry):
+    with pytest.raises(ConfigurationError, match=f'parameter "context" of {entry} is not for gin files'):
+        configuration.parse([], [f"{entry}.context = 1"])
 
 
 def test_maximum_likelihood_leaves_pictures_table_and_record(finished):
@@ -143,19 +139,19 @@ def test_tensorboard_shows_the_same_pictures_and_the_curves_of_every_trajectory(
 def test_second_run_in_the_folder_repeats_the_first_and_replaces_its_events(finished):
     folder, _ = finished
     before = (folder / "trajectories.csv").read_bytes()
-    maximum_likelihood.run(folder, **SHORT)
+    maximum_likelihood.run(RunContext(folder), **SHORT)
     assert (folder / "trajectories.csv").read_bytes() == before
     assert len(list((folder / "train").glob("events*"))) == 1
 
 
 def test_other_settings_are_refused_in_the_folder_and_noresume_moves_it_aside(tmp_path):
     folder = tmp_path / "run"
-    examples.geometry(folder)
+    examples.geometry(RunContext(folder))
     before = (folder / "run.json").read_bytes()
     with pytest.raises(RunDirectoryError, match="belongs to another experiment: distance"):
-        examples.geometry(folder, distance=2.0)
+        examples.geometry(RunContext(folder), distance=2.0)
     assert (folder / "run.json").read_bytes() == before
-    examples.geometry(folder, distance=2.0, noresume=True)
+    examples.geometry(RunContext(folder, noresume=True), distance=2.0)
     assert (tmp_path / "run.1" / "run.json").read_bytes() == before
     (distance,) = {
         pair["parameter_distance"] for pair in json.loads((folder / "run.json").read_text())["final"]["pairs"]
@@ -164,7 +160,7 @@ def test_other_settings_are_refused_in_the_folder_and_noresume_moves_it_aside(tm
 
 
 def test_geometry_leaves_its_pictures_and_numbers(tmp_path):
-    result = examples.geometry(tmp_path / "run")
+    result = examples.geometry(RunContext(tmp_path / "run"))
     divergences = [pair["kl_nats"] for pair in result["pairs"]]
     assert divergences == pytest.approx([1 / 0.18, 1 / 18, 12.5, 0.005], rel=1e-12)
     with (tmp_path / "run" / "pairs.csv").open(encoding="utf-8") as file:
@@ -190,7 +186,7 @@ def test_geometry_leaves_its_pictures_and_numbers(tmp_path):
 )
 def test_wrong_settings_are_refused_before_anything_is_written(settings, expected, tmp_path):
     with pytest.raises(ValueError, match=expected):
-        maximum_likelihood.run(tmp_path / "run", **settings)
+        maximum_likelihood.run(RunContext(tmp_path / "run"), **settings)
     assert not (tmp_path / "run").exists()
 
 
@@ -198,5 +194,5 @@ def test_missing_matplotlib_is_named_with_what_to_install_before_anything_is_wri
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     for entry in (examples.geometry, examples.maximum_likelihood):
         with pytest.raises(ImportError, match=r"figures need matplotlib: pip install 'ngrl\[report\]'"):
-            entry(tmp_path / "run")
+            entry(RunContext(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

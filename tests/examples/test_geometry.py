@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from ngrl.examples import figures, geometry
 from ngrl.examples.gaussian import Gaussian
+from ngrl.training import RunContext
 
 VAN_HEESWIJK, VITAY = geometry.pairs(1.0, (0.3, 3.0)), geometry.pairs(1.0, (0.2, 10.0))
 
@@ -81,7 +82,7 @@ def test_no_gaussian_has_such_parameters(mean, std):
 )
 def test_wrong_settings_are_refused_before_anything_is_written(settings, expected, tmp_path):
     with pytest.raises(ValueError, match=expected):
-        geometry.run(tmp_path / "run", **settings)
+        geometry.run(RunContext(tmp_path / "run"), **settings)
     assert not (tmp_path / "run").exists()
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from run_contents import assert_identical, everything, rows, variables
 from small_acer import TAGS, build_agent, make, snapshot
 from small_on_policy import load
+from small_runs import train
 from test_on_policy import Poisoned
 from tf_agents.agents import tf_agent
 from tf_agents.specs import tensor_spec
@@ -198,7 +199,7 @@ def test_interrupted_run_goes_on_bit_for_bit_and_its_numbers_reach_tensorboard(t
     def run(name, steps):
         options = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "eval_episodes": 1}
         build = functools.partial(build_agent, hidden=(8,))
-        training.run(tmp_path / name, "CartPole-v1", build, small_loop, num_env_steps=steps, **options)
+        train(tmp_path / name, "CartPole-v1", build, small_loop, num_env_steps=steps, **options)
 
     run("whole", 700)
     run("parts", 340)

@@ -6,7 +6,7 @@ import gin
 import pytest
 
 from ngrl import configuration
-from ngrl.training import configurables
+from ngrl.training import RunContext, configurables
 
 BASE = Path(__file__).parents[2] / "gin" / "base"
 POLICIES = sorted(path.stem for path in BASE.glob("*.gin") if "policy_agent.agent = " in path.read_text())
@@ -34,7 +34,7 @@ def _empty_gin():
 
 def run(tmp_path, base, *bindings):
     configuration.parse([str(BASE / f"{base}.gin")], [*SHORT, *bindings])
-    return configurables.run(tmp_path / "run")
+    return configurables.run(RunContext(tmp_path / "run"))
 
 
 def test_the_policies_are_there():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from run_contents import rows, variables
+from small_runs import train
 from tensorboard.backend.event_processing import event_accumulator
 from tf_agents.policies import fixed_policy
 
@@ -45,7 +46,7 @@ small_loop = functools.partial(
 
 def run(folder, steps, agent=natural_agent, env_id="CartPole-v1", loop=small_loop, **options):
     defaults = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "eval_episodes": 3}
-    return training.run(folder, env_id, agent, loop, num_env_steps=steps, **{**defaults, **options})
+    return train(folder, env_id, agent, loop, num_env_steps=steps, **{**defaults, **options})
 
 
 def test_training_time_limit_is_that_of_training_alone(tmp_path):
@@ -139,9 +140,7 @@ def test_directory_holds_everything_about_the_run(tmp_path):
 
 
 def test_run_can_be_limited_by_episodes(tmp_path):
-    final = training.run(
-        tmp_path, "CartPole-v1", natural_agent, small_loop, num_episodes=7, num_envs=1, eval_episodes=0
-    )
+    final = train(tmp_path, "CartPole-v1", natural_agent, small_loop, num_episodes=7, num_envs=1, eval_episodes=0)
     assert final["episodes"] == 7
     assert "evaluation" not in final
 
@@ -197,7 +196,7 @@ def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
     agent = functools.partial(natural_agent, learning_rate=math.inf)
     loop = functools.partial(small_loop, max_skipped_updates=20)
     with pytest.raises(loops.NonFiniteError, match=r"20 updates in a row .* its solution was not finite"):
-        training.run(tmp_path, "CartPole-v1", _without_trust_region(agent), loop, num_env_steps=1000, num_envs=4)
+        train(tmp_path, "CartPole-v1", _without_trust_region(agent), loop, num_env_steps=1000, num_envs=4)
     # Who runs many runs sees that this one is over, and what it had reached.
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["status"] == "diverged"

@@ -8,7 +8,7 @@ import pytest
 from ngrl import configuration
 from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
 from ngrl.studies import configurables as _experiments  # noqa: F401
-from ngrl.training import configurables
+from ngrl.training import RunContext, configurables
 
 ROOT = Path(__file__).parents[2] / "gin"
 EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in path.read_text())
@@ -80,7 +80,7 @@ def test_experiment_runs(path, tmp_path):
     if loop != "OffPolicyLoop" and not path.stem.endswith(("cartpole_v1", "pendulum")):
         short.append(f"{loop}.jit_compile = False")  # compiling takes most of the time, and is the same for all
     configuration.parse([str(path)], short)
-    final = configurables.run(tmp_path / "run")
+    final = configurables.run(RunContext(tmp_path / "run"))
     operative = configuration.operative_config()
     dead = [name for name in configuration.bindings() if f"{name} = " not in operative and not _unused(name)]
     assert not dead, "bound, but without effect"
@@ -101,7 +101,7 @@ def test_the_examples_are_there():
 def test_entry_runs_as_the_file_says(path, tmp_path):
     compares_solvers = path.parent.name == "solvers"
     configuration.parse([str(path)], SHORT_SOLVERS if compares_solvers else [])
-    result = configurables.main(tmp_path / "run", config=configuration.bindings)
+    result = configurables.main(RunContext(tmp_path / "run", config=configuration.bindings))
     operative = configuration.operative_config()
     dead = [name for name in configuration.bindings() if f"{name} = " not in operative]
     if compares_solvers:  # these include an experiment for its agent, and run no training of its length

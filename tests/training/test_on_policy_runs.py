@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 from run_contents import assert_identical, everything, rows, variables
 from small_on_policy import AGENTS, NATURAL_TAGS, build_agent, make
+from small_runs import train
 from tensorboard.backend.event_processing import event_accumulator
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import configuration, loops, training
-from ngrl.training import configurables
+from ngrl.training import RunContext, configurables
 
 small_loop = functools.partial(loops.OnPolicyLoop, batch_size=96, jit_compile=False)
 #: An agent with everything that has a state.
@@ -54,7 +55,7 @@ def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
     def run(name, steps):
         build = functools.partial(build_agent, kind="trpo", **STATEFUL)
         options = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "eval_episodes": 1}
-        training.run(tmp_path / name, "CartPole-v1", build, small_loop, num_env_steps=steps, **options)
+        train(tmp_path / name, "CartPole-v1", build, small_loop, num_env_steps=steps, **options)
 
     run("whole", 700)
     run("parts", 340)
@@ -84,7 +85,7 @@ def test_numbers_reach_tensorboard_and_the_policy_leaves_with_its_normaliser(tmp
         return built[-1]
 
     options = {"num_envs": 4, "log_every": 100, "eval_episodes": 1}
-    final = training.run(tmp_path, "Pendulum-v1", build, small_loop, num_env_steps=300, **options)
+    final = train(tmp_path, "Pendulum-v1", build, small_loop, num_env_steps=300, **options)
     assert final["train_steps"] == 3
     assert final["skipped_updates"] == 0
     events = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
@@ -126,7 +127,7 @@ def test_settings_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, gin_f
     try:
         configuration.parse([f"gin/{gin_file}.gin"], [binding])
         with pytest.raises(ValueError) as refused:
-            configurables.run(tmp_path / "run")
+            configurables.run(RunContext(tmp_path / "run"))
     finally:
         gin.clear_config()
     assert message in str(refused.value).splitlines()[0]

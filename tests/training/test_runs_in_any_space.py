@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from gymnasium import spaces
 from small_on_policy import build_agent
+from small_runs import train
 
 from ngrl import loops, training
 
@@ -61,7 +62,7 @@ def test_every_action_of_a_run_is_within_the_space(tmp_path, backend):
 
     loop = functools.partial(loops.OnPolicyLoop, batch_size=96, jit_compile=False)
     options = {"num_envs": 4, "eval_episodes": 2, "env_backend": backend, "capture_video": backend == "sync"}
-    final = training.run(tmp_path, ENV_ID, build, loop, num_env_steps=200, **options)
+    final = train(tmp_path, ENV_ID, build, loop, num_env_steps=200, **options)
     assert (final["train_steps"], final["skipped_updates"]) == (2, 0)
     # 9 pixels, 2 contacts, 2 + 4 gears, 3 floors.
     (layer,) = built[0].actor_network.layers_in_order

@@ -8,9 +8,10 @@ import pytest
 import small_acer
 import small_on_policy
 import tensorflow as tf
+from small_runs import train
 from tensorboard.backend.event_processing import event_accumulator
 
-from ngrl import agents, loops, networks, optimizers, tags, training
+from ngrl import agents, loops, networks, optimizers, tags
 from ngrl.curvature import GaussNewton
 from ngrl.examples.descent import Descent, Trajectory
 from ngrl.keras import NaturalGradientModel
@@ -62,9 +63,7 @@ RUNS = {
 def test_run_writes_its_tags_and_no_others(name, tmp_path):
     agent, loop, expected = RUNS[name]
     # Episodes have 20 steps: 100 of them, so that there is a best mean.
-    training.run(
-        tmp_path, "ngrl/Identity-v0", agent, loop, num_episodes=104, num_envs=4, log_every=100, eval_episodes=1
-    )
+    train(tmp_path, "ngrl/Identity-v0", agent, loop, num_episodes=104, num_envs=4, log_every=100, eval_episodes=1)
     assert written(tmp_path / "train") == expected | declared(tags.RUN)
     assert written(tmp_path / "eval") == declared(tags.EVALUATION)
 
@@ -124,9 +123,7 @@ class SurprisedAgent(agents.DqnAgent):
 
 def test_agent_from_elsewhere_may_write_tags_of_its_own(tmp_path):
     agent = functools.partial(dqn_agent, kind=SurprisedAgent)
-    training.run(
-        tmp_path, "ngrl/Identity-v0", agent, DQN_LOOP, num_env_steps=200, num_envs=4, log_every=100, eval_episodes=0
-    )
+    train(tmp_path, "ngrl/Identity-v0", agent, DQN_LOOP, num_env_steps=200, num_envs=4, log_every=100, eval_episodes=0)
     assert "mine/surprise" not in tags.TAGS
     assert {"mine/surprise", "ngrl/predicted_kl"} <= written(tmp_path / "train")
 

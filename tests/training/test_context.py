@@ -8,15 +8,14 @@ import pytest
 
 from ngrl.runs import directory
 from ngrl.runs.directory import RunDirectoryError, move_aside
-from ngrl.training.opening import opened
+from ngrl.training.context import RunContext
 from ngrl.training.progress import Quiet
 
 
 def open_and_write(root_dir, number, noresume=False):
     """A run in the directory, as an entry does it; the name under which it wrote."""
-    with opened(
-        root_dir, lambda: {"number": str(number)}, noresume, lambda: f"number = {number}\n", Quiet(), int
-    ) as directory:
+    context = RunContext(root_dir, noresume, config_text=lambda: f"number = {number}\n")
+    with context.open(lambda: {"number": number}) as directory:
         directory.write(status="finished")
         return directory.path
 
@@ -129,6 +128,25 @@ def test_what_identifies_a_run_is_asked_for_before_anything_is_moved(earlier):
     def refuse():
         raise ValueError("no")
 
-    with pytest.raises(ValueError, match="no"), opened(earlier, refuse, True, str, None, int):
-        pass
+    for context, settings in (
+        (RunContext(earlier, noresume=True), refuse),
+        (RunContext(earlier, noresume=True, config=refuse), dict),
+    ):
+        with pytest.raises(ValueError, match="no"), context.open(settings):
+            pass
     assert number_in(earlier) == "number = 1\n"
+
+
+def test_configuration_goes_before_the_settings_of_the_entry(tmp_path):
+    with RunContext(tmp_path / "run", config=lambda: {"a": "1"}).open(lambda: {"b": 2}):
+        pass
+    with RunContext(tmp_path / "own").open(lambda: {"b": 2}) as directory:
+        directory.write()
+        assert directory.read()["config"] == {"b": "2"}
+    with RunContext(tmp_path / "own", config=lambda: {"b": "2"}).open(dict):
+        pass
+    with (
+        pytest.raises(RunDirectoryError, match=r"b \(2 there, 3 here\)"),
+        RunContext(tmp_path / "own", config=lambda: {"b": "3"}).open(lambda: {"b": 2}),
+    ):
+        pass

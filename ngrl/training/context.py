@@ -1,0 +1,73 @@
+"""What an entry is handed by whoever runs it, and how it comes by its directory."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ngrl.configuration import operative
+from ngrl.runs.directory import RunDirectory, RunDirectoryError, move_aside
+from ngrl.runs.files import write_text
+from ngrl.training.progress import Progress, Quiet
+
+
+@dataclasses.dataclass(frozen=True)
+class RunContext:
+    """What an entry is handed beside its settings, which are a gin file's or a caller's in Python.
+
+    Args:
+      root_dir: The run's directory, or a link to it; `RunDirectory` says when it is refused.
+      noresume: Start anew; an earlier run in the directory is moved aside, not deleted.
+      config: Gives what identifies the experiment, name to value, once everything has been built; a directory with
+        another one is refused. By default the entry's own settings.
+      config_text: Gives the operative configuration once everything has been built.
+      progress: Where to report.
+      on_start: Called once everything has been built and the directory is this run's.
+    """
+
+    root_dir: str | Path
+    noresume: bool = False
+    config: Callable[[], Mapping[str, str]] | None = None
+    config_text: Callable[[], str] = lambda: ""
+    progress: Progress = dataclasses.field(default_factory=Quiet)
+    on_start: Callable[[], object] = lambda: None
+
+    @contextlib.contextmanager
+    def open(self, settings: Callable[[], Mapping[str, Any]]) -> Iterator[RunDirectory]:
+        """Hold the run's directory while it is written; an earlier run is moved aside where that is asked for.
+
+        Args:
+          settings: Gives what identifies the experiment, name to value, where there is no `config`.
+
+        Yields:
+          The directory.
+
+        Raises:
+          RunDirectoryError: The directory can't be used.
+          WriteError: The configuration can't be written.
+        """
+        path = _found(self.root_dir)
+        config = self.config() if self.config else {name: repr(value) for name, value in settings().items()}
+        moved = move_aside(path) if self.noresume else None
+        with contextlib.closing(RunDirectory(path, config, operative.default)) as directory:
+            self.on_start()
+            if moved is not None:
+                self.progress.note(f"the earlier run is now {moved}")
+            if changes := directory.changes():
+                self.progress.note(f"another program than the one that worked on this run before: {changes}")
+            write_text(directory.path / "operative_config.gin", self.config_text())
+            yield directory
+
+
+def _found(root_dir: str | Path) -> Path:
+    """The directory itself, whichever links lead there; relative where it lies in the working folder, for messages.
+
+    Raises:
+      RunDirectoryError: The links lead nowhere.
+    """
+    try:
+        path = Path(root_dir).resolve()
+    except (OSError, RuntimeError):  # the latter for a loop of links
+        raise RunDirectoryError(f"{root_dir} is a link that leads nowhere: choose another --root_dir") from None
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
