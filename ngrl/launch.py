@@ -160,8 +160,6 @@ def _run(
 
     from ngrl import configuration
     from ngrl.configuration import operative
-    from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-    from ngrl.studies import configurables as _experiments  # noqa: F401
     from ngrl.training import configurables
     from ngrl.training import errors as known
     from ngrl.training.context import RunContext

@@ -134,12 +134,9 @@ def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "
     if not options.noprogress:
         print(f"{Path(options.study).stem}: reading the study", file=output.terminal)
     from ngrl.configuration.binding import ConfigurationError
-    from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-    from ngrl.studies import configurables as _experiments  # noqa: F401
     from ngrl.studies import study
     from ngrl.studies.engine import RayUnavailableError
     from ngrl.studies.inventory import take_stock
-    from ngrl.training import configurables as _training  # noqa: F401
 
     try:
         plan = study.read(options.study, options.allow_gin_import, options.seeds)

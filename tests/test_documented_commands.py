@@ -31,7 +31,6 @@ RUN_BY = {
     "tools/compare_peers.py": "test_compare_peers.py::test_only_selects_rows_and_refuses_what_matches_none",
     "tools/fingerprint.py": "test_tools.py::test_fingerprints_of_two_like_runs_are_the_same",
     "tools/fork_server.py": "faults/conftest.py",
-    "tools/gin_names.py": "configuration/test_stand_ins.py",
     "tools/install.sh": "test_install.py",
     "tools/keras_regression.py": "keras/test_keras_regression.py",
     "tools/make_docs.py": "test_documents.py::test_settings_page_is_what_the_docstrings_say",

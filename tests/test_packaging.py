@@ -24,17 +24,18 @@ NUMERICS = ("curvature", "solvers", "losses", "optimizers")
 
 # What each part of ngrl may import of ngrl. `_tf_agents` is TF-Agents, imported quietly.
 ALLOWED = {
+    "configurable": set(),  # serves whoever gin files may name
     "curvature": {"curvature", "losses", "checks"},
-    "solvers": {"solvers", "losses", "checks"},
-    "losses": {"losses", "curvature", "solvers"},
-    "optimizers": {*NUMERICS, "checks"},
+    "solvers": {"solvers", "losses", "checks", "configurable"},
+    "losses": {"losses", "curvature", "solvers", "configurable"},
+    "optimizers": {*NUMERICS, "checks", "configurable"},
     "keras": {*NUMERICS, "keras", "checks"},
     "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
-    "networks": {"networks", "checks", "seeding", "_tf_agents", "specs"},
+    "networks": {"networks", "checks", "seeding", "_tf_agents", "specs", "configurable"},
     "environments": {"environments", "checks", "seeding", "_tf_agents", "specs"},
     "replay": {"replay", "checks", "seeding", "_tf_agents"},
-    "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents"},
+    "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents", "configurable"},
 }
 ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["packaged"] = set()  # serves whoever reads an experiment
@@ -43,13 +44,23 @@ ALLOWED["tags"] = set()  # serves whoever writes, shows or explains a number
 ALLOWED["threads"] = set()  # serves whoever starts a process
 ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["terminal"] = set()  # serves the commands
-ALLOWED["configuration"] = {"configuration", "modules", "packaged", "seeding"}
+ALLOWED["configuration"] = {"configuration", "modules", "packaged", "seeding", "configurable"}
 ALLOWED["runs"] = {"runs"}
-ALLOWED["loops"] = {"loops", "runs", "tags", "optimizers", "replay", "seeding", "_tf_agents"}
+ALLOWED["loops"] = {"loops", "runs", "tags", "optimizers", "replay", "seeding", "_tf_agents", "configurable"}
 ALLOWED["reports"] = {"reports", "runs", "figures", "seeding"}
 _BELOW_TRAINING = set(ALLOWED) - {"reports", "figures", "threads", "terminal"}
 ALLOWED["training"] = {"training", *_BELOW_TRAINING, "_tf_agents"}
-ALLOWED["studies"] = {"studies", "configuration", "packaged", "runs", "seeding", "tags", "threads", "training"}
+ALLOWED["studies"] = {
+    "studies",
+    "configuration",
+    "packaged",
+    "runs",
+    "seeding",
+    "tags",
+    "threads",
+    "training",
+    "configurable",
+}
 ALLOWED["examples"] = {"examples", "figures", *ALLOWED["training"]}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 TF_AGENTS = "tf-agents==0.19.0"

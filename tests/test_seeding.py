@@ -310,9 +310,6 @@ def test_run_refuses_it_before_anything_is_written(tmp_path, seed):
 @pytest.mark.parametrize("name", ["run.seed", "QNetwork.seed", "solver_comparison.seed", "maximum_likelihood.seed"])
 @pytest.mark.parametrize("seed", OUT_OF_RANGE)
 def test_gin_files_are_told_where(tmp_path, read, name, seed):
-    from ngrl.examples import configurables as _
-    from ngrl.studies import configurables as _  # noqa: F401, F811
-
     path = tmp_path / "x.gin"
     path.write_text(f"\n{name} = {seed}\n")
     with pytest.raises(configuration.ConfigurationError, match=rf"x\.gin:2: {name} must lie between") as error:

@@ -122,8 +122,9 @@ def work(request: dict) -> int:
 
 def serve() -> None:
     """Answer requests until there are no more."""
-    from ngrl.examples import configurables as _examples  # noqa: F401
-    from ngrl.training import configurables as _configurables  # noqa: F401
+    from ngrl.configuration.registration import register_all
+
+    register_all()  # imports everything
 
     # A shell's background jobs ignore Ctrl-C, and so would those that are forked here.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -85,10 +85,9 @@ def settings() -> str:
     """All settings, a table for each configurable that has some."""
     from gin import config as gin_config
 
-    from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-    from ngrl.studies import configurables as _experiments  # noqa: F401  (the same)
-    from ngrl.training import configurables as _configurables  # noqa: F401  (the same)
+    from ngrl.configuration.registration import register_all
 
+    register_all()
     groups: dict[str, list[str]] = {group: [] for group in _GROUPS.values()}
     for _, info in sorted(gin_config._REGISTRY.items(), key=lambda item: (item[1].name != "run", item[1].name.lower())):
         module = info.wrapped.__module__

@@ -20,6 +20,7 @@ from ngrl.agents.target_update import SoftUpdate, TargetUpdate, follow_update
 from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
 from ngrl.agents.trust_region import ascend
 from ngrl.checks import check_number, check_optional_number
+from ngrl.configurable import configurable
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient, apply_finite_gradients
 from ngrl.replay import BEHAVIOUR, check_behaviour
@@ -86,6 +87,7 @@ class AcerView(NamedTuple):
     poison: tf.Tensor  # NaN where a step that counts holds a number that is not finite, else 0; a scalar
 
 
+@configurable
 class AcerAgent(tf_agent.TFAgent):
     """Off-policy actor-critic for one discrete action or a vector of continuous ones.
 

@@ -6,9 +6,11 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.checks import check_number
+from ngrl.configurable import configurable
 from ngrl.networks import RunningMoments, clip_finite
 
 
+@configurable
 class RewardNormaliser(tf.Module):
     """`clip(r / √(Var[G] + ε), ±clip)`, with G the discounted sum of the rewards still to come in its batch.
 
@@ -54,6 +56,7 @@ class Advantages(NamedTuple):
     returns: tf.Tensor  # what the critic is to learn: advantage + v_tm1
 
 
+@configurable
 class GeneralisedAdvantage(tf.Module):
     """GAE(λ) (Schulman et al. 2016); λ = 1 is the discounted return less the critic's value.
 

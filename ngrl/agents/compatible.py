@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.checks import check_number
+from ngrl.configurable import configurable
 from ngrl.curvature import EmpiricalFisher
 from ngrl.solvers import MinresQLP, RowCombination, Solution, Solver
 
@@ -48,6 +49,7 @@ class CompatibleCritic(abc.ABC):
         """
 
 
+@configurable
 class LstdQ(CompatibleCritic):
     """LSTD-Q(λ) (Peters & Schaal 2008), for policies of up to about a thousand parameters.
 
@@ -137,6 +139,7 @@ class LstdQ(CompatibleCritic):
         return tf.concat([products, encoded, constant], axis=-1)
 
 
+@configurable
 class EpisodicCritic(CompatibleCritic):
     """Episodic NAC: returns of whole episodes regressed on `Σ_t γ^t ψ_t` (Peters & Schaal 2008).
 
@@ -182,6 +185,7 @@ class EpisodicCritic(CompatibleCritic):
         return _single(solve_rows(rows, targets, self._damping))
 
 
+@configurable
 class CompatibleRegression(CompatibleCritic):
     """Advantages regressed on ψ: `(Σ w ψψᵀ / Σw + λI) w = Σ w ψ Â / Σw`, for policies of any size.
 

@@ -10,6 +10,7 @@ from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_mi
 from ngrl.agents.network_check import check_trainable, penalty_of
 from ngrl.agents.steps import natural_step, plain_step
 from ngrl.checks import check_count, check_optional_number
+from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import ValueNetwork
 from ngrl.optimizers import NaturalGradient, SkipCause
@@ -24,6 +25,7 @@ class CriticStats(NamedTuple):
     skipped: tf.Tensor  # minibatches that were skipped because something was not finite
 
 
+@configurable
 class Critic(tf.Module):
     """Fits v(s) to returns, by minibatches of a shuffled batch in one graph.
 

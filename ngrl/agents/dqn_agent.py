@@ -17,6 +17,7 @@ from ngrl.agents.random_numbers import GENERATOR
 from ngrl.agents.steps import differentiated, natural_step
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.checks import check_number, check_optional_number
+from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import describe_actions, num_discrete_actions
 from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
@@ -50,6 +51,7 @@ class _Batch(NamedTuple):
     weights: tf.Tensor  # [B]
 
 
+@configurable
 class DqnAgent(tf_agent.TFAgent):
     """A DQN agent for one discrete action, usable in any TF-Agents driver or Learner.
 

@@ -10,11 +10,13 @@ from ngrl.agents.compatible import CompatibleCritic, LstdQ, Steps
 from ngrl.agents.critic import Critic
 from ngrl.agents.npg_agent import NpgAgent
 from ngrl.agents.on_policy_agent import PolicyBatch
+from ngrl.configurable import configurable
 from ngrl.curvature import EmpiricalFisher, num_parameters
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import NaturalGradient, NaturalGradientStats
 
 
+@configurable
 class NacAgent(NpgAgent):
     """`θ ← θ + s w`, w the compatible critic's weights, which are the natural gradient.
 

@@ -13,11 +13,13 @@ from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
 from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import natural_step
 from ngrl.checks import check_count
+from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import NaturalGradient, NaturalGradientStats
 
 
+@configurable
 class NpgAgent(OnPolicyAgent):
     """`θ ← θ + s F⁻¹ Ê[∇ log π(a|s) Â]`, F the Hessian of the mean KL(π_old ‖ π) at θ_old.
 
@@ -118,6 +120,7 @@ class NpgAgent(OnPolicyAgent):
         return stats._replace(reduction_ratio=tf.where(moved, ratio, float("nan")))
 
 
+@configurable
 class TrpoAgent(NpgAgent):
     """NPG whose step must prove itself: a line search on the KL and on the surrogate's improvement.
 

@@ -12,11 +12,13 @@ from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
 from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import plain_step
 from ngrl.checks import check_count, check_number, check_optional_number
+from ngrl.configurable import configurable
 from ngrl.networks import ActorNetwork, ValueNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient
 from ngrl.seeding import Stream
 
 
+@configurable
 class PpoAgent(OnPolicyAgent):
     """`max Ê[min(ρ Â, clip(ρ, 1 − ε, 1 + ε) Â)]` by epochs of minibatches (Vitay 2020, section 4.5.4).
 

@@ -11,10 +11,12 @@ from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyBatch
 from ngrl.agents.schedules import Schedule
 from ngrl.agents.steps import plain_step
 from ngrl.checks import check_optional_number
+from ngrl.configurable import configurable
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradient
 
 
+@configurable
 class ReinforceAgent(OnPolicyAgent):
     """`θ ← θ + α Ê[∇ log π(a|s) Â]` (van Heeswijk 2022; Williams 1992).
 

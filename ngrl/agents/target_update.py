@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from ngrl.checks import check_count, check_number
+from ngrl.configurable import configurable
 
 
 class TargetUpdate(abc.ABC):
@@ -16,6 +17,7 @@ class TargetUpdate(abc.ABC):
         """Move `target`; `step` (scalar) counts the train steps finished, this one included."""
 
 
+@configurable
 class HardUpdate(TargetUpdate):
     """Copy every `period` train steps (Mnih et al. 2015).
 
@@ -36,6 +38,7 @@ class HardUpdate(TargetUpdate):
             destination.assign(tf.where(due, source, destination))
 
 
+@configurable
 class SoftUpdate(TargetUpdate):
     """θ_target ← (1 − τ) θ_target + τ θ every train step (Lillicrap et al. 2016).
 

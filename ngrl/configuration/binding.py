@@ -4,7 +4,7 @@ Gin itself notices a misspelt name, but reports it over several lines, and takes
 files are first read and every name in them looked up (`gin_reader`); then the values in force are checked
 against the type annotations of what they configure (`annotations`); then they are bound.
 
-What files may name must have been registered with gin before (`ngrl.training.configurables`).
+What files may name says so itself (`ngrl.configurable`) and is registered with gin first (`registration`).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import gin
 from gin import config as gin_config
 
 from ngrl import seeding
-from ngrl.configuration import annotations
+from ngrl.configuration import annotations, registration
 from ngrl.configuration.annotations import nearest
 from ngrl.configuration.reader import (
     MACRO,
@@ -103,7 +103,7 @@ def read(
     entry_options: Mapping[str, str] | None = None,
     where: str = "",
 ) -> list[Binding]:
-    """Reads gin files and then single bindings, and checks them all; binds nothing.
+    """Reads gin files and then single bindings, and checks them all; binds nothing. Loads TensorFlow.
 
     Args:
       gin_files: Paths, relative to the current folder. An `include` is looked for beside the including file,
@@ -121,6 +121,7 @@ def read(
       ConfigurationError: A file or an included file is missing or can't be parsed; a name, a parameter or a
         macro doesn't exist, or a macro serves nothing; a value has the wrong type; an import isn't allowed.
     """
+    registration.register_all()
     return read_with(Reader(allow_gin_import), gin_files, gin_bindings, entry_options, where)
 
 

@@ -1,7 +1,7 @@
 """Reads gin files: gin's own parser, with every name looked up and every include found.
 
 A file is data: it may import ngrl's modules and no others, unless the user allows them by name. What it may
-name must have been registered with gin before. Nothing is bound here: `configuration` does that.
+name must have been registered with gin before. Nothing is bound here: `binding` does that.
 """
 
 import inspect
@@ -212,10 +212,9 @@ def find(selector: str) -> Any:
     if len(matches) > 1:
         raise Fault(f'"{selector}" is ambiguous: write {" or ".join(sorted(matches))}')
     if not matches:
-        every = [info for _, info in gin_config._REGISTRY.items()]
-        # ngrl's names first, so that they win a tie against the many that TF-Agents registers.
-        every.sort(key=lambda info: not info.selector.startswith("ngrl."))
-        hint = nearest(selector.split(".")[-1], (info.name for info in every))
+        # Not the many that TF-Agents registers.
+        every = [info.name for _, info in gin_config._REGISTRY.items() if not info.selector.startswith("tf_agents.")]
+        hint = nearest(selector.split(".")[-1], every)
         raise Fault(f'no configurable "{selector}"{hint}')
     return gin_config._REGISTRY[matches[0]]
 

@@ -1,14 +1,13 @@
 """Checks gin files before TensorFlow is loaded, which takes seconds that nobody wants to wait for a misspelt name.
 
-The names that files may use are those of classes that need TensorFlow. `gin_names` holds their signatures as text;
-here each becomes a function with that signature and nothing in it, which stands in for the class while files are read
-and their values checked by the very code that does it again, with the classes themselves, when they are bound. What
-depends on the classes (which one another takes) or on what a file imports is left to that second time.
+The names that files may use are those of classes that need TensorFlow. Here something with the signature that stands in
+their sources takes the place of each while files are read and their values checked by the very code that does it again,
+with the classes themselves, when they are bound. What depends on the classes (which one another takes), on what a file
+imports or on what TF-Agents registers is left to that second time.
 """
 
-import collections.abc
 import contextlib
-import typing
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +15,10 @@ from gin import config as gin_config
 from gin import config_parser, selector_map
 
 from ngrl.configuration import binding as configuration
-from ngrl.configuration import gin_names
+from ngrl.configuration import sources
 from ngrl.configuration.reader import ConfigurationError, Reader
 
-__all__ = ["ConfigurationError", "check", "stand_in"]
+__all__ = ["ConfigurationError", "StandIn", "check"]
 
 
 def check(
@@ -44,7 +43,7 @@ def check(
 
 
 class _Undecided(Exception):
-    """A file imports a module, which may register any name."""
+    """A file imports a module, which may register any name, or names what TF-Agents registers."""
 
 
 class _EarlyReader(Reader):
@@ -52,24 +51,24 @@ class _EarlyReader(Reader):
         raise _Undecided
 
 
-class _Names(dict[str, Any]):
-    """Names in annotations: Python's own, and classes that no literal in a gin file is an instance of."""
-
-    def __missing__(self, name: str) -> type:
-        return self.setdefault(name, type(name, (), {}))
+class _Names(selector_map.SelectorMap):
+    def matching_selectors(self, partial_selector: str) -> list[str]:
+        found = super().matching_selectors(partial_selector)
+        if not found and sources.is_of_tf_agents(partial_selector.rpartition(".")[2]):
+            raise _Undecided
+        return found
 
 
 @contextlib.contextmanager
 def _registered() -> Iterator[None]:
     """Let gin know the stand-ins, and nothing else but what is gin's own."""
-    before, registry = gin_config._REGISTRY, selector_map.SelectorMap()
+    before, registry = gin_config._REGISTRY, _Names()
     for selector, info in before.items():
         if selector.startswith("gin."):
             registry[selector] = info
-    for selector, (module, signature, hidden) in gin_names.CONFIGURABLES.items():
-        registry[selector] = _configurable(selector, stand_in(module, signature), hidden)
-    for selector in gin_names.OTHERS:
-        registry[selector] = _configurable(selector, stand_in("", "**anything"), ())
+    for name, module in sources.names().items():
+        function, selector = StandIn(name, module), f"ngrl.{name}"
+        registry[selector] = gin_config.Configurable(function, function, name, "ngrl", None, None, None, selector)
     gin_config._REGISTRY = registry
     try:
         yield
@@ -77,18 +76,22 @@ def _registered() -> Iterator[None]:
         gin_config._REGISTRY = before
 
 
-def _configurable(selector: str, function: Callable[..., Any], hidden: Sequence[str]) -> gin_config.Configurable:
-    module, _, name = selector.rpartition(".")
-    return gin_config.Configurable(function, function, name, module, None, None, hidden, selector)
+class StandIn:
+    """Has the name and the signature of a function or class, which is looked up when it is first asked for."""
 
+    is_stand_in = True
 
-def stand_in(module: str, signature: str) -> Callable[..., Any]:
-    """A function of a signature that is given as text, said to be of a module."""
-    names = _Names(vars(__builtins__) if not isinstance(__builtins__, dict) else __builtins__)
-    names |= {name: getattr(collections.abc, name) for name in ("Callable", "Iterable", "Mapping", "Sequence")}
-    names |= {"Any": Any, "Literal": typing.Literal}
-    exec(f"def function({signature}): ...", {}, names)  # a text of ngrl's own, see gin_names
-    function = names["function"]
-    function.is_stand_in = True
-    function.__module__ = module
-    return function
+    def __init__(self, name: str, module: str):
+        self.__name__, self.__module__ = name, module
+
+    @functools.cached_property
+    def __wrapped__(self) -> Callable[..., Any]:
+        def function() -> None: ...
+
+        signature = sources.signature(self.__module__, self.__name__)
+        function.__signature__ = signature  # type: ignore[attr-defined]
+        function.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+        return function
+
+    def __call__(self) -> None:
+        """Nothing: it is never called."""

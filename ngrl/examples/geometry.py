@@ -14,6 +14,7 @@ formula does.
 import math
 from typing import NamedTuple
 
+from ngrl.configurable import configurable
 from ngrl.examples import figures
 from ngrl.examples.gaussian import Gaussian
 from ngrl.training import Result
@@ -70,8 +71,10 @@ def draw(drawn: list[Pair], caption: str) -> bytes:
     return figures.as_png(figure)
 
 
-def run(
+@configurable
+def geometry(
     context: RunContext,
+    /,
     distance: float = 1.0,
     vanheeswijk_stds: tuple[float, ...] = (0.3, 3.0),
     vitay_stds: tuple[float, ...] = (0.2, 10.0),

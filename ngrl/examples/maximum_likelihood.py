@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ngrl.configurable import configurable
 from ngrl.examples import figures
 from ngrl.examples.descent import (
     Descent,
@@ -63,8 +64,10 @@ def descents(step_size: float, max_kl: float, fisher_samples: int, seed: int) ->
     ]
 
 
-def run(
+@configurable
+def maximum_likelihood(
     context: RunContext,
+    /,
     mean: float = 12.0,
     std: float = 4.0,
     start: tuple[float, float] = (0.0, 1.0),

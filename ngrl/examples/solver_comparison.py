@@ -25,6 +25,7 @@ from ngrl import (
     solvers,
 )
 from ngrl.agents import DqnAgent
+from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton
 from ngrl.loops.off_policy import OffPolicyLoop, as_transition
 from ngrl.training.context import RunContext
@@ -137,8 +138,10 @@ class TimedSolver:
         return np.asarray(value), stats, float(np.median(seconds))
 
 
-def run(
+@configurable
+def solver_comparison(
     context: RunContext,
+    /,
     env_id: str,
     agent: Callable[..., DqnAgent],
     loop: Callable[..., OffPolicyLoop],

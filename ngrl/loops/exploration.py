@@ -2,6 +2,8 @@
 
 from typing import Literal, Protocol
 
+from ngrl.configurable import configurable
+
 
 class EpsilonSchedule(Protocol):
     """ε as a function of how far a run has come."""
@@ -15,6 +17,7 @@ def _check(start: float, end: float) -> None:
         raise ValueError(f"epsilon must fall within [0, 1], got {start} to {end}")
 
 
+@configurable
 class LinearEpsilon:
     """ε falls linearly from `start` to `end` over `steps` environment steps (Mnih et al. 2013).
 
@@ -39,6 +42,7 @@ class LinearEpsilon:
         return self._start + (self._end - self._start) * min(env_steps / self._steps, 1.0)
 
 
+@configurable
 class ExponentialEpsilon:
     """ε = max(`end`, `start` · `decay`^n), n counting environment steps or, as Knight & Lerner do, episodes.
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.trajectories import policy_step, time_step, trajectory
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.configurable import configurable
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
 from ngrl.loops.loop import TrainingLoop, check_agent, part
@@ -31,6 +32,7 @@ class OffPolicyAgent(Protocol):
         """Actions [N] for observations [N, ...]."""
 
 
+@configurable
 class OffPolicyLoop(TrainingLoop):
     """Steps N environments together and trains on replayed minibatches.
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import check_agent
@@ -23,6 +24,7 @@ class OnPolicyAgent(Protocol):
         """A `PolicyStep` for observations [N, ...]."""
 
 
+@configurable
 class OnPolicyLoop(CollectingLoop):
     """Collects a batch with N environments, trains on it once, throws it away.
 

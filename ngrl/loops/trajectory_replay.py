@@ -10,6 +10,7 @@ from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
     seeding,
 )
+from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import check_agent, part
@@ -34,6 +35,7 @@ class TrajectoryReplayAgent(Protocol):
         """A `PolicyStep` for observations [N, ...], whose info tells the distribution of each action."""
 
 
+@configurable
 class TrajectoryReplayLoop(CollectingLoop):
     """Collects T steps of N environments, trains on them, and then n ~ Poisson(`replay_ratio`) times on replayed ones.
 

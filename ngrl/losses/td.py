@@ -7,6 +7,8 @@ elsewhere, truncation included), `q_t` [B, A] the action values of the state tha
 
 import tensorflow as tf
 
+from ngrl.configurable import configurable
+
 
 def gather_actions(values: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
     """The value of the action taken: `values[i, actions[i]]`, [B, A] and [B] to [B]."""
@@ -47,11 +49,13 @@ def double_q_target(
     return tf.stop_gradient(r_t + gamma * discount_t * gather_actions(q_t_value, best))
 
 
+@configurable
 def squared_error(target: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
     """`(y − q)²` elementwise (Knight & Lerner, eq. 11)."""
     return tf.square(target - prediction)
 
 
+@configurable
 def half_squared_error(target: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
     """`½ (y − q)²` elementwise: the negative log-likelihood of a unit-variance Gaussian.
 
@@ -61,6 +65,7 @@ def half_squared_error(target: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
     return 0.5 * tf.square(target - prediction)
 
 
+@configurable
 def huber(target: tf.Tensor, prediction: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
     """`½ e²` for `|e| ≤ δ`, `δ (|e| − ½ δ)` beyond, elementwise (Huber 1964; Mnih et al. 2015 clip with δ = 1).
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
 
+from ngrl.configurable import configurable
 from ngrl.networks.dense_network import Activation, DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser
 from ngrl.seeding import Stream
@@ -50,6 +51,7 @@ def is_discrete_action(action_spec: Any) -> bool:
     )
 
 
+@configurable
 class ActorNetwork(DenseNetwork):
     """A stochastic policy: a categorical distribution over A actions, or D independent Gaussians.
 

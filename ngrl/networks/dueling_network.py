@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.checks import check_count
+from ngrl.configurable import configurable
 from ngrl.networks.actor_network import is_discrete_action
 from ngrl.networks.dense_network import Activation
 from ngrl.networks.value_network import ValueNetwork
@@ -20,6 +21,7 @@ class _Advantage(ValueNetwork):
     stream = Stream.DUELING_ADVANTAGE_WEIGHTS
 
 
+@configurable
 class StochasticDuelingNetwork(tf.Module):
     """V(x) and A(x, a), from which `Q̃(x, a) = V(x) + A(x, a) − (1/n) Σ A(x, u_i)` (Wang et al. 2017, section 5.1).
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
 from ngrl.checks import check_number
+from ngrl.configurable import configurable
 from ngrl.specs import holds_categories
 
 _MOST_CATEGORIES = 1024
@@ -166,6 +167,7 @@ def clip_finite(values: tf.Tensor, bound: float) -> tf.Tensor:
     return tf.where(tf.math.is_inf(values), tf.constant(float("nan"), values.dtype), clipped)
 
 
+@configurable
 class ObservationNormaliser(tf.Module):
     """`clip((x − mean) / √(variance + ε), ±clip)` of encoded observations x [B, D]; NaN where x is not finite.
 

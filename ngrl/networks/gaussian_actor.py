@@ -6,10 +6,12 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.checks import check_number
+from ngrl.configurable import configurable
 from ngrl.networks.actor_network import ActorNetwork
 from ngrl.networks.encoding import ObservationNormaliser
 
 
+@configurable
 class GaussianActor(ActorNetwork):
     """a ~ N(μ, σ²) whatever the observation, with μ and σ themselves as the parameters (Hoagland, Fig. 4).
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from ngrl.configurable import configurable
 from ngrl.networks.dense_network import Activation, DenseNetwork
 from ngrl.seeding import Stream
 
 
+@configurable
 class QNetwork(DenseNetwork):
     """Action values: observation to encoded vector to Dense layers to one value an action.
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from ngrl.configurable import configurable
 from ngrl.networks.dense_network import Activation, DenseNetwork
 from ngrl.networks.encoding import ObservationNormaliser
 from ngrl.seeding import Stream
 
 
+@configurable
 class ValueNetwork(DenseNetwork):
     """State values: observation to encoded vector to Dense layers to one number.
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from ngrl.checks import check_number
+from ngrl.configurable import configurable
 
 Schedule: TypeAlias = tf.keras.optimizers.schedules.LearningRateSchedule
 
@@ -65,6 +66,7 @@ class FixedDamping(DampingRule):
         return {"value": self.value}
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class ScheduledDamping(DampingRule):
     """λ as a function of the number of steps taken.
@@ -94,6 +96,7 @@ class ScheduledDamping(DampingRule):
         return {"schedule": tf.keras.optimizers.schedules.serialize(self.schedule)}
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class LevenbergMarquardt(DampingRule):
     """λ grows where the quadratic model of the loss is poor and shrinks where it is good.

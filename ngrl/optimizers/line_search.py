@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ngrl.checks import check_count, check_number
+from ngrl.configurable import configurable
 from ngrl.curvature import unflatten
 from ngrl.optimizers.step import Proposal, ScalarFn
 
@@ -20,6 +21,7 @@ class SearchResult(NamedTuple):
     kl: tf.Tensor  # float64, of the length tried last
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class BacktrackingLineSearch:
     """Shortens a step until the loss has improved and the divergence keeps within the trust region.

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from ngrl import solvers
 from ngrl.checks import check_number, check_optional_number
+from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, flatten, unflatten
 from ngrl.optimizers import damping as damping_rules
 from ngrl.optimizers import line_search as line_searches
@@ -21,6 +22,7 @@ from ngrl.optimizers import step
 from ngrl.optimizers.step import Direction, NaturalGradientStats, Outcome, Proposal, ScalarFn, SkipCause
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class NaturalGradient(tf.keras.optimizers.Optimizer):
     """Natural gradient descent (Amari 1998): θ ← θ − α (F + λI)⁻¹ g, solved for all variables together.

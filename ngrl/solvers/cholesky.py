@@ -4,10 +4,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from ngrl.configurable import configurable
 from ngrl.solvers import blocked_cholesky
 from ngrl.solvers.solution import Problem, Result, Solver, SolverStats, effective_rtol, eps
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class Cholesky(Solver):
     """`A + λI = L Lᵀ` from `operator.to_dense()`: O(P³) operations and P² numbers, for small P or a dual.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ngrl.checks import check_count, check_number
+from ngrl.configurable import configurable
 from ngrl.solvers.solution import (
     Problem,
     Result,
@@ -29,6 +30,7 @@ class _State(NamedTuple):
     is_good: tf.Tensor  # no breakdown so far
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class ConjugateGradient(Solver):
     """Conjugate gradients, for positive definite systems.

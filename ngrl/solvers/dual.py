@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ngrl.configurable import configurable
 from ngrl.solvers.conjugate_gradient import ConjugateGradient
 from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver
 from ngrl.solvers.system import RightHandSide, RowSystem
@@ -30,6 +31,7 @@ class DualSolution(NamedTuple):
     stats: Any
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class Dual(Solver):
     """Solves `(AᵀA + λI) x = b` through the Gram matrix AAᵀ [n, n] of the operator's rows A [n, P].

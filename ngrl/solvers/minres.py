@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from ngrl.checks import check_count, check_number
+from ngrl.configurable import configurable
 from ngrl.solvers.lanczos import (
     LeftReflection,
     lanczos_step,
@@ -48,6 +49,7 @@ class _State(NamedTuple):
     best: Best
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class Minres(Solver):
     """MINRES, for definite and indefinite systems; the residual decreases monotonically.

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl.checks import check_count, check_number, check_optional_number
+from ngrl.configurable import configurable
 from ngrl.solvers.lanczos import (
     LeftColumn,
     LeftReflection,
@@ -75,6 +76,7 @@ class _State(NamedTuple):
     is_past_best: tf.Tensor  # the best iterate is the answer, this one isn't
 
 
+@configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
 class MinresQLP(Solver):
     """MINRES-QLP, for any symmetric system; gives the shortest of all (least-squares) solutions.

@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from ngrl import packaged
+from ngrl.configurable import configurable
 from ngrl.configuration import annotations
 from ngrl.configuration import binding as configuration
 from ngrl.configuration.binding import Binding, ConfigurationError
 from ngrl.studies.trials import Trial, experiment_name, seeds_of
 
-_STUDY, _PART = "ngrl.studies.Study", "ngrl.studies.Part"
+_STUDY, _PART = "ngrl.Study", "ngrl.Part"
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class Part:
     """Experiments that share a grid and seeds.
@@ -44,6 +46,7 @@ class Part:
     bindings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class Study:
     """What a study file describes.

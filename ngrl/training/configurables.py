@@ -1,4 +1,4 @@
-"""What gin files may name. Importing this module registers it all; no numerics know of gin."""
+"""What `ngrl.launch` runs, and agents as gin files describe them: built for the environment's specs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,70 +6,22 @@ from typing import Any
 import gin
 import tensorflow as tf
 
-from ngrl import agents, losses, networks, optimizers, solvers
-from ngrl.loops import exploration, off_policy, on_policy, trajectory_replay
+from ngrl import agents, networks
+from ngrl.configurable import configurable
+from ngrl.configuration.registration import configured
 from ngrl.training import experiment
 from ngrl.training.context import RunContext
 
-_CLASSES: dict[str, Callable[..., Any]] = {
-    "ConjugateGradient": solvers.ConjugateGradient,
-    "Minres": solvers.Minres,
-    "MinresQLP": solvers.MinresQLP,
-    "Cholesky": solvers.Cholesky,
-    "Dual": solvers.Dual,
-    "NaturalGradient": optimizers.NaturalGradient,
-    "BacktrackingLineSearch": optimizers.BacktrackingLineSearch,
-    "LevenbergMarquardt": optimizers.LevenbergMarquardt,
-    "ScheduledDamping": optimizers.ScheduledDamping,
-    "Adam": tf.keras.optimizers.Adam,
-    "RMSprop": tf.keras.optimizers.RMSprop,
-    "SGD": tf.keras.optimizers.SGD,
-    "ExponentialDecay": tf.keras.optimizers.schedules.ExponentialDecay,
-    "PolynomialDecay": tf.keras.optimizers.schedules.PolynomialDecay,
-    "PiecewiseConstantDecay": tf.keras.optimizers.schedules.PiecewiseConstantDecay,
-    "DqnAgent": agents.DqnAgent,
-    "ReinforceAgent": agents.ReinforceAgent,
-    "NpgAgent": agents.NpgAgent,
-    "TrpoAgent": agents.TrpoAgent,
-    "PpoAgent": agents.PpoAgent,
-    "AcerAgent": agents.AcerAgent,
-    "NacAgent": agents.NacAgent,
-    "LstdQ": agents.LstdQ,
-    "EpisodicCritic": agents.EpisodicCritic,
-    "CompatibleRegression": agents.CompatibleRegression,
-    "Critic": agents.Critic,
-    "GeneralisedAdvantage": agents.GeneralisedAdvantage,
-    "RewardNormaliser": agents.RewardNormaliser,
-    "HardUpdate": agents.HardUpdate,
-    "SoftUpdate": agents.SoftUpdate,
-    "QNetwork": networks.QNetwork,
-    "StochasticDuelingNetwork": networks.StochasticDuelingNetwork,
-    "ActorNetwork": networks.ActorNetwork,
-    "GaussianActor": networks.GaussianActor,
-    "ValueNetwork": networks.ValueNetwork,
-    "ObservationNormaliser": networks.ObservationNormaliser,
-    "ExponentialEpsilon": exploration.ExponentialEpsilon,
-    "LinearEpsilon": exploration.LinearEpsilon,
-    "OffPolicyLoop": off_policy.OffPolicyLoop,
-    "OnPolicyLoop": on_policy.OnPolicyLoop,
-    "TrajectoryReplayLoop": trajectory_replay.TrajectoryReplayLoop,
-    "half_squared_error": losses.half_squared_error,
-    "squared_error": losses.squared_error,
-    "huber": losses.huber,
-}
 
-# What gin calls with the bound arguments; the originals know nothing of gin.
-_CONFIGURABLE = {name: gin.external_configurable(target, name=name, module="ngrl") for name, target in _CLASSES.items()}
-
-
-@gin.configurable
+@configured
+@configurable
 def dqn_agent(
     time_step_spec: Any,
     action_spec: Any,
     seed: int,
     optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
-    network: Callable[..., Any] = _CONFIGURABLE["QNetwork"],
-    agent: Callable[..., agents.DqnAgent] = _CONFIGURABLE["DqnAgent"],
+    network: Callable[..., Any] = configured(networks.QNetwork),
+    agent: Callable[..., agents.DqnAgent] = configured(agents.DqnAgent),
 ) -> agents.DqnAgent:
     """A DQN agent with a network built for the environment's specs.
 
@@ -89,7 +41,8 @@ def dqn_agent(
     return agent(time_step_spec, action_spec, q_network, optimizer)
 
 
-@gin.configurable
+@configured
+@configurable
 def policy_agent(
     time_step_spec: Any,
     action_spec: Any,
@@ -97,10 +50,10 @@ def policy_agent(
     agent: Callable[..., agents.OnPolicyAgent] = gin.REQUIRED,
     optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
     critic_optimizer: tf.keras.optimizers.Optimizer | None = gin.REQUIRED,
-    actor: Callable[..., networks.ActorNetwork] = _CONFIGURABLE["ActorNetwork"],
-    value: Callable[..., networks.ValueNetwork] = _CONFIGURABLE["ValueNetwork"],
-    critic: Callable[..., agents.Critic] = _CONFIGURABLE["Critic"],
-    advantage: Callable[..., agents.GeneralisedAdvantage] = _CONFIGURABLE["GeneralisedAdvantage"],
+    actor: Callable[..., networks.ActorNetwork] = configured(networks.ActorNetwork),
+    value: Callable[..., networks.ValueNetwork] = configured(networks.ValueNetwork),
+    critic: Callable[..., agents.Critic] = configured(agents.Critic),
+    advantage: Callable[..., agents.GeneralisedAdvantage] = configured(agents.GeneralisedAdvantage),
     normaliser: Callable[..., networks.ObservationNormaliser] | None = None,
     average_update: agents.TargetUpdate | None = None,
 ) -> agents.OnPolicyAgent:
@@ -134,17 +87,18 @@ def policy_agent(
     return result
 
 
-@gin.configurable
+@configured
+@configurable
 def acer_agent(
     time_step_spec: Any,
     action_spec: Any,
     seed: int,
     optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
     critic_optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
-    actor: Callable[..., networks.ActorNetwork] = _CONFIGURABLE["ActorNetwork"],
-    q_network: Callable[..., networks.QNetwork] = _CONFIGURABLE["QNetwork"],
-    dueling_network: Callable[..., networks.StochasticDuelingNetwork] = _CONFIGURABLE["StochasticDuelingNetwork"],
-    agent: Callable[..., agents.AcerAgent] = _CONFIGURABLE["AcerAgent"],
+    actor: Callable[..., networks.ActorNetwork] = configured(networks.ActorNetwork),
+    q_network: Callable[..., networks.QNetwork] = configured(networks.QNetwork),
+    dueling_network: Callable[..., networks.StochasticDuelingNetwork] = configured(networks.StochasticDuelingNetwork),
+    agent: Callable[..., agents.AcerAgent] = configured(agents.AcerAgent),
 ) -> agents.AcerAgent:
     """An ACER agent with networks built for the environment's specs.
 
@@ -173,11 +127,12 @@ def acer_agent(
     return agent(time_step_spec, action_spec, *actors, critic, optimizer, critic_optimizer, seed=seed)
 
 
-run = gin.configurable(denylist=["context"])(experiment.run)
+run = configured(experiment.run)
 
 
-@gin.configurable(module="ngrl", denylist=["context"])
-def main(context: RunContext, entry: Callable[[RunContext], experiment.Result] = run) -> experiment.Result:
+@configured
+@configurable
+def main(context: RunContext, /, entry: Callable[[RunContext], experiment.Result] = run) -> experiment.Result:
     """What `ngrl.launch` runs: a training run, or what a gin file names with `main.entry = @name`.
 
     Args:

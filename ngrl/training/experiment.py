@@ -15,6 +15,7 @@ from ngrl import (
     seeding,
     tags,
 )
+from ngrl.configurable import configurable
 from ngrl.environments.loading import Backend
 from ngrl.loops.loop import NonFiniteError
 from ngrl.loops.state import LoopState
@@ -58,8 +59,10 @@ class Result(dict[str, Any]):
     """What a run reached: the JSON object under `final` in `run.json`."""
 
 
+@configurable
 def run(
     context: RunContext,
+    /,
     env_id: str,
     agent: Callable[..., Any],
     loop: Callable[..., Loop],

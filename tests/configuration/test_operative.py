@@ -8,9 +8,7 @@ import pytest
 
 from ngrl import configuration
 from ngrl.configuration import ConfigurationError, operative
-from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
 from ngrl.runs.identity import differences
-from ngrl.studies import configurables as _studies  # noqa: F401
 from ngrl.studies import study
 from ngrl.training import RunContext, configurables
 

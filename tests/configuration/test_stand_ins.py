@@ -1,6 +1,5 @@
 """Wrong gin files are answered before TensorFlow is loaded, and exactly as they would be after."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +9,8 @@ import pytest
 from gin import config as gin_config
 
 from ngrl import configuration
-from ngrl.configuration import gin_names, stand_ins
+from ngrl.configuration import annotations, reader, registration, sources, stand_ins
 from ngrl.configuration.binding import ConfigurationError
-from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-from ngrl.training import configurables as _configurables  # noqa: F401  (the same)
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,14 +22,47 @@ def _empty_gin():
     gin.clear_config()
 
 
-def test_names_are_those_that_are_registered():
-    # In a process of its own, where no test has registered anything.
-    code = "import gin_names; print(gin_names.module_text(), end='')"
-    path = f"{ROOT / 'tools'}{os.pathsep}{ROOT}"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
-    )
-    assert Path(gin_names.__file__).read_text() == done.stdout, "run tools/gin_names.py"
+NAMES = sorted(sources.names())
+#: Of types that are not ngrl's, or of a protocol: left to the second time.
+UNKNOWN = {
+    "time_step_spec",
+    "action_spec",
+    "input_tensor_spec",
+    "observation_spec",
+    "agent",
+    "environment",
+    "q_network",
+    "train_step_counter",
+    "epsilon",
+}
+
+
+def test_what_the_sources_mark_is_what_is_registered():
+    registration.register_all()
+    own = {info.name for selector, info in gin_config._REGISTRY.items() if selector.rpartition(".")[0] == "ngrl"}
+    assert own == set(NAMES)
+    marks = sum(path.read_text().count("\n@configurable\n") for path in (ROOT / "ngrl").rglob("*.py"))
+    assert marks == len(NAMES) - len(sources.KERAS) > 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signature_in_the_sources_is_that_of_the_class_or_function_itself(name):
+    registration.register_all()
+    late = gin_config._REGISTRY[f"ngrl.{name}"]
+    with stand_ins._registered():
+        early = gin_config._REGISTRY[f"ngrl.{name}"]
+        parameters, takes_any = reader.settable_parameters(early)
+    expected, expected_any = reader.settable_parameters(late)
+    assert (list(parameters), takes_any) == (list(expected), expected_any)
+    read = annotations.parameter_annotations(reader.constructor(early))
+    for parameter, annotation in annotations.parameter_annotations(reader.constructor(late)).items():
+        if parameter in parameters and not isinstance(read[parameter], sources._Unknown):
+            assert annotations.describe(read[parameter]) == annotations.describe(annotation), parameter
+        elif parameter in parameters:
+            assert parameter in UNKNOWN
+    for parameter, value in parameters.items():
+        if value.default is not ... and expected[parameter].default is not gin.REQUIRED:
+            assert value.default == expected[parameter].default
 
 
 FILES = sorted((ROOT / "gin").rglob("*.gin"))
@@ -138,9 +168,9 @@ def test_forbidden_import_is_refused_in_included_files_too(tmp_path, monkeypatch
 def test_a_text_is_free_only_where_any_text_may_stand():
     # Whatever else takes a text has its choices written down, and so is answered before TensorFlow is loaded.
     free = {"name", "env_id", "root_dir"}
-    for selector, (module, signature, _) in gin_names.CONFIGURABLES.items():
-        for name, annotation in stand_ins.stand_in(module, signature).__annotations__.items():
-            assert annotation not in (str, str | None) or name in free, f"{selector}.{name}"
+    for name, module in sources.names().items():
+        for parameter, annotation in stand_ins.StandIn(name, module).__wrapped__.__annotations__.items():
+            assert annotation not in (str, str | None) or parameter in free, f"{name}.{parameter}"
 
 
 @pytest.mark.parametrize(

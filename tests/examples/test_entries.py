@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ngrl import configuration
 from ngrl.configuration.binding import ConfigurationError
-from ngrl.examples import configurables as examples
-from ngrl.examples import maximum_likelihood
+from ngrl.examples.geometry import geometry
+from ngrl.examples.maximum_likelihood import maximum_likelihood
 from ngrl.runs import RunDirectoryError
 from ngrl.training import RunContext, configurables
 
@@ -33,7 +33,7 @@ def _empty_gin():
 def finished(tmp_path_factory):
     """The folder of a short run and what it returned."""
     folder = tmp_path_factory.mktemp("mle") / "run"
-    return folder, maximum_likelihood.run(RunContext(folder), **SHORT)
+    return folder, maximum_likelihood(RunContext(folder), **SHORT)
 
 
 def events(folder):
@@ -139,19 +139,19 @@ def test_tensorboard_shows_the_same_pictures_and_the_curves_of_every_trajectory(
 def test_second_run_in_the_folder_repeats_the_first_and_replaces_its_events(finished):
     folder, _ = finished
     before = (folder / "trajectories.csv").read_bytes()
-    maximum_likelihood.run(RunContext(folder), **SHORT)
+    maximum_likelihood(RunContext(folder), **SHORT)
     assert (folder / "trajectories.csv").read_bytes() == before
     assert len(list((folder / "train").glob("events*"))) == 1
 
 
 def test_other_settings_are_refused_in_the_folder_and_noresume_moves_it_aside(tmp_path):
     folder = tmp_path / "run"
-    examples.geometry(RunContext(folder))
+    geometry(RunContext(folder))
     before = (folder / "run.json").read_bytes()
     with pytest.raises(RunDirectoryError, match="belongs to another experiment: distance"):
-        examples.geometry(RunContext(folder), distance=2.0)
+        geometry(RunContext(folder), distance=2.0)
     assert (folder / "run.json").read_bytes() == before
-    examples.geometry(RunContext(folder, noresume=True), distance=2.0)
+    geometry(RunContext(folder, noresume=True), distance=2.0)
     assert (tmp_path / "run.1" / "run.json").read_bytes() == before
     (distance,) = {
         pair["parameter_distance"] for pair in json.loads((folder / "run.json").read_text())["final"]["pairs"]
@@ -160,7 +160,7 @@ def test_other_settings_are_refused_in_the_folder_and_noresume_moves_it_aside(tm
 
 
 def test_geometry_leaves_its_pictures_and_numbers(tmp_path):
-    result = examples.geometry(RunContext(tmp_path / "run"))
+    result = geometry(RunContext(tmp_path / "run"))
     divergences = [pair["kl_nats"] for pair in result["pairs"]]
     assert divergences == pytest.approx([1 / 0.18, 1 / 18, 12.5, 0.005], rel=1e-12)
     with (tmp_path / "run" / "pairs.csv").open(encoding="utf-8") as file:
@@ -186,13 +186,13 @@ def test_geometry_leaves_its_pictures_and_numbers(tmp_path):
 )
 def test_wrong_settings_are_refused_before_anything_is_written(settings, expected, tmp_path):
     with pytest.raises(ValueError, match=expected):
-        maximum_likelihood.run(RunContext(tmp_path / "run"), **settings)
+        maximum_likelihood(RunContext(tmp_path / "run"), **settings)
     assert not (tmp_path / "run").exists()
 
 
 def test_missing_matplotlib_is_named_with_what_to_install_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    for entry in (examples.geometry, examples.maximum_likelihood):
+    for entry in (geometry, maximum_likelihood):
         with pytest.raises(ImportError, match=r"figures need matplotlib: pip install 'ngrl\[report\]'"):
             entry(RunContext(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

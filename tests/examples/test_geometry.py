@@ -82,7 +82,7 @@ def test_no_gaussian_has_such_parameters(mean, std):
 )
 def test_wrong_settings_are_refused_before_anything_is_written(settings, expected, tmp_path):
     with pytest.raises(ValueError, match=expected):
-        geometry.run(RunContext(tmp_path / "run"), **settings)
+        geometry.geometry(RunContext(tmp_path / "run"), **settings)
     assert not (tmp_path / "run").exists()
 
 

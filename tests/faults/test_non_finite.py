@@ -16,7 +16,6 @@ from tf_agents.specs import tensor_spec
 
 from ngrl import configuration, environments
 from ngrl.loops.compiled import Compiled
-from ngrl.training import configurables as _configurables  # noqa: F401  (registers names with gin)
 
 # Calls of each environment that are no resets; an on-policy batch takes 16. The batches 0, 2, 4, 6 and 8 are sound.
 POISON = {25: "nan reward", 56: "infinite observation", 88: "infinite reward", 121: "nan observation"}

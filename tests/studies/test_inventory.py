@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-import ngrl.training.configurables  # noqa: F401  (registers what has defaults with gin)
 from ngrl.studies.inventory import State, take_stock
 from ngrl.studies.study import PlannedTrial
 from ngrl.studies.trials import Trial

@@ -7,10 +7,7 @@ import gin
 import pytest
 
 from ngrl import configuration
-from ngrl.examples import configurables as _examples  # noqa: F401  (what studies may name)
-from ngrl.studies import configurables as _experiments  # noqa: F401
 from ngrl.studies import study
-from ngrl.training import configurables as _training  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 GOOD = """

@@ -106,7 +106,6 @@ def make_loop(settings: Settings) -> Any:
         environments,
         seeding,
     )
-    from ngrl.training import configurables  # noqa: F401  (the first tells gin the names)
 
     configuration.parse([settings.gin_file], bindings(settings))
     seed = bound("seed", 0)
