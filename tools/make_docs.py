@@ -16,6 +16,8 @@ from typing import Any
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MARK = "<!-- From here on written by tools/make_docs.py; not to be edited. -->\n"
 
+#: What gin files don't set by name.
+_UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_KEYWORD)
 #: What whoever makes an object hands to its class, so that a gin file needn't and mustn't.
 _HANDED = ("name", "seed", "train_step_counter", "critic", "advantage", "normaliser", "epsilon_greedy")
 #: Where arguments without a default are a gin file's, and not handed over by whoever makes the object.
@@ -73,7 +75,7 @@ def rows_of(info: Any) -> Iterator[str]:
     target, own = info.wrapped, info.wrapped.__module__.startswith("ngrl.")
     handed = _HANDED if inspect.isclass(target) else ()
     for name, parameter in inspect.signature(target).parameters.items():
-        if name in handed or name in (info.denylist or ()) or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        if name in handed or name in (info.denylist or ()) or parameter.kind in _UNNAMED:
             continue
         if parameter.default is inspect.Parameter.empty and not target.__module__.startswith(_NEEDED):
             continue

@@ -6,8 +6,6 @@ import gin
 import pytest
 
 from ngrl import configuration
-from ngrl.examples import configurables as _examples  # noqa: F401  (registers them with gin)
-from ngrl.studies import configurables as _experiments  # noqa: F401
 from ngrl.training import RunContext, configurables
 
 ROOT = Path(__file__).parents[2] / "gin"
