@@ -25,11 +25,12 @@ NUMERICS = ("curvature", "solvers", "losses", "optimizers")
 # What each part of ngrl may import of ngrl. `_tf_agents` is TF-Agents, imported quietly.
 ALLOWED = {
     "configurable": set(),  # serves whoever gin files may name
-    "curvature": {"curvature", "losses", "checks"},
+    "curvature": {"curvature", "losses", "checks", "patches"},
     "solvers": {"solvers", "losses", "checks", "configurable"},
     "losses": {"losses", "curvature", "solvers", "configurable"},
     "optimizers": {*NUMERICS, "checks", "configurable"},
     "keras": {*NUMERICS, "keras", "checks"},
+    "patches": set(),  # serves whoever convolves
     "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
     "networks": {"networks", "checks", "seeding", "_tf_agents", "specs", "configurable"},

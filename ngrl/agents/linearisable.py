@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.networks import network, sequential
 
-from ngrl.curvature import DenseStack
+from ngrl.curvature import DenseStack, LayeredNetwork
 from ngrl.networks import ActorNetwork, QNetwork, ValueNetwork
 
 # A network is its chain of layers as long as no subclass has a version of its own of what leads from one to the other.
@@ -20,8 +20,9 @@ _CHAINS = {
 def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[Any], tf.Tensor]]:
     """`encode` and `forward` with forward(encode(observation)) the outputs [B, K]; forward holds every parameter.
 
-    `forward` is a `DenseStack` where the network is one, for which `GaussNewton` needs no tapes. An actor's outputs
-    are its distribution's parameters, a state-independent log σ as it is, before `ActorNetwork.bound`.
+    `forward` is a `DenseStack` where the network is one, for which `GaussNewton` needs no tapes, and else tells of its
+    layers. An actor's outputs are its distribution's parameters, a state-independent log σ as it is, before
+    `ActorNetwork.bound`.
 
     Raises:
       ValueError: A subclass of `ActorNetwork` has a `call` of its own, whose distribution's parameters nobody knows.
@@ -40,10 +41,10 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
     if stack is not None:
         return (_identity if chain is None else net.encode), stack
     if isinstance(net, ActorNetwork):
-        return _identity, net.distribution_parameters
+        return _identity, LayeredNetwork(net.distribution_parameters, net)
     if isinstance(net, ValueNetwork):
-        return _identity, lambda observation: net(observation)[0][:, tf.newaxis]
-    return _identity, lambda observation: net(observation)[0]
+        return _identity, LayeredNetwork(lambda observation: net(observation)[0][:, tf.newaxis], net)
+    return _identity, LayeredNetwork(lambda observation: net(observation)[0], net)
 
 
 def _is_chain(net: network.Network, kind: type) -> bool:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from ngrl.curvature.dense_stack import DenseStack
 from ngrl.curvature.flatten import num_parameters
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
+from ngrl.curvature.layer_jacobian import LayeredNetwork, LayerJacobian, LayerRows
 from ngrl.curvature.metrics import OutputMetric, SquaredError
 from ngrl.curvature.stack_jacobian import StackJacobian, StackRows
 
@@ -30,12 +31,14 @@ class GaussNewton(tf.linalg.LinearOperator):
     A_i = sqrt(w_i/Σw) L_iᵀ J_i, the examples' rows one after another.
 
     A network that is a chain of Dense layers (see `DenseStack`; recognised in a `tf.keras.Sequential`) whose
-    kernels, biases and free outputs are exactly `variables` is handled layer by layer. Any other network goes through
-    `tf.autodiff.ForwardAccumulator` and `tf.GradientTape`. What can't be had there:
+    kernels, biases and free outputs are exactly `variables` is handled layer by layer, without tapes. In any other
+    Keras layer or model, and in a `LayeredNetwork`, the rows of A are formed layer by layer (`ngrl.curvature.rules`)
+    from one forward pass and a reverse pass a row of an example; J itself goes through `tf.autodiff.ForwardAccumulator`
+    and `tf.GradientTape`. So does all of a plain function, of which no layers are known. What can't be had there:
 
-    - `gram`, `row_matrix`, `diag_part` and `to_dense` run `forward` on one example at a time, vectorised. An
-      example's outputs must depend on that example alone: not so for batch normalisation in training mode,
-      which every other method takes.
+    - `gram`, `row_matrix`, `diag_part` and `to_dense` run a plain function on one example at a time, vectorised.
+    - Whichever way they are formed, rows take for granted that an example's outputs depend on that example alone: not
+      so for batch normalisation in training mode, which every other method takes.
     - Under XLA `matvec`, `jvp` and the row products need TensorFlow's XLA kernels for second derivatives; max
       pooling has them in float32 alone.
 
@@ -62,7 +65,7 @@ class GaussNewton(tf.linalg.LinearOperator):
           inputs: any nest of tensors [B, ...].
           output_metric: M; by default `SquaredError()`, the identity.
           weights: None, or w [B] >= 0. If they are all zero, F = 0.
-          chunk_size: how many rows of A are formed at a time where a network that isn't a dense stack needs
+          chunk_size: how many rows of A are formed at a time where a network without known layers needs
             them; by default as many as fit in 256 MiB.
           name: the operator's name.
 
@@ -98,8 +101,10 @@ class GaussNewton(tf.linalg.LinearOperator):
                 "name": name,
             },
         )
-        self._is_stack = isinstance(self._jacobian, StackJacobian)
-        if self._is_stack and self.rows_per_example == 1:
+        self._has_cheap_rows = isinstance(self._jacobian, StackJacobian) or (
+            isinstance(self._jacobian, LayerJacobian) and self._jacobian.has_rows
+        )
+        if self._has_cheap_rows and self.rows_per_example == 1:
             # The product goes through these rows. Made here, loops around the product share them.
             self._rows()
 
@@ -117,6 +122,11 @@ class GaussNewton(tf.linalg.LinearOperator):
     def example_weights(self) -> tf.Tensor:
         """w_i/Σw: [B], or a scalar without weights."""
         return self._scale
+
+    @property
+    def unruled(self) -> tuple[str, ...]:
+        """The layers and variables whose rows go the long way, by a vectorised Jacobian, in a network of layers."""
+        return self._jacobian.unruled if isinstance(self._jacobian, LayerJacobian) else ()
 
     @property
     def rows_per_example(self) -> int:
@@ -158,7 +168,7 @@ class GaussNewton(tf.linalg.LinearOperator):
         """A itself: [n, P]. For tests and tiny networks."""
         return self._rows().matrix()
 
-    def _rows(self) -> StackRows | JacobianRows:
+    def _rows(self) -> StackRows | LayerRows | JacobianRows:
         """The rows A, made once in a graph and the graphs inside it.
 
         A tensor made while a loop's body is traced must not be used outside of it.
@@ -200,7 +210,7 @@ class GaussNewton(tf.linalg.LinearOperator):
         # F is symmetric, so that `adjoint` changes nothing.
         if x.shape.rank != 1:
             return self._map(x)
-        if self._is_stack and self.rows_per_example == 1:
+        if self._has_cheap_rows and self.rows_per_example == 1:
             # F v = Aᵀ (A v): two products a layer, where J and Jᵀ take four.
             return self.row_rmatvec(self.row_matvec(x))
         return self._jacobian.product(x, self._weigh)
@@ -228,7 +238,7 @@ class GaussNewton(tf.linalg.LinearOperator):
 def _linearize(
     forward: Forward, variables: tuple[tf.Variable, ...], inputs: Any, chunk_size: int | None
 ) -> StackJacobian | NetworkJacobian:
-    """The Jacobian of `forward`: layer by layer if it is a dense stack in exactly `variables`."""
+    """The Jacobian of `forward`: layer by layer if it is a dense stack in exactly `variables`, or has layers."""
     stack = forward if isinstance(forward, DenseStack) else None
     if isinstance(forward, tf.keras.Sequential) and type(forward).call is tf.keras.Sequential.call:
         stack = DenseStack.from_layers(forward.layers)
@@ -242,6 +252,10 @@ def _linearize(
         and stack.accepts(inputs)
     ):
         return stack.linearize(inputs, variables)
+    if isinstance(forward, tf.keras.layers.Layer):
+        forward = LayeredNetwork(forward, forward)
+    if isinstance(forward, LayeredNetwork):
+        return LayerJacobian(forward, variables, inputs, chunk_size)
     return NetworkJacobian(forward, variables, inputs, chunk_size)
 
 

@@ -41,9 +41,13 @@ class NetworkJacobian:
         self._variables = variables
         self._inputs = inputs
         self._chunk_size = chunk_size
-        self.outputs = forward(inputs)
+        self.outputs = self._run()
         if not tf.is_tensor(self.outputs):
             raise ValueError(f"forward must return a tensor [B, K], got a {type(self.outputs).__name__}")
+
+    def _run(self) -> tf.Tensor:
+        """The outputs."""
+        return self._forward(self._inputs)
 
     def jvp(self, vector: tf.Tensor) -> tf.Tensor:
         """J v for v [P]: [B, K]."""
@@ -81,9 +85,9 @@ class NetworkJacobian:
             with tf.autodiff.ForwardAccumulator(list(self._variables), tangents) as accumulator:
                 outputs = self._forward(self._inputs)
             return outputs, accumulator.jvp(outputs, _ZERO)
-        except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
-            # `forward` has run before, so it is the forward mode that fails: with embedding look-ups it does,
-            # in graphs. Jᵀu is linear in u, and the gradient of vᵀ(Jᵀu) with respect to u is J v.
+        except (AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):
+            # `forward` has run before, so it is the forward mode that fails: with embedding look-ups and
+            # conditions it does, in graphs. Jᵀu is linear in u, and the gradient of vᵀ(Jᵀu) with respect to u is J v.
             with tf.GradientTape(watch_accessed_variables=False) as outer:
                 with self._tape() as inner:
                     outputs = self._forward(self._inputs)
@@ -92,7 +96,7 @@ class NetworkJacobian:
                 pulled = self._pull(inner, outputs, u)
             return outputs, outer.gradient(pulled, u, vector, _ZERO)
 
-    def rows(self, factor: tf.Tensor) -> JacobianRows:
+    def rows(self, factor: tf.Tensor) -> Any:
         """The rows A_i = factor_i J_i for a factor [B, R, K]."""
         row_bytes = num_parameters(self._variables) * factor.dtype.size
         chunk = self._chunk_size or max(1, _CHUNK_BYTES // row_bytes)
@@ -114,13 +118,7 @@ class NetworkJacobian:
                 outputs = self._forward(tf.nest.map_structure(lambda x: x[tf.newaxis], example))
             return self._pull(tape, outputs, cotangent[tf.newaxis])
 
-        with _without_vectorisation_notices():
-            try:
-                return tf.vectorized_map(one_row, (examples, cotangents), warn=False)
-            except (NotImplementedError, TypeError, ValueError):
-                # TensorFlow can't vectorise every layer: it stumbles over the gradient of Keras' LSTM loop.
-                # An error of `forward` itself comes up again here.
-                return tf.map_fn(one_row, (examples, cotangents), fn_output_signature=factor.dtype)
+        return vectorised(one_row, (examples, cotangents), factor.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -190,6 +188,17 @@ class JacobianRows:
     def diagonal(self) -> tf.Tensor:
         """The diagonal of AᵀA: [P]."""
         return tf.reduce_sum(tf.square(self.matrix()), axis=0)
+
+
+def vectorised(function: Callable[[Any], tf.Tensor], elements: Any, dtype: tf.DType) -> tf.Tensor:
+    """`function` of each element along the first axis, all at once where TensorFlow can."""
+    with _without_vectorisation_notices():
+        try:
+            return tf.vectorized_map(function, elements, warn=False)
+        except (NotImplementedError, TypeError, ValueError):
+            # TensorFlow can't vectorise every layer: it stumbles over the gradient of Keras' LSTM loop.
+            # An error of the network itself comes up again here.
+            return tf.map_fn(function, elements, fn_output_signature=dtype)
 
 
 @contextlib.contextmanager

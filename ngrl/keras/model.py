@@ -39,9 +39,9 @@ class NaturalGradientModel(tf.keras.Model):
 
     The losses may be names, functions or objects of `tf.keras.losses`, with or without `from_logits` and
     `label_smoothing`, averaged over the batch or summed. Predictions may be logits or, behind a sigmoid or softmax as
-    the model's last activation, probabilities. Chains of Dense layers are linearised layer by layer, others by
-    automatic differentiation. With a NaturalGradient optimizer there is one output [B, K], and no layer may be random
-    in training or normalise over the batch.
+    the model's last activation, probabilities. The model is linearised layer by layer; layers without a rule
+    in `ngrl.curvature.rules` are slower. With a NaturalGradient optimizer there is one output [B, K], and no layer may
+    be random in training or normalise over the batch.
 
     Regularisers and `add_loss` count in the loss, its gradient and the reduction ratio, but not in F. Their gradient is
     no function of the outputs: the `Dual` solver then works in its form for any right-hand side, and needs λ > 0.

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.curvature import DenseStack, GaussNewton, OutputMetric, check_network, describe_layer
+from ngrl.curvature import DenseStack, GaussNewton, LayeredNetwork, OutputMetric, check_network, describe_layer
 from ngrl.keras.losses import Objective
 
 _ACTIVATIONS = {
@@ -40,7 +40,7 @@ class Network:
     input: Any
 
     def linearise(self, inputs: Any, metric: OutputMetric) -> GaussNewton:
-        """The Gauss-Newton operator at `inputs`, layer by layer where the model is a chain of Dense layers."""
+        """The Gauss-Newton operator at `inputs`, layer by layer."""
         function, inputs = self._resolve(inputs)
         return GaussNewton(function, self.variables, inputs, metric)
 
@@ -76,7 +76,7 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
                 f"the loss takes logits (from_logits=True), but the model ends in a {ending.name} activation: remove "
                 "one of them"
             )
-        layers, activation = _chain(output, model.inputs), tf.identity
+        layers, activation, modules = _chain(output, model.inputs), tf.identity, [model]
 
         def forward(inputs: Any) -> tf.Tensor:
             return model(inputs, training=True)
@@ -89,6 +89,7 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
             )
         trunk, linear, activation = tf.keras.Model(model.inputs, ending.tensor), ending.linear, ending.activation
         layers = _chain(ending.tensor, model.inputs)
+        modules = [trunk] if linear is None else [trunk, linear]
         if layers is not None and linear is not None:
             layers = [*layers, linear]
 
@@ -100,7 +101,7 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
     stack = None if layers is None or len(model.inputs) != 1 else DenseStack.from_layers(layers)
     if stack is not None and {v.ref() for v in stack.variables} != {v.ref() for v in variables}:
         stack = None
-    return Network(forward, activation, stack, variables, model.inputs[0])
+    return Network(LayeredNetwork(forward, *modules), activation, stack, variables, model.inputs[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,6 +19,12 @@ def run(request):
 
 
 @pytest.fixture(scope="session")
+def modes():
+    """What compiles a function, by name."""
+    return MODES
+
+
+@pytest.fixture(scope="session")
 def rng():
     return np.random.default_rng(7)
 
