@@ -12,6 +12,7 @@ from gin import config as gin_config
 
 from ngrl.configuration import binding as configuration
 from ngrl.configuration.reader import ConfigurationError, Fault, Key, find, settable_parameters
+from ngrl.configuration.registration import register_all
 
 #: Scope and complete name of a configurable.
 _Called = tuple[str, str]
@@ -54,6 +55,7 @@ def identity() -> dict[str, str]:
 
 def default(name: str) -> str | None:
     """The default of a setting, `scope/configurable.parameter`, as `identity` has it; None where there is none."""
+    register_all()
     selector, _, parameter = name.rpartition("/")[2].rpartition(".")
     try:
         value = settable_parameters(find(selector))[0][parameter].default

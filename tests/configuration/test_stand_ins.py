@@ -1,5 +1,8 @@
 """Wrong gin files are answered before TensorFlow is loaded, and exactly as they would be after."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +66,40 @@ def test_signature_in_the_sources_is_that_of_the_class_or_function_itself(name):
     for parameter, value in parameters.items():
         if value.default is not ... and expected[parameter].default is not gin.REQUIRED:
             assert value.default == expected[parameter].default
+
+
+def test_solver_within_ngrl_is_known_by_its_file_alone(tmp_path):
+    """The one of docs/extending.md, as that page says."""
+    shutil.copytree(ROOT / "ngrl", tmp_path / "ngrl", ignore=shutil.ignore_patterns("__pycache__"))
+    page = (ROOT / "docs" / "extending.md").read_text()
+    text = re.search(r'```python title="my_solver.py"\n(.*?)```', page, re.DOTALL)[1]
+    text = text.replace("import gin\n", "").replace("@gin.configurable", "@configurable")
+    path = tmp_path / "ngrl" / "solvers" / "steepest_descent.py"
+    path.write_text(f"from ngrl.configurable import configurable\n{text}")
+    code = (
+        "import sys, gin\n"
+        "from ngrl import configuration\n"
+        "from ngrl.configuration import stand_ins\n"
+        "right = ['Dual.solver = @SteepestDescent()', 'SteepestDescent.rtol = 0.5']\n"
+        "stand_ins.check([], right)\n"
+        "for wrong in ('SteepestDescent.rtoll = 1', 'Dual.solver = @SteepestDecent()'):\n"
+        "    try:\n"
+        "        stand_ins.check([], [wrong])\n"
+        "    except stand_ins.ConfigurationError as error:\n"
+        "        print(str(error).partition('; ')[2])\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "configuration.parse([], right)\n"
+        "print(gin.get_configurable('Dual')().get_config()['solver']['config'])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == [
+        'did you mean "rtol"?',
+        'did you mean "SteepestDescent"?',
+        "{'rtol': 0.5, 'max_iterations': 50}",
+    ], done.stderr
 
 
 FILES = sorted((ROOT / "gin").rglob("*.gin"))
