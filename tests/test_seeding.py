@@ -141,7 +141,7 @@ def test_actor_and_critic_begin_with_different_kernels(action_spec):
         return tf.keras.optimizers.Adam()
 
     agent = configurables.policy_agent(
-        ts.time_step_spec(OBSERVATION), action_spec, 0, configurables.agents.ReinforceAgent, adam(), adam()
+        ts.time_step_spec(OBSERVATION), action_spec, 0, configurables.agents.PlainUpdate, adam(), adam()
     )
     found = kernels(agent.actor_network, agent.critic.network)
     assert len(found) == 6

@@ -20,6 +20,7 @@ MARK = "<!-- From here on written by tools/make_docs.py; not to be edited. -->\n
 _UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_KEYWORD)
 #: What whoever makes an object hands to its class, so that a gin file needn't and mustn't.
 _HANDED = ("name", "seed", "train_step_counter", "critic", "advantage", "normaliser", "epsilon_greedy")
+_HANDED += ("retrace", "trust_region")
 #: Where arguments without a default are a gin file's, and not handed over by whoever makes the object.
 _NEEDED = ("ngrl.training.experiment", "ngrl.optimizers", "ngrl.studies", "tf_keras")
 _GROUPS = {

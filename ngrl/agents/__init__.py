@@ -7,19 +7,29 @@ from ngrl.agents.advantage import GeneralisedAdvantage, RewardNormaliser
 from ngrl.agents.compatible import CompatibleCritic, CompatibleRegression, EpisodicCritic, LstdQ
 from ngrl.agents.critic import Critic, CriticStats
 from ngrl.agents.dqn_agent import DqnAgent, DqnExtra, check_discrete_action
-from ngrl.agents.nac_agent import NacAgent
-from ngrl.agents.npg_agent import NpgAgent, TrpoAgent
+from ngrl.agents.methods import NacAgent, NpgAgent, PpoAgent, ReinforceAgent, TrpoAgent
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyExtra
-from ngrl.agents.ppo_agent import PpoAgent
-from ngrl.agents.reinforce_agent import ReinforceAgent
+from ngrl.agents.policy import Policy, PolicyBatch
+from ngrl.agents.retrace import Retrace
 from ngrl.agents.target_update import HardUpdate, SoftUpdate, TargetUpdate
+from ngrl.agents.trust_region import TrustRegion
+from ngrl.agents.updates import (
+    ClippedUpdate,
+    CompatibleUpdate,
+    LineSearchedUpdate,
+    NaturalUpdate,
+    PlainUpdate,
+    PolicyUpdate,
+)
 
 __all__ = [
     "AcerAgent",
     "AcerExtra",
     "ActionValueCritic",
+    "ClippedUpdate",
     "CompatibleCritic",
     "CompatibleRegression",
+    "CompatibleUpdate",
     "Critic",
     "CriticStats",
     "DiscreteCritic",
@@ -29,16 +39,24 @@ __all__ = [
     "EpisodicCritic",
     "GeneralisedAdvantage",
     "HardUpdate",
+    "LineSearchedUpdate",
     "LstdQ",
     "NacAgent",
+    "NaturalUpdate",
     "NpgAgent",
     "OnPolicyAgent",
+    "PlainUpdate",
+    "Policy",
+    "PolicyBatch",
     "PolicyExtra",
+    "PolicyUpdate",
     "PpoAgent",
     "ReinforceAgent",
+    "Retrace",
     "RewardNormaliser",
     "SoftUpdate",
     "TargetUpdate",
     "TrpoAgent",
+    "TrustRegion",
     "check_discrete_action",
 ]

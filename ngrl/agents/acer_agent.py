@@ -1,6 +1,6 @@
 """ACER: actor-critic with experience replay (Wang et al. 2017)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
@@ -15,15 +15,17 @@ from ngrl.agents.heads import ActionHead, head_for
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
-from ngrl.agents.schedules import Schedule, check_weight, weight_at
-from ngrl.agents.target_update import SoftUpdate, TargetUpdate, follow_update
-from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
-from ngrl.agents.trust_region import ascend
+from ngrl.agents.retrace import Retrace
+from ngrl.agents.schedules import Schedule, check_weight, counter, weight_at
+from ngrl.agents.steps import check_plain
+from ngrl.agents.target_update import follow_update
+from ngrl.agents.trajectories import boundaries, flat_rows, nan_guard, rows_of, sizes, time_major
+from ngrl.agents.trust_region import TrustRegion
 from ngrl.checks import check_number, check_optional_number
 from ngrl.configurable import configurable
 from ngrl.networks import ActorNetwork
-from ngrl.optimizers import GradientStats, NaturalGradient, apply_finite_gradients
-from ngrl.replay import BEHAVIOUR, check_behaviour
+from ngrl.optimizers import GradientStats, apply_finite_gradients
+from ngrl.replay import BEHAVIOUR, Experience, check_behaviour
 
 # What `max_ratio` shows at most.
 _LARGEST_RATIO = 1e6
@@ -84,7 +86,7 @@ class AcerView(NamedTuple):
     log_ratio: tf.Tensor  # log ρ of the actions taken [N]
     q_ret: tf.Tensor  # Q^ret [N], 0 at masked rows
     advantage: tf.Tensor  # Q^ret − V, or Q^opc − V where actions are continuous [N]
-    poison: tf.Tensor  # NaN where a step that counts holds a number that is not finite, else 0; a scalar
+    guard: tf.Tensor  # NaN where a step that counts holds a number that is not finite, else 0; a scalar
 
 
 @configurable
@@ -112,17 +114,11 @@ class AcerAgent(tf_agent.TFAgent):
       critic: `DiscreteCritic` or `DuelingCritic`, as the actions are.
       optimizer: Keras optimizer of the policy.
       critic_optimizer: Keras optimizer of the critic.
-      gamma: The agent's discount factor.
-      retrace_lambda: λ of Retrace.
+      retrace: How rewards become Q^ret; `Retrace()` by default.
+      trust_region: Bounds the policy's updates; `TrustRegion()` by default.
       truncation: c, the level at which importance weights are truncated.
-      trust_region: δ; None leaves the trust region out.
-      trust_region_statistics: Φ of discrete actions in the trust region: the probability vector, as in the paper, or
-        the logits, by which it is far wider. That of continuous actions is (μ, log σ); the paper's σ is fixed, and so
-        its Φ is μ.
-      average_update: How the average policy follows; `SoftUpdate(0.01)` by default, which is α = 0.99.
       entropy_weight: Weight of the entropy bonus in the objective: a number, or a Keras schedule over the train steps,
         whose values below zero count as zero.
-      reward_scale: Rewards are multiplied by this.
       max_gradient_norm: Clip the norm of the policy's and of the critic's gradients to this.
       seed: Seed of the draws in the critic.
       train_step_counter: Counts train steps; a counter of this agent's own by default.
@@ -131,6 +127,8 @@ class AcerAgent(tf_agent.TFAgent):
     Raises:
       ValueError: The specs don't fit the networks or the critic, or an argument is out of its range.
     """
+
+    experience = Experience.REPLAYED_TRAJECTORIES
 
     def __init__(
         self,
@@ -141,53 +139,38 @@ class AcerAgent(tf_agent.TFAgent):
         critic: ActionValueCritic,
         optimizer: tf.keras.optimizers.Optimizer,
         critic_optimizer: tf.keras.optimizers.Optimizer,
-        gamma: float = 0.99,
-        retrace_lambda: float = 1.0,
+        retrace: Retrace | None = None,
+        trust_region: TrustRegion | None = None,
         truncation: float = 10.0,
-        trust_region: float | None = 1.0,
-        trust_region_statistics: Literal["probabilities", "logits"] = "probabilities",
-        average_update: TargetUpdate | None = None,
         entropy_weight: float | Schedule = 0.001,
-        reward_scale: float = 1.0,
         max_gradient_norm: float | None = 10.0,
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
         name: str = "AcerAgent",
     ):
         tf.Module.__init__(self, name=name)
-        check_number(f"{name}: gamma", gamma, "[0, 1]")
-        check_number(f"{name}: retrace_lambda", retrace_lambda, "[0, 1]")
-        check_number(f"{name}: truncation", truncation, "(0, inf]")
-        check_number(f"{name}: reward_scale", reward_scale, "(0, inf]")
-        check_optional_number(f"{name}: max_gradient_norm", max_gradient_norm, "(0, inf]")
-        check_optional_number(f"{name}: trust_region", trust_region, "[0, inf]")
+        self._truncation = check_number(f"{name}: truncation", truncation, "(0, inf]")
+        self._max_gradient_norm = check_optional_number(f"{name}: max_gradient_norm", max_gradient_norm, "(0, inf]")
         check_weight(name, "entropy_weight", entropy_weight)
         self._head = head_for(action_spec)
-        if trust_region_statistics not in ("probabilities", "logits"):
-            raise ValueError(f"{name}: trust_region_statistics must be one of probabilities, logits")
-        if trust_region_statistics == "logits" and not actor_network.is_discrete:
-            raise ValueError(f"{name}: trust_region_statistics is for discrete actions, the environment's are not")
+        self._retrace = Retrace() if retrace is None else retrace
+        self._trust_region = TrustRegion() if trust_region is None else trust_region
+        self._trust_region.check(actor_network.is_discrete)
         if isinstance(critic, DiscreteCritic) != actor_network.is_discrete:
             kind = "discrete" if actor_network.is_discrete else "continuous"
             raise ValueError(f"{name}: {type(critic).__name__} does not fit {kind} actions")
-        for argument, value in (("optimizer", optimizer), ("critic_optimizer", critic_optimizer)):
-            if not isinstance(value, tf.keras.optimizers.Optimizer) or isinstance(value, NaturalGradient):
-                raise ValueError(f"{name}: {argument} must be a Keras optimizer of plain gradients, got {value!r}")
+        check_plain(name, optimizer, "take Adam")
+        check_plain(f"{name}: the critic", critic_optimizer, "take Adam")
         actor_network.create_variables(time_step_spec.observation)
         average_network.create_variables(time_step_spec.observation)
-        for network, trainer in ((actor_network, optimizer), (average_network, optimizer), (critic, critic_optimizer)):
-            check_trainable(name, network, trainer)
+        for network in (actor_network, average_network, critic):
+            check_trainable(name, network, natural=False)
             check_unpenalised(name, network)
         check_separate(name, "the policy", actor_network, "the average policy", average_network)
         check_separate(name, "the policy", actor_network, "the critic", critic)
         self._actor, self._average, self._critic = actor_network, average_network, critic
         self._optimizer, self._critic_optimizer = optimizer, critic_optimizer
-        self._gamma, self._lambda = gamma, retrace_lambda
-        self._truncation, self._trust_region = truncation, trust_region
-        self._statistics = trust_region_statistics
-        self._average_update = SoftUpdate(0.01) if average_update is None else average_update
-        self._entropy_weight, self._reward_scale = entropy_weight, reward_scale
-        self._max_gradient_norm = max_gradient_norm
+        self._entropy_weight = entropy_weight
         self._draws = seeding.key(seed, seeding.Stream.CRITIC_DRAWS)
         with tf.init_scope():
             optimizer.build(actor_network.trainable_weights)
@@ -201,9 +184,7 @@ class AcerAgent(tf_agent.TFAgent):
             policy=greedy_policy.GreedyPolicy(policy),
             collect_policy=BehaviourPolicy(time_step_spec, action_spec, actor_network),
             train_sequence_length=None,
-            train_step_counter=tf.Variable(0, dtype=tf.int64, name="train_step")
-            if train_step_counter is None
-            else train_step_counter,
+            train_step_counter=counter(train_step_counter),
         )
 
     @property
@@ -231,7 +212,7 @@ class AcerAgent(tf_agent.TFAgent):
         """The critic's optimizer."""
         return self._critic_optimizer
 
-    def behave(self, observation: Any, seed: tf.Tensor) -> policy_step.PolicyStep:
+    def act(self, observation: Any, seed: tf.Tensor) -> policy_step.PolicyStep:
         """Sampled actions that depend on the arguments and the weights only (stateless, so it resumes exactly).
 
         Args:
@@ -265,14 +246,12 @@ class AcerAgent(tf_agent.TFAgent):
             view = self._view(batch, statistics)
             errors = self._critic.errors(view.judgement, view.q_ret, view.log_ratio)
             critic_loss = losses.weighted_mean(errors, batch.weights)
-        ascent = ascend(
+        ascent = self._trust_region.ascend(
             lambda head, phi: self._objective(batch, head, phi, view),
             self._head,
             statistics,
             tf.stop_gradient(self._average.distribution_parameters(batch.observation)),
             batch.weights,
-            self._trust_region,
-            self._statistics,
         )
         policy_loss = -losses.weighted_mean(ascent.objective, batch.weights)
         share = tf.math.divide_no_nan(batch.weights, tf.reduce_sum(batch.weights))[:, tf.newaxis]
@@ -280,7 +259,7 @@ class AcerAgent(tf_agent.TFAgent):
             parameters, self._actor.trainable_weights, output_gradients=-share * ascent.projected
         )
         critic_gradients = critic_tape.gradient(critic_loss, self._critic.variables)
-        loss = policy_loss + critic_loss + view.poison
+        loss = policy_loss + critic_loss + view.guard
         critic_norm = tf.linalg.global_norm(critic_gradients)
         stats = self._apply(actor_gradients, critic_gradients, critic_norm, loss)
         self.train_step_counter.assign_add(1)
@@ -309,10 +288,7 @@ class AcerAgent(tf_agent.TFAgent):
     def _batch(self, experience: trajectory.Trajectory) -> AcerBatch:
         check_behaviour(experience)
         num_trajectories, num_rows = sizes(experience)
-        masks = losses.boundary_masks(
-            time_major(tf.equal(experience.step_type, ts.StepType.LAST)),
-            time_major(tf.equal(experience.next_step_type, ts.StepType.LAST)),
-        )
+        masks = boundaries(experience)
         # The last row of a trajectory is no transition either.
         ends = tf.concat([tf.ones([num_rows - 1, 1]), tf.zeros([1, 1])], axis=0)
         weights = rows_of(masks.weights * ends)
@@ -330,7 +306,7 @@ class AcerAgent(tf_agent.TFAgent):
             behaviour=masked_rows(flat_rows(info[BEHAVIOUR]), used),
             weights=weights,
             finite=finite,
-            reward=self._reward_scale * time_major(experience.reward)[:-1],
+            reward=self._retrace.reward_scale * time_major(experience.reward)[:-1],
             discount=time_major(experience.discount)[:-1],
             continues=masks.continues_t[:-1],
         )
@@ -348,18 +324,18 @@ class AcerAgent(tf_agent.TFAgent):
         def steps(rows: tf.Tensor) -> tf.Tensor:
             return time_major(tf.reshape(rows, [num_trajectories, num_steps + 1]))
 
-        coefficient = losses.retrace_coefficient(log_ratio, self._lambda, self._critic.num_dimensions)
+        coefficient = losses.retrace_coefficient(log_ratio, self._retrace.retrace_lambda, self._critic.num_dimensions)
         known = (batch.reward, batch.discount, batch.continues, steps(tf.stop_gradient(judgement.taken))[:-1])
 
         def targets(c: tf.Tensor) -> tf.Tensor:
-            q = losses.retrace_targets(*known, steps(value)[1:], steps(c)[:-1], self._gamma)
+            q = losses.retrace_targets(*known, steps(value)[1:], steps(c)[:-1], self._retrace.gamma)
             return masked_rows(rows_of(tf.concat([q, tf.zeros_like(q[:1])], axis=0)), batch.weights > 0)
 
         q_ret = targets(coefficient)
         impossible = tf.math.is_inf(log_prob) & (log_prob < 0)
-        poison = spoilt(batch.weights, value, q_ret, behaviour_log_prob, tf.where(impossible, 0.0, log_prob))
+        guard = nan_guard(batch.weights, value, q_ret, behaviour_log_prob, tf.where(impossible, 0.0, log_prob))
         q_policy = q_ret if self._actor.is_discrete else targets(tf.ones_like(coefficient))
-        return AcerView(judgement, log_ratio, q_ret, q_policy - tf.stop_gradient(judgement.value), poison)
+        return AcerView(judgement, log_ratio, q_ret, q_policy - tf.stop_gradient(judgement.value), guard)
 
     def _objective(self, batch: AcerBatch, head: ActionHead, statistics: tf.Tensor, view: AcerView) -> tf.Tensor:
         """What g is the gradient of [N]; `head` says what the policy's statistics mean."""
@@ -381,15 +357,15 @@ class AcerAgent(tf_agent.TFAgent):
     def _apply(self, actor_gradients: Any, critic_gradients: Any, critic_norm: tf.Tensor, loss: tf.Tensor) -> Any:
         """All of the update, or nothing of it."""
         # One that is not finite makes both norms so: whichever step is asked first, neither is taken.
-        poisoned = loss + 0 * (critic_norm + tf.linalg.global_norm(actor_gradients))
+        guarded = loss + 0 * (critic_norm + tf.linalg.global_norm(actor_gradients))
         pairs = zip(critic_gradients, self._critic.variables, strict=True)
-        apply_finite_gradients(self._critic_optimizer, pairs, poisoned, self._max_gradient_norm)
+        apply_finite_gradients(self._critic_optimizer, pairs, guarded, self._max_gradient_norm)
         variables = self._actor.trainable_weights
         pairs = zip(actor_gradients, variables, strict=True)
-        stats = apply_finite_gradients(self._optimizer, pairs, poisoned, self._max_gradient_norm)
+        stats = apply_finite_gradients(self._optimizer, pairs, guarded, self._max_gradient_norm)
         self._actor.project()
         average = self._average.trainable_weights
-        follow_update(self._average_update, variables, average, self.train_step_counter, stats.skipped)
+        follow_update(self._trust_region.average_update, variables, average, self.train_step_counter, stats.skipped)
         return stats
 
 

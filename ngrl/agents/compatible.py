@@ -1,11 +1,12 @@
 """The critics of the natural actor-critic: from a batch of trajectories to the natural gradient w."""
 
 import abc
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import tensorflow as tf
 
 from ngrl import losses
+from ngrl.agents.trajectories import Steps, rows_of, time_major
 from ngrl.checks import check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import EmpiricalFisher
@@ -17,19 +18,6 @@ _MOST_NUMBERS = 2**26
 
 # Relative singular values of float64 systems below this count as zero.
 _MAX_CONDITION = 1e10
-
-
-class Steps(NamedTuple):
-    """T steps of B trajectories, time-major, and what a policy's batch says of them."""
-
-    r_t: tf.Tensor  # [T, B]
-    discount_t: tf.Tensor  # [T, B]
-    continues_t: tf.Tensor  # 0 where the step was the last of its episode [T, B]
-    weights: tf.Tensor  # 0 at episode boundaries [T, B]
-    is_first_tm1: tf.Tensor  # whether the state left was the first of its episode [T, B]
-    encoded: tf.Tensor  # encoded observations, the last one reached included [T + 1, B, D]
-    values: tf.Tensor | None  # the critic network's values of them, where there is one [T + 1, B]
-    advantage: tf.Tensor  # Â, 0 at masked steps [T, B]
 
 
 class CompatibleCritic(abc.ABC):
@@ -102,7 +90,6 @@ class LstdQ(CompatibleCritic):
             raise ValueError("LstdQ: basis='critic' needs a critic network")
 
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
-        """The natural gradient w [P]."""
         phi = _double(self._features(steps))
         psi = _score_rows(steps, scores)
         unknowns = phi.shape[-1] + psi.shape[-1]
@@ -125,13 +112,16 @@ class LstdQ(CompatibleCritic):
 
     def _features(self, steps: Steps) -> tf.Tensor:
         """φ of every state, the last one reached included [T + 1, B, M]."""
+        if self._basis == "critic":
+            assert steps.values is not None
+            values = steps.values[..., tf.newaxis]
+            return tf.concat([values, tf.ones_like(values)], axis=-1)
         encoded = steps.encoded
+        if encoded is None:
+            raise ValueError(f"LstdQ: basis={self._basis!r} is for policies without a trunk: take 'critic'")
         constant = tf.ones_like(encoded[..., :1])
         if self._basis == "linear":
             return tf.concat([encoded, constant], axis=-1)
-        if self._basis == "critic":
-            assert steps.values is not None
-            return tf.concat([steps.values[..., tf.newaxis], constant], axis=-1)
         size = encoded.shape[-1]
         first = [i for i in range(size) for _ in range(i, size)]
         second = [j for i in range(size) for j in range(i, size)]
@@ -166,7 +156,6 @@ class EpisodicCritic(CompatibleCritic):
         self._damping = float(damping)
 
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
-        """The natural gradient w [P]."""
         sums = losses.episode_sums(
             r_t=_double(steps.r_t),
             discount_t=_double(steps.discount_t),
@@ -210,9 +199,8 @@ class CompatibleRegression(CompatibleCritic):
         self._damping = float(damping)
 
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
-        """The natural gradient w [P]."""
         # Row i is √(w_i/Σw) ψ_i: times c it is the sum of w_i/Σw ψ_i Â_i.
-        coefficients = tf.sqrt(scores.example_weights) * _rows(steps.advantage)
+        coefficients = tf.sqrt(scores.example_weights) * rows_of(steps.advantage)
         return self._solver.answer(scores, RowCombination(coefficients), self._damping).solution
 
 
@@ -265,12 +253,7 @@ def _score_rows(steps: Steps, scores: EmpiricalFisher) -> tf.Tensor:
         )
     rows = tf.math.divide_no_nan(scores.row_matrix(), tf.sqrt(scores.example_weights)[:, tf.newaxis])
     rows = tf.reshape(rows, [num_trajectories, num_steps, size])
-    return _double(tf.transpose(rows, [1, 0, 2]))
-
-
-def _rows(values: tf.Tensor) -> tf.Tensor:
-    """[T, B] as [B·T], trajectory after trajectory."""
-    return tf.reshape(tf.transpose(values), [-1])
+    return _double(time_major(rows))
 
 
 def _double(values: tf.Tensor) -> tf.Tensor:

@@ -8,8 +8,8 @@ from ngrl import losses
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_minibatches
 from ngrl.agents.network_check import check_trainable, penalty_of
-from ngrl.agents.steps import natural_step, plain_step
-from ngrl.checks import check_count, check_optional_number
+from ngrl.agents.steps import Stepper, is_natural
+from ngrl.checks import check_count
 from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import ValueNetwork
@@ -57,40 +57,36 @@ class Critic(tf.Module):
         super().__init__(name=name)
         check_count("Critic: epochs", epochs)
         check_count("Critic: batch_size", batch_size)
-        if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
-            raise ValueError(f"Critic: optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
-        check_optional_number("Critic: max_gradient_norm", max_gradient_norm, "(0, inf]")
-        if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
-            raise ValueError("Critic: max_gradient_norm would bend the natural gradient: use max_kl instead")
-        if isinstance(optimizer, NaturalGradient):
+        self._stepper = Stepper("Critic", optimizer, max_gradient_norm)
+        if is_natural(optimizer):
             _check_natural(optimizer)
         network.create_variables()
         self.network = network
         self.optimizer = optimizer
         self._epochs = epochs
         self._batch_size = batch_size
-        self._max_gradient_norm = max_gradient_norm
-        check_trainable("Critic", network, optimizer)
+        check_trainable("Critic", network, is_natural(optimizer))
         self._penalty = penalty_of("Critic", network, optimizer)
-        self._encode, self._forward = linearisable(network)
+        #: Inputs of `values` and `fit` from observations [N, ...].
+        self.encode, self._forward = linearisable(network)
         with tf.init_scope():
             optimizer.build(network.trainable_weights)
 
-    def values(self, observation: Any) -> tf.Tensor:
-        """State values v [N] of observations [N, ...]."""
-        return tf.squeeze(self._forward(self._encode(observation)), axis=-1)
+    def values(self, inputs: Any) -> tf.Tensor:
+        """State values v [N] of encoded observations [N, ...]."""
+        return tf.squeeze(self._forward(inputs), axis=-1)
 
-    def fit(self, observation: Any, returns: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor) -> CriticStats:
+    def fit(self, inputs: Any, returns: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor) -> CriticStats:
         """Go through the batch `epochs` times.
 
         Args:
-          observation: Observations [N, ...].
+          inputs: Encoded observations [N, ...].
           returns: What v is to become [N].
           weights: [N]; 0 masks a state, whatever its observation and return hold.
           seed: Two integers [2], from which the minibatches' order follows.
         """
         used = weights > 0
-        inputs = tf.nest.map_structure(lambda leaf: masked_rows(leaf, used), self._encode(observation))
+        inputs = tf.nest.map_structure(lambda leaf: masked_rows(leaf, used), inputs)
         returns = masked_rows(returns, used)
         minibatches = shuffled_minibatches(returns.shape[0], self._batch_size, self._epochs, seed)
 
@@ -112,16 +108,14 @@ class Critic(tf.Module):
         def loss_of(outputs: tf.Tensor) -> tf.Tensor:
             return losses.weighted_mean(losses.half_squared_error(returns, outputs[:, 0]), weights)
 
-        def loss_fn() -> tf.Tensor:
-            return loss_of(self._forward(inputs))
-
         variables = self.network.trainable_weights
-        stats: Any
-        if isinstance(self.optimizer, NaturalGradient):
-            operator = GaussNewton(self._forward, variables, inputs, SquaredError(), weights=weights)
-            loss, stats = natural_step(self.optimizer, operator, loss_of, loss_fn, self._penalty)
-        else:
-            loss, stats = plain_step(self.optimizer, variables, loss_fn, self._max_gradient_norm, self._penalty)
+        loss, _, stats = self._stepper.step(
+            variables,
+            lambda: self._forward(inputs),
+            loss_of,
+            lambda: GaussNewton(self._forward, variables, inputs, SquaredError(), weights=weights),
+            self._penalty,
+        )
         # What was skipped counts in `skipped`, not as NaN in the means.
         finite = tf.equal(stats.skip_cause, float(SkipCause.NONE))
         return CriticStats(

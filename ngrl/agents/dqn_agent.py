@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import epsilon_greedy_policy, greedy_policy, q_policy
+from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
@@ -14,13 +15,15 @@ from ngrl import losses
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.network_check import check_separate, check_trainable, penalty_of
 from ngrl.agents.random_numbers import GENERATOR
-from ngrl.agents.steps import differentiated, natural_step
+from ngrl.agents.schedules import counter
+from ngrl.agents.steps import Stepper, differentiated, is_natural
 from ngrl.agents.target_update import TargetUpdate
-from ngrl.checks import check_number, check_optional_number
+from ngrl.checks import check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import describe_actions, num_discrete_actions
-from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, apply_finite_gradients
+from ngrl.optimizers import GradientStats, NaturalGradientStats
+from ngrl.replay import Experience
 
 TdLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -82,6 +85,8 @@ class DqnAgent(tf_agent.TFAgent):
         is one that would be trained wrongly, or options contradict each other.
     """
 
+    experience = Experience.TRANSITIONS
+
     def __init__(
         self,
         time_step_spec: ts.TimeStep,
@@ -101,19 +106,24 @@ class DqnAgent(tf_agent.TFAgent):
     ):
         tf.Module.__init__(self, name=name)
         self._num_actions = check_discrete_action(action_spec)
-        _check_options(optimizer, target_update, double_q, fisher_outputs, max_gradient_norm, gamma)
+        self._stepper = Stepper(name, optimizer, max_gradient_norm)
+        if double_q and target_update is None:
+            raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
+        if fisher_outputs not in ("chosen", "all"):
+            raise ValueError(f"fisher_outputs must be 'chosen' or 'all', got {fisher_outputs!r}")
+        if is_natural(optimizer) and optimizer.line_search is not None:
+            raise ValueError("DqnAgent takes no line search, which measures the KL of a policy: set line_search=None")
         q_network.create_variables(time_step_spec.observation)
-        check_trainable(name, q_network, optimizer)
+        check_trainable(name, q_network, is_natural(optimizer))
         _check_output(q_network, time_step_spec.observation, self._num_actions)
         self._penalty = penalty_of(name, q_network, optimizer)
         self._q_network = q_network
         self._optimizer = optimizer
-        self._gamma = gamma
+        self._gamma = check_number("gamma", gamma, "[0, 1]")
         self._target_update = target_update
         self._double_q = double_q
         self._td_loss = td_loss
         self._fisher_outputs = fisher_outputs
-        self._max_gradient_norm = max_gradient_norm
         self._reward_scale = reward_scale
         self._target_network: Any = None
         if target_update is not None:
@@ -134,9 +144,7 @@ class DqnAgent(tf_agent.TFAgent):
             policy=greedy_policy.GreedyPolicy(policy),
             collect_policy=epsilon_greedy_policy.EpsilonGreedyPolicy(policy, epsilon=epsilon_greedy),
             train_sequence_length=2,
-            train_step_counter=tf.Variable(0, dtype=tf.int64, name="train_step")
-            if train_step_counter is None
-            else train_step_counter,
+            train_step_counter=counter(train_step_counter),
         )
         self._as_transition = data_converter.AsTransition(self.data_context, squeeze_time_dim=True)
         self._initialize()
@@ -153,30 +161,27 @@ class DqnAgent(tf_agent.TFAgent):
 
     def zero_extra(self) -> DqnExtra:
         """An all-zero `LossInfo.extra`, the start of an accumulator in a compiled loop."""
-        zero = tf.zeros([])
-        if isinstance(self._optimizer, NaturalGradient):
-            return DqnExtra(zero, zero, NaturalGradientStats(*[zero] * len(NaturalGradientStats._fields)))
-        return DqnExtra(zero, zero, GradientStats(*[zero] * len(GradientStats._fields)))
+        return DqnExtra(tf.zeros([]), tf.zeros([]), self._stepper.zero_stats())
 
     def set_epsilon(self, value: float) -> None:
         """Set ε of the collect policy, where it is a number or a variable."""
         if isinstance(self._epsilon, tf.Variable):
             self._epsilon.assign(value)
 
-    def explore(self, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    def act(self, observation: Any, seed: tf.Tensor, epsilon: tf.Tensor) -> policy_step.PolicyStep:
         """ε-greedy actions [B] that depend on the arguments and the weights only (stateless, so it resumes exactly).
 
         Args:
           observation: Observations [B, ...].
-          epsilon: Probability of a uniformly random action, a scalar.
           seed: Two integers [2].
+          epsilon: Probability of a uniformly random action, a scalar.
         """
         q_values, _ = self._q_network(observation)
         greedy = tf.argmax(q_values, axis=1, output_type=tf.int32)
         uniform = tf.random.stateless_uniform([2, tf.size(greedy)], seed, alg=GENERATOR)
         random = tf.cast(uniform[0] * self._num_actions, tf.int32)  # rounded down: uniform numbers are below 1
         explores = uniform[1] < epsilon
-        return tf.cast(tf.where(explores, random, greedy), self.action_spec.dtype)
+        return policy_step.PolicyStep(tf.cast(tf.where(explores, random, greedy), self.action_spec.dtype), (), ())
 
     def system(self, experience: Any) -> tuple[GaussNewton, tf.Tensor]:
         """The system `F x = g` of a natural step on a minibatch, which any optimizer may take.
@@ -188,7 +193,7 @@ class DqnAgent(tf_agent.TFAgent):
           F, and the loss's gradient ∂L/∂y [B, A], so that g = Jᵀ ∂L/∂y; regularisers are left out.
         """
         batch = self._batch(experience, None)
-        _, operator = self._curvature(batch)
+        operator = self._curvature(batch)
         return operator, differentiated(lambda q_values: self._td(batch, q_values)[0], operator.outputs)[1]
 
     def _initialize(self) -> None:
@@ -197,11 +202,7 @@ class DqnAgent(tf_agent.TFAgent):
                 target.assign(source)
 
     def _train(self, experience: Any, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
-        batch = self._batch(experience, weights)
-        if isinstance(self._optimizer, NaturalGradient):
-            info = self._natural_step(batch)
-        else:
-            info = self._plain_step(batch)
+        info = self._step(self._batch(experience, weights))
         self.train_step_counter.assign_add(1)
         if self._target_update is not None:
             self._target_update.apply(
@@ -213,7 +214,7 @@ class DqnAgent(tf_agent.TFAgent):
         del training
         batch = self._batch(experience, weights)
         loss, _ = self._td(batch, self._q_network(batch.observation)[0])
-        return tf_agent.LossInfo(self._penalised(loss), extra=())
+        return tf_agent.LossInfo(loss if self._penalty is None else loss + self._penalty(), extra=())
 
     def _batch(self, experience: Any, weights: tf.Tensor | None) -> _Batch:
         time_steps, policy_steps, next_time_steps = self._as_transition(experience)
@@ -240,40 +241,27 @@ class DqnAgent(tf_agent.TFAgent):
         chosen = losses.gather_actions(q_values, batch.action)
         return losses.weighted_mean(self._td_loss(batch.target, chosen), batch.weights), chosen
 
-    def _penalised(self, loss: tf.Tensor) -> tf.Tensor:
-        return loss if self._penalty is None else loss + self._penalty()
-
-    def _curvature(self, batch: _Batch) -> tuple[Any, GaussNewton]:
-        """The network's inputs, and the Fisher F over them."""
-        inputs = self._encode(batch.observation)
+    def _curvature(self, batch: _Batch) -> GaussNewton:
+        """The Fisher F over the batch's states."""
+        inputs, variables = self._encode(batch.observation), self._q_network.trainable_weights
         metric = SquaredError(chosen=batch.action if self._fisher_outputs == "chosen" else None)
-        variables = self._q_network.trainable_weights
-        return inputs, GaussNewton(self._forward, variables, inputs, metric, weights=batch.weights)
+        return GaussNewton(self._forward, variables, inputs, metric, weights=batch.weights)
 
-    def _natural_step(self, batch: _Batch) -> tf_agent.LossInfo:
-        inputs, operator = self._curvature(batch)
-        loss, stats = natural_step(
-            self._optimizer,
-            operator,
-            loss_of=lambda q_values: self._td(batch, q_values)[0],
-            loss_fn=lambda: self._td(batch, self._forward(inputs))[0],
-            penalty_fn=self._penalty,
+    def _outputs(self, observation: Any) -> tf.Tensor:
+        """Action values [B, A], by the function that the kind of step differentiates."""
+        if is_natural(self._optimizer):
+            return self._forward(self._encode(observation))
+        return self._q_network(observation)[0]
+
+    def _step(self, batch: _Batch) -> tf_agent.LossInfo:
+        loss, outputs, stats = self._stepper.step(
+            self._q_network.trainable_weights,
+            lambda: self._outputs(batch.observation),
+            lambda q_values: self._td(batch, q_values)[0],
+            lambda: self._curvature(batch),
+            self._penalty,
         )
-        chosen = losses.gather_actions(operator.outputs, batch.action)
-        return self._loss_info(loss, chosen, batch, stats)
-
-    def _plain_step(self, batch: _Batch) -> tf_agent.LossInfo:
-        variables = self._q_network.trainable_weights
-        with tf.GradientTape() as tape:
-            loss, chosen = self._td(batch, self._q_network(batch.observation)[0])
-            loss = self._penalised(loss)
-        gradients = tape.gradient(loss, variables)
-        stats = apply_finite_gradients(
-            self._optimizer, zip(gradients, variables, strict=True), loss, self._max_gradient_norm
-        )
-        return self._loss_info(loss, chosen, batch, stats)
-
-    def _loss_info(self, loss: tf.Tensor, chosen: tf.Tensor, batch: _Batch, stats: Any) -> tf_agent.LossInfo:
+        chosen = losses.gather_actions(outputs, batch.action)
         extra = DqnExtra(
             q_mean=losses.weighted_mean(chosen, batch.weights),
             td_error=losses.weighted_mean(tf.abs(batch.target - chosen), batch.weights),
@@ -294,28 +282,6 @@ def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:
             f"DqnAgent needs one discrete action counted from 0, the environment has {describe_actions(action_spec)}"
         )
     return number
-
-
-def _check_options(
-    optimizer: tf.keras.optimizers.Optimizer,
-    target_update: TargetUpdate | None,
-    double_q: bool,
-    fisher_outputs: str,
-    max_gradient_norm: float | None,
-    gamma: float,
-) -> None:
-    if double_q and target_update is None:
-        raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
-    if fisher_outputs not in ("chosen", "all"):
-        raise ValueError(f"fisher_outputs must be 'chosen' or 'all', got {fisher_outputs!r}")
-    check_optional_number("max_gradient_norm", max_gradient_norm, "(0, inf]")
-    if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
-        raise ValueError(f"optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
-    check_number("gamma", gamma, "[0, 1]")
-    if max_gradient_norm is not None and isinstance(optimizer, NaturalGradient):
-        raise ValueError("max_gradient_norm would bend the natural gradient: bound its step with max_kl instead")
-    if isinstance(optimizer, NaturalGradient) and optimizer.line_search is not None:
-        raise ValueError("DqnAgent takes no line search, which measures the KL of a policy: set line_search=None")
 
 
 def _check_output(q_network: network.Network, observation_spec: Any, num_actions: int) -> None:

@@ -46,15 +46,12 @@ class CategoricalHead(ActionHead):
     metric = Categorical()
 
     def log_prob(self, parameters: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        """Log-probability log π(a|s) [N] of actions [N]."""
         return losses.categorical_log_prob(parameters, tf.cast(actions, tf.int32))
 
     def entropy(self, parameters: tf.Tensor) -> tf.Tensor:
-        """Entropy in nats [N]."""
         return losses.categorical_entropy(parameters)
 
     def kl(self, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-        """KL(π_old ‖ π_new) in nats [N]."""
         return losses.kl_categorical(old, new)
 
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -72,16 +69,13 @@ class GaussianHead(ActionHead):
     metric = DiagonalGaussian()
 
     def log_prob(self, parameters: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        """Log-probability log π(a|s) [N] of actions [N, D]."""
         mean, log_std = tf.split(parameters, 2, axis=-1)
         return losses.diagonal_gaussian_log_prob(mean, log_std, actions)
 
     def entropy(self, parameters: tf.Tensor) -> tf.Tensor:
-        """Entropy in nats [N]."""
         return losses.diagonal_gaussian_entropy(tf.split(parameters, 2, axis=-1)[1])
 
     def kl(self, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-        """KL(π_old ‖ π_new) in nats [N]."""
         return losses.kl_diagonal_gaussian(*tf.split(old, 2, axis=-1), *tf.split(new, 2, axis=-1))
 
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

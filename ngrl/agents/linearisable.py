@@ -7,10 +7,11 @@ import tensorflow as tf
 from tf_agents.networks import network, sequential
 
 from ngrl.curvature import DenseStack, LayeredNetwork
-from ngrl.networks import ActorNetwork, QNetwork, ValueNetwork
+from ngrl.networks import ActorNetwork, DenseNetwork, QNetwork, ValueNetwork
 
-# A network is its chain of layers as long as no subclass has a version of its own of what leads from one to the other.
-_CHAINS = {
+# A network without a trunk is its chain of layers as long as no subclass has a version of its own of what leads from
+# one to the other.
+_CHAINS: dict[type[DenseNetwork], tuple[str, ...]] = {
     QNetwork: ("call", "_chain"),
     ValueNetwork: ("call", "_chain"),
     ActorNetwork: ("call", "_chain", "distribution_parameters", "from_chain"),
@@ -30,7 +31,7 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
     if isinstance(net, ActorNetwork) and type(net).call is not ActorNetwork.call:
         raise ValueError(f"{type(net).__name__} must override distribution_parameters in the place of call")
     chain = next((kind for kind in _CHAINS if _is_chain(net, kind)), None)
-    stack = None
+    stack: Callable[[Any], tf.Tensor] | None = None
     if chain is ActorNetwork and not net.is_discrete and net.log_std is None:
         pass  # the bound of a state-dependent log σ is no Dense layer
     elif chain is not None:
@@ -38,8 +39,15 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
     elif type(net) is sequential.Sequential:
         # Such a network is its layers, applied in order.
         stack = DenseStack.from_layers(net.layers)
+    if chain is not None:
+        # Encoders can be compared, so that two networks may share what they give.
+        encode = net.encoder if type(net).encode is DenseNetwork.encode else net.encode
+        if stack is None:
+            finish = net.from_chain if chain is ActorNetwork else _identity
+            stack = LayeredNetwork(lambda encoded: finish(net.dense(encoded)), net)
+        return encode, stack
     if stack is not None:
-        return (_identity if chain is None else net.encode), stack
+        return _identity, stack
     if isinstance(net, ActorNetwork):
         return _identity, LayeredNetwork(net.distribution_parameters, net)
     if isinstance(net, ValueNetwork):
@@ -47,8 +55,12 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
     return _identity, LayeredNetwork(lambda observation: net(observation)[0], net)
 
 
-def _is_chain(net: network.Network, kind: type) -> bool:
-    return isinstance(net, kind) and all(getattr(type(net), name) is getattr(kind, name) for name in _CHAINS[kind])
+def _is_chain(net: network.Network, kind: type[DenseNetwork]) -> bool:
+    return (
+        isinstance(net, kind)
+        and net.trunk is None
+        and all(getattr(type(net), name) is getattr(kind, name) for name in _CHAINS[kind])
+    )
 
 
 def _identity(observation: Any) -> Any:

@@ -1,23 +1,21 @@
 """Which networks agents train, and what of a network's own losses counts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from ngrl.agents.steps import Penalty, is_natural
 from ngrl.curvature import check_network, describe_layer, layers_of
-from ngrl.optimizers import NaturalGradient, check_penalised
-
-Penalty = Callable[[], tf.Tensor]
+from ngrl.optimizers import check_penalised
 
 
-def check_trainable(owner: str, net: Any, optimizer: tf.keras.optimizers.Optimizer) -> None:
+def check_trainable(owner: str, net: Any, natural: bool) -> None:
     """Refuse a built network that an agent would train as another one than it is.
 
     Args:
       owner: Who trains it, for the message.
       net: A TF-Agents network, or a module of them.
-      optimizer: Trains it.
+      natural: Whether it is trained by natural steps.
 
     Raises:
       ValueError: It has a state, adds losses in its call, or holds what `ngrl.curvature.check_network` refuses.
@@ -29,7 +27,7 @@ def check_trainable(owner: str, net: Any, optimizer: tf.keras.optimizers.Optimiz
                 "observations in the environment instead"
             )
     try:
-        check_network(net, natural=isinstance(optimizer, NaturalGradient))
+        check_network(net, natural=natural)
     except ValueError as error:
         raise ValueError(f"{owner}: {error}") from None
     for layer in layers_of(net):
@@ -50,7 +48,7 @@ def penalty_of(owner: str, net: Any, optimizer: tf.keras.optimizers.Optimizer) -
     """
     if not net.losses:
         return None
-    if isinstance(optimizer, NaturalGradient):
+    if is_natural(optimizer):
         try:
             check_penalised(optimizer)
         except ValueError as error:

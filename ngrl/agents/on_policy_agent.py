@@ -1,6 +1,5 @@
 """What the on-policy agents share: from a batch of trajectories to advantages, one policy update, one critic fit."""
 
-import abc
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -10,19 +9,32 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
-from ngrl import losses, seeding
+from ngrl import losses
 from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.critic import Critic
 from ngrl.agents.heads import head_for
-from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
-from ngrl.agents.schedules import Schedule, check_weight, weight_at
+from ngrl.agents.policy import Policy, PolicyBatch
+from ngrl.agents.schedules import Schedule, check_weight, counter
 from ngrl.agents.target_update import TargetUpdate, follow_update
-from ngrl.agents.trajectories import flat_rows, rows_of, sizes, spoilt, time_major
+from ngrl.agents.trajectories import (
+    Steps,
+    boundaries,
+    by_trajectory,
+    flat_rows,
+    nan_guard,
+    rows_of,
+    sizes,
+    time_major,
+    without_last,
+)
+from ngrl.agents.updates import PolicyUpdate
+from ngrl.configurable import configurable
 from ngrl.networks import ActorNetwork
 from ngrl.optimizers import GradientStats, NaturalGradientStats
+from ngrl.replay import Experience
 from ngrl.seeding import Stream
 
 
@@ -54,23 +66,9 @@ class PolicyExtra(NamedTuple):
         }
 
 
-class PolicyBatch(NamedTuple):
-    """N = B·(T − 1) transitions, those of each trajectory one after another."""
-
-    observation: Any  # [N, ...]
-    inputs: Any  # the encoded observations, what the policy's forward function takes
-    action: tf.Tensor  # [N] or [N, D], as drawn
-    advantage: tf.Tensor  # [N], 0 at masked steps
-    returns: tf.Tensor  # what the critic is to learn [N]
-    value: tf.Tensor  # the critic's v [N]
-    weights: tf.Tensor  # [N], 0 at episode boundaries, which are no transitions
-    old_parameters: tf.Tensor  # of the distribution that acted [N, K]
-    old_log_prob: tf.Tensor  # log π_old(a|s) [N]
-    experience: Any = ()  # the Trajectory [B, T, ...] that they were cut from; () in minibatches
-
-
+@configurable
 class OnPolicyAgent(tf_agent.TFAgent):
-    """Base of REINFORCE, NPG, TRPO and PPO, for one discrete action or a vector of continuous ones.
+    """REINFORCE, NPG, TRPO, PPO, NAC and what else an update makes, for one discrete action or several continuous ones.
 
     `train` takes what `collect_policy` collected since the latest update, as a TF-Agents `Trajectory` [B, T, ...]
     with T ≥ 2: of each trajectory the last row gives only the observation from which the one before is bootstrapped.
@@ -80,7 +78,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
       time_step_spec: Spec of the environment's time steps.
       action_spec: Spec of its actions.
       actor_network: The policy.
-      optimizer: Keras optimizer of the policy.
+      update: Improves the policy with a batch.
       critic: Estimates state values; None for returns without a baseline, which end with the batch.
       advantage: Estimates advantages; `GeneralisedAdvantage()` by default.
       entropy_weight: Weight of the entropy bonus in the policy's loss: a number, or a Keras schedule over the train
@@ -94,12 +92,14 @@ class OnPolicyAgent(tf_agent.TFAgent):
         out of its range.
     """
 
+    experience = Experience.TRAJECTORIES
+
     def __init__(
         self,
         time_step_spec: ts.TimeStep,
         action_spec: types.NestedTensorSpec,
         actor_network: ActorNetwork,
-        optimizer: tf.keras.optimizers.Optimizer,
+        update: PolicyUpdate,
         critic: Critic | None = None,
         advantage: GeneralisedAdvantage | None = None,
         entropy_weight: float | Schedule = 0.0,
@@ -108,25 +108,24 @@ class OnPolicyAgent(tf_agent.TFAgent):
         name: str = "OnPolicyAgent",
     ):
         tf.Module.__init__(self, name=name)
-        if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
-            raise ValueError(f"{name}: optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
+        if not isinstance(update, PolicyUpdate):
+            raise ValueError(f"{name}: update must be a PolicyUpdate such as NaturalUpdate(optimizer), got {update!r}")
         check_weight(name, "entropy_weight", entropy_weight)
-        self._head = head_for(action_spec)
         actor_network.create_variables(time_step_spec.observation)
-        check_trainable(name, actor_network, optimizer)
+        check_trainable(name, actor_network, update.is_natural)
         check_unpenalised(name, actor_network)
         if critic is not None:
             check_separate(name, "the policy", actor_network, "the critic", critic.network)
         self._actor = actor_network
-        self._optimizer = optimizer
+        self._update = update
         self._critic = critic
         self._advantage = GeneralisedAdvantage() if advantage is None else advantage
-        self._entropy_weight = entropy_weight
-        self._seed = seeding.check_seed(seed)
         self._average: tuple[ActorNetwork, TargetUpdate] | None = None
-        self._encode, self._forward = linearisable(actor_network)
+        step = counter(train_step_counter)
+        self._head = head_for(action_spec)
+        self._trained = Policy(actor_network, self._head, entropy_weight, seed, step)
         with tf.init_scope():
-            optimizer.build(actor_network.trainable_weights)
+            update.build(self._trained, critic is not None)
         policy = actor_policy.ActorPolicy(time_step_spec, action_spec, actor_network)
         super().__init__(
             time_step_spec,
@@ -134,9 +133,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
             policy=greedy_policy.GreedyPolicy(policy),
             collect_policy=CollectPolicy(time_step_spec, action_spec, actor_network),
             train_sequence_length=None,
-            train_step_counter=tf.Variable(0, dtype=tf.int64, name="train_step")
-            if train_step_counter is None
-            else train_step_counter,
+            train_step_counter=step,
         )
 
     @property
@@ -150,9 +147,14 @@ class OnPolicyAgent(tf_agent.TFAgent):
         return self._critic
 
     @property
+    def update(self) -> PolicyUpdate:
+        """What improves the policy."""
+        return self._update
+
+    @property
     def optimizer(self) -> tf.keras.optimizers.Optimizer:
         """The policy's optimizer."""
-        return self._optimizer
+        return self._update.optimizer
 
     def act(self, observation: Any, seed: tf.Tensor) -> policy_step.PolicyStep:
         """Sampled actions that depend on the arguments and the weights only (stateless, so it resumes exactly).
@@ -164,7 +166,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         Returns:
           Actions [N, ...] within the environment's bounds, and in `info` what `collect_policy` would say.
         """
-        parameters = self._parameters(self._encode(observation))
+        parameters = self._trained.parameters(self._trained.encode(observation))
         return sampled_step(self._actor, self._head, parameters, self.action_spec, seed)
 
     def average_into(self, network: ActorNetwork, update: TargetUpdate) -> None:
@@ -181,7 +183,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
           ValueError: The network's weights are not of the policy's shapes, or are the policy's own.
         """
         network.create_variables(self.time_step_spec.observation)
-        check_trainable(self.name, network, self._optimizer)
+        check_trainable(self.name, network, self._update.is_natural)
         check_separate(self.name, "the policy", self._actor, "the average", network)
         shapes = [[tuple(v.shape) for v in each.trainable_weights] for each in (self._actor, network)]
         if shapes[0] != shapes[1]:
@@ -195,33 +197,9 @@ class OnPolicyAgent(tf_agent.TFAgent):
     def _initialize(self) -> None:
         pass
 
-    @abc.abstractmethod
-    def _update_policy(self, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats | GradientStats]:
-        """Update the policy once; its loss before the update, and what the optimizer did."""
-
-    def _parameters(self, inputs: Any) -> tf.Tensor:
-        """The distribution's parameters [N, K] for encoded observations."""
-        return self._actor.bound(self._forward(inputs))
-
-    def _surrogate_loss(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
-        """`−Ê[ρ Â] − c Ê[H]`, a scalar."""
-        log_prob = self._head.log_prob(parameters, batch.action)
-        loss = losses.surrogate_loss(log_prob, batch.old_log_prob, batch.advantage, batch.weights)
-        return loss - self._entropy_bonus(batch, parameters)
-
-    def _entropy_bonus(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
-        if self._entropy_weight == 0:
-            return tf.zeros([], parameters.dtype)
-        weight = tf.cast(weight_at(self._entropy_weight, self.train_step_counter), parameters.dtype)
-        return weight * losses.weighted_mean(self._head.entropy(parameters), batch.weights)
-
-    def _mean_kl(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
-        """Mean KL(π_old ‖ π) over the batch, a scalar."""
-        return losses.weighted_mean(self._head.kl(batch.old_parameters, parameters), batch.weights)
-
     def _train(self, experience: trajectory.Trajectory, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
         batch = self._batch(experience, weights)
-        loss, stats = self._update_policy(batch)
+        loss, stats = self._update(self._trained, batch)
         self._actor.project()
         if self._average is not None:
             network, update = self._average
@@ -229,15 +207,14 @@ class OnPolicyAgent(tf_agent.TFAgent):
             follow_update(update, online, average, self.train_step_counter, stats.skipped)
         extra = self._measure(batch, stats)
         if self._critic is not None:
-            fit = self._critic.fit(
-                batch.observation, batch.returns, batch.weights, self._draw(Stream.CRITIC_MINIBATCHES)
-            )
+            seed = self._trained.draw(Stream.CRITIC_MINIBATCHES)
+            fit = self._critic.fit(batch.critic_inputs, batch.returns, batch.weights, seed)
             extra = extra._replace(
                 critic_loss=fit.loss, critic_gradient_norm=fit.gradient_norm, critic_skipped=fit.skipped
             )
         # Only now: the policy that acted, that was trained, and that was measured saw the same inputs.
         if self._actor.normaliser is not None:
-            self._actor.normaliser.update(batch.observation, batch.weights)
+            self._actor.normaliser.moments.update(batch.vectors, batch.weights)
         self.train_step_counter.assign_add(1)
         return tf_agent.LossInfo(loss, extra)
 
@@ -246,20 +223,17 @@ class OnPolicyAgent(tf_agent.TFAgent):
     ) -> tf_agent.LossInfo:
         del training
         batch = self._batch(experience, weights, is_new=False)
-        return tf_agent.LossInfo(self._surrogate_loss(batch, batch.old_parameters), extra=())
-
-    def _draw(self, stream: Stream) -> tf.Tensor:
-        """A seed [2] of a stream for this train step."""
-        return seeding.at(seeding.key(self._seed, stream), tf.cast(self.train_step_counter, tf.int32))
+        return tf_agent.LossInfo(self._trained.surrogate_loss(batch, batch.old_parameters), extra=())
 
     def _measure(self, batch: PolicyBatch, stats: NaturalGradientStats | GradientStats) -> PolicyExtra:
-        parameters = self._parameters(batch.inputs)
+        """What the update did; the critic's numbers are 0 yet."""
+        parameters = self._trained.parameters(batch.inputs)
         log_prob = self._head.log_prob(parameters, batch.action)
         zero = tf.zeros([])
         return PolicyExtra(
             surrogate_before=losses.weighted_mean(batch.advantage, batch.weights),
             surrogate_after=-losses.surrogate_loss(log_prob, batch.old_log_prob, batch.advantage, batch.weights),
-            kl=self._mean_kl(batch, parameters),
+            kl=self._trained.mean_kl(batch, parameters),
             entropy=losses.weighted_mean(self._head.entropy(batch.old_parameters), batch.weights),
             explained_variance=losses.explained_variance(batch.returns, batch.value, batch.weights),
             critic_loss=zero,
@@ -268,45 +242,71 @@ class OnPolicyAgent(tf_agent.TFAgent):
             optimizer=stats,
         )
 
+    def _encoded(self, observation: Any) -> tuple[Any, Any, Any]:
+        """The policy's inputs, and the observations as vectors, as they are and normalised; none with a trunk."""
+        encoder, encode = self._actor.encoder, self._trained.encode
+        if encoder is None:
+            return encode(observation), (), None
+        vectors = encoder.vectors(observation)
+        normalised = encoder.normalised(vectors)
+        return (normalised if encode is encoder else encode(observation)), vectors, normalised
+
     def _batch(self, experience: trajectory.Trajectory, weights: tf.Tensor | None, is_new: bool = True) -> PolicyBatch:
         num_trajectories, num_rows = sizes(experience)
-        steps = tf.nest.map_structure(lambda leaf: leaf[:, :-1], experience)
-        masks = losses.boundary_masks(
-            time_major(tf.equal(steps.step_type, ts.StepType.LAST)),
-            time_major(tf.equal(steps.next_step_type, ts.StepType.LAST)),
-        )
+        # Each observation is encoded once. The last of a trajectory serves to bootstrap, and the others as inputs.
+        observation = flat_rows(experience.observation)
+        inputs, vectors, encoded = self._encoded(observation)
+        critic_inputs, values = (), None
+        if self._critic is not None:
+            shared = self._critic.encode == self._trained.encode
+            critic_inputs = inputs if shared else self._critic.encode(observation)
+            values = time_major(by_trajectory(self._critic.values(critic_inputs), num_trajectories))
+        steps = tf.nest.map_structure(lambda leaf: leaf[:, :-1], experience._replace(observation=()))
+        masks = boundaries(steps)
         r_t, discount_t = time_major(steps.reward), time_major(steps.discount)
         if is_new:
+            # Before the rewards are scaled: a batch counts for its own scale.
             self._advantage.observe(r_t, masks)
-        values = None
-        if self._critic is not None:
-            flat = self._critic.values(flat_rows(experience.observation))
-            values = time_major(tf.reshape(flat, [num_trajectories, num_rows]))
         advantage, returns = self._advantage(r_t, discount_t, masks, values)
         value = tf.zeros_like(returns) if values is None else values[:-1]
         step_weights = rows_of(masks.weights)
         if weights is not None:
             per_step = tf.reshape(tf.cast(weights, tf.float32), [-1, 1])  # of a scalar or of [B]
             step_weights *= tf.reshape(tf.broadcast_to(per_step, [num_trajectories, num_rows - 1]), [-1])
-        observation = flat_rows(steps.observation)
+        # The row between two episodes has weight 0 but may hold anything, NaN included: where its numbers reach a
+        # derivative they must be 0, since 0 · NaN is NaN.
         used = step_weights > 0
-        inputs = tf.nest.map_structure(lambda leaf: masked_rows(leaf, used), self._encode(observation))
-        drawn = steps.action if self._actor.is_discrete else steps.policy_info[DRAWN]
-        action = masked_rows(tf.reshape(drawn, [-1, *drawn.shape[2:]]), used)
-        parameters = tf.stop_gradient(self._parameters(inputs))
+        inputs = tf.nest.map_structure(lambda leaf: masked_rows(leaf, used), without_last(inputs, num_trajectories))
+        # As drawn, not as the environment took it: clipped to its bounds, an action has another probability, or none.
+        drawn = flat_rows(steps.action if self._actor.is_discrete else steps.policy_info[DRAWN])
+        action = masked_rows(drawn, used)
+        parameters = tf.stop_gradient(self._trained.parameters(inputs))
         log_prob = tf.stop_gradient(self._head.log_prob(parameters, action))
         advantage, returns = self._advantage.normalised(rows_of(advantage), step_weights), rows_of(returns)
         advantage = masked_rows(advantage, used)
-        poison = spoilt(step_weights, advantage, returns, log_prob)
+        # One number that is not finite makes all advantages and returns so: then every step of this batch is skipped,
+        # those on minibatches that happen to lack the number too.
+        guard = nan_guard(step_weights, advantage, returns, log_prob)
+        advantage += guard
         return PolicyBatch(
-            observation=observation,
             inputs=inputs,
             action=action,
-            advantage=advantage + poison,
-            returns=returns + poison,
-            value=rows_of(value),
+            advantage=advantage,
             weights=step_weights,
             old_parameters=parameters,
             old_log_prob=log_prob,
-            experience=experience,
+            returns=returns + guard,
+            value=rows_of(value),
+            critic_inputs=without_last(critic_inputs, num_trajectories),
+            vectors=without_last(vectors, num_trajectories),
+            steps=Steps(
+                r_t=r_t,
+                discount_t=discount_t,
+                continues_t=masks.continues_t,
+                weights=time_major(by_trajectory(step_weights, num_trajectories)),
+                is_first_tm1=time_major(tf.equal(steps.step_type, ts.StepType.FIRST)),
+                encoded=None if encoded is None else time_major(by_trajectory(encoded, num_trajectories)),
+                values=values,
+                advantage=time_major(by_trajectory(advantage, num_trajectories)),
+            ),
         )

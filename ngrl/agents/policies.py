@@ -21,12 +21,7 @@ def sampled_step(
 ) -> policy_step.PolicyStep:
     """What `CollectPolicy` says, but drawn statelessly: it depends on the arguments only, so a run resumes exactly.
 
-    Args:
-      actor_network: The policy.
-      head: What its parameters mean.
-      parameters: The distribution's parameters [N, K].
-      action_spec: Spec of the environment's actions.
-      seed: Two integers [2].
+    `parameters` [N, K] are the distribution's as `head` has them, `seed` is two integers [2].
     """
     drawn = head.sample(parameters, seed)
     spec = tf.nest.flatten(action_spec)[0]
@@ -56,17 +51,17 @@ class CollectPolicy(actor_policy.ActorPolicy):
     """
 
     def __init__(self, time_step_spec: ts.TimeStep, action_spec: Any, actor_network: ActorNetwork):
-        self._is_discrete = actor_network.is_discrete
+        self._is_discrete, self._actor = actor_network.is_discrete, actor_network
         super().__init__(
             time_step_spec,
             action_spec,
             actor_network,
-            info_spec=self._told_spec(actor_network, action_spec),
+            info_spec=self._info_spec_of(actor_network, action_spec),
             clip=True,
             name="CollectPolicy",
         )
 
-    def _told_spec(self, actor_network: ActorNetwork, action_spec: Any) -> Any:
+    def _info_spec_of(self, actor_network: ActorNetwork, action_spec: Any) -> Any:
         return info_spec(actor_network, action_spec)
 
     def _action(self, time_step: ts.TimeStep, policy_state: Any, seed: Any = None) -> policy_step.PolicyStep:
@@ -85,27 +80,18 @@ class BehaviourPolicy(CollectPolicy):
 
     `BEHAVIOUR` in the info holds the distribution's parameters, logits [N, A] or μ and log σ [N, 2D]: what an
     off-policy correction needs when the trajectory is replayed.
-
-    Args:
-      time_step_spec: Spec of the environment's time steps.
-      action_spec: Spec of its actions.
-      actor_network: The policy.
     """
 
-    def __init__(self, time_step_spec: ts.TimeStep, action_spec: Any, actor_network: ActorNetwork):
-        super().__init__(time_step_spec, action_spec, actor_network)
-        self._actor = actor_network
-
-    def _told_spec(self, actor_network: ActorNetwork, action_spec: Any) -> Any:
+    def _info_spec_of(self, actor_network: ActorNetwork, action_spec: Any) -> Any:
         return behaviour_info_spec(actor_network, action_spec)
 
     def _action(self, time_step: ts.TimeStep, policy_state: Any, seed: Any = None) -> policy_step.PolicyStep:
-        return self._told(super()._action(time_step, policy_state, seed), time_step)
+        return self._with_behaviour(super()._action(time_step, policy_state, seed), time_step)
 
     def _distribution(self, time_step: ts.TimeStep, policy_state: Any) -> policy_step.PolicyStep:
-        return self._told(super()._distribution(time_step, policy_state), time_step)
+        return self._with_behaviour(super()._distribution(time_step, policy_state), time_step)
 
-    def _told(self, step: policy_step.PolicyStep, time_step: ts.TimeStep) -> policy_step.PolicyStep:
+    def _with_behaviour(self, step: policy_step.PolicyStep, time_step: ts.TimeStep) -> policy_step.PolicyStep:
         parameters = self._actor.distribution_parameters(time_step.observation)
         return step._replace(info={**(step.info or {}), BEHAVIOUR: parameters})
 
@@ -114,5 +100,5 @@ def behaviour_info_spec(actor_network: ActorNetwork, action_spec: Any) -> dict[s
     """Spec of what `BehaviourPolicy` says beside its action."""
     spec = tf.nest.flatten(action_spec)[0]
     size = int(spec.maximum) + 1 if actor_network.is_discrete else 2 * int(spec.shape[0])
-    told = {BEHAVIOUR: tensor_spec.TensorSpec([size], tf.float32, name=BEHAVIOUR)}
-    return told | (info_spec(actor_network, action_spec) or {})
+    info = {BEHAVIOUR: tensor_spec.TensorSpec([size], tf.float32, name=BEHAVIOUR)}
+    return info | (info_spec(actor_network, action_spec) or {})

@@ -21,3 +21,8 @@ def weight_at(value: float | Schedule, step: tf.Tensor) -> tf.Tensor:
     if not isinstance(value, tf.keras.optimizers.schedules.LearningRateSchedule):
         return tf.constant(value, tf.float32)
     return tf.maximum(tf.cast(value(step), tf.float32), 0)
+
+
+def counter(given: tf.Variable | None) -> tf.Variable:
+    """Counts train steps: the variable that was given, or one of its own."""
+    return tf.Variable(0, dtype=tf.int64, name="train_step") if given is None else given

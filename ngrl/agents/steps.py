@@ -1,10 +1,11 @@
-"""One step of an optimizer on a loss: what the agents' updates have in common."""
+"""One step of an optimizer on a loss of a network's outputs, whichever kind of optimizer it is."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from ngrl.checks import check_optional_number
 from ngrl.curvature import GaussNewton, flatten
 from ngrl.optimizers import (
     GradientStats,
@@ -13,6 +14,86 @@ from ngrl.optimizers import (
     apply_finite_gradients,
     apply_penalised_gradient,
 )
+
+Penalty = Callable[[], tf.Tensor]
+
+
+def is_natural(optimizer: tf.keras.optimizers.Optimizer) -> bool:
+    """Whether an optimizer takes natural steps, for which a curvature operator is needed."""
+    return isinstance(optimizer, NaturalGradient)
+
+
+def check_optimizer(what: str, optimizer: Any) -> None:
+    """Raise a ValueError for what is no optimizer."""
+    if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
+        raise ValueError(f"{what}: optimizer must be a tf.keras.optimizers.Optimizer, got {optimizer!r}")
+
+
+def check_plain(owner: str, optimizer: tf.keras.optimizers.Optimizer, advice: str) -> None:
+    """Raise a ValueError for a natural gradient, or what is no optimizer; the message ends with the advice."""
+    check_optimizer(owner, optimizer)
+    if is_natural(optimizer):
+        raise ValueError(f"{owner} follows a plain gradient, its optimizer is NaturalGradient: {advice}")
+
+
+class Stepper:
+    """Steps of an optimizer, natural or not, on a loss of a network's outputs.
+
+    Args:
+      owner: Whose optimizer it is, for messages.
+      optimizer: `NaturalGradient` or any other Keras optimizer.
+      max_gradient_norm: Clip the norm of a plain optimizer's gradients, all variables together.
+
+    Raises:
+      ValueError: It is no optimizer, or one that takes no such bound, or the bound is out of its range.
+    """
+
+    def __init__(self, owner: str, optimizer: Any, max_gradient_norm: float | None = None):
+        check_optimizer(owner, optimizer)
+        check_optional_number(f"{owner}: max_gradient_norm", max_gradient_norm, "(0, inf]")
+        self._natural = is_natural(optimizer)
+        if self._natural and max_gradient_norm is not None:
+            raise ValueError(f"{owner}: max_gradient_norm would bend the natural gradient: bound its step with max_kl")
+        self._optimizer = optimizer
+        self._max_gradient_norm = max_gradient_norm
+
+    def zero_stats(self) -> NaturalGradientStats | GradientStats:
+        """All-zero stats of a step."""
+        kind = NaturalGradientStats if self._natural else GradientStats
+        return kind(*[tf.zeros([])] * len(kind._fields))
+
+    def step(
+        self,
+        variables: Sequence[tf.Variable],
+        forward: Callable[[], tf.Tensor],
+        loss_of: Callable[[tf.Tensor], tf.Tensor],
+        curvature: Callable[[], GaussNewton],
+        penalty_fn: Penalty | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        """Take a step, unless something is not finite.
+
+        Args:
+          variables: What the step changes.
+          forward: The outputs [B, K] at the variables' present values.
+          loss_of: The loss, a scalar, of outputs.
+          curvature: Makes the operator of a natural step, linearised there.
+          penalty_fn: What the loss holds besides, the network's regularisers.
+
+        Returns:
+          The loss and the outputs [B, K] before the step, and the step's stats.
+        """
+        if self._natural:
+            operator = curvature()
+            loss, stats = natural_step(self._optimizer, operator, loss_of, lambda: loss_of(forward()), penalty_fn)
+            return loss, operator.outputs, stats
+        seen = []
+
+        def loss_fn() -> tf.Tensor:
+            seen.append(forward())
+            return loss_of(seen[0])
+
+        loss, plain = plain_step(self._optimizer, variables, loss_fn, self._max_gradient_norm, penalty_fn)
+        return loss, seen[0], plain
 
 
 def differentiated(loss_of: Callable[[tf.Tensor], tf.Tensor], outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -28,21 +109,12 @@ def natural_step(
     operator: GaussNewton,
     loss_of: Callable[[tf.Tensor], tf.Tensor],
     loss_fn: Callable[[], tf.Tensor],
-    penalty_fn: Callable[[], tf.Tensor] | None = None,
+    penalty_fn: Penalty | None = None,
     **searches: Any,
 ) -> tuple[tf.Tensor, NaturalGradientStats]:
-    """A natural step for a loss of the network's outputs.
+    """`Stepper.step` for a natural gradient; `searches` is what `apply_output_gradient` takes for a line search.
 
-    Args:
-      optimizer: Takes the step.
-      operator: The curvature, linearised where the step starts.
-      loss_of: The loss, a scalar, of outputs [B, K].
-      loss_fn: The same loss at the variables' present values.
-      penalty_fn: What the loss holds besides at the variables' present values, the network's regularisers.
-      **searches: What a line search needs besides, as `NaturalGradient.apply_output_gradient` takes it.
-
-    Returns:
-      The loss before the step, and what the step did.
+    `loss_fn` is the loss without the penalty at the variables' present values.
     """
     loss, output_gradient = differentiated(loss_of, operator.outputs)
     if penalty_fn is None:
@@ -62,20 +134,9 @@ def plain_step(
     variables: Sequence[tf.Variable],
     loss_fn: Callable[[], tf.Tensor],
     max_gradient_norm: float | None = None,
-    penalty_fn: Callable[[], tf.Tensor] | None = None,
+    penalty_fn: Penalty | None = None,
 ) -> tuple[tf.Tensor, GradientStats]:
-    """A guarded step along the gradient of a loss.
-
-    Args:
-      optimizer: Any Keras optimizer but `NaturalGradient`, built for the variables.
-      variables: What the step changes.
-      loss_fn: The loss, a scalar, at the variables' present values.
-      max_gradient_norm: Clip the norm of all gradients together to this.
-      penalty_fn: As in `natural_step`.
-
-    Returns:
-      The loss before the step, and what the step did.
-    """
+    """`Stepper.step` for any other optimizer: a guarded step along the gradient of a loss."""
     with tf.GradientTape() as tape:
         loss = loss_fn() if penalty_fn is None else loss_fn() + penalty_fn()
     pairs = zip(tape.gradient(loss, variables), variables, strict=True)

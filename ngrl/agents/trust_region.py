@@ -8,6 +8,9 @@ import tensorflow as tf
 from ngrl import losses
 from ngrl.agents.heads import ActionHead, CategoricalHead
 from ngrl.agents.minibatches import masked_rows
+from ngrl.agents.target_update import SoftUpdate, TargetUpdate
+from ngrl.checks import check_optional_number
+from ngrl.configurable import configurable
 
 # The objective [N] under distribution parameters [N, K], and what these mean.
 Objective = Callable[[ActionHead, tf.Tensor], tf.Tensor]
@@ -34,41 +37,68 @@ class _FreeCategorical(CategoricalHead):
         return -tf.reduce_sum(tf.exp(parameters) * parameters, axis=-1)
 
 
-def ascend(
-    objective: Objective,
-    head: ActionHead,
-    parameters: tf.Tensor,
-    average: tf.Tensor,
-    weights: tf.Tensor,
-    delta: float | None,
-    statistics: Literal["probabilities", "logits"],
-) -> Ascent:
-    """The objective's gradient, projected onto the trust region around the average policy.
+@configurable
+class TrustRegion:
+    """How far the policy may go from the average policy, and how that follows.
 
     Args:
-      objective: What to climb.
-      head: What `parameters` mean.
-      parameters: The policy's, constants [N, K].
-      average: The average policy's, constants [N, K].
-      weights: [N]; 0 masks a row.
-      delta: δ; None leaves the trust region out.
-      statistics: Φ of discrete actions. That of continuous ones is (μ, log σ).
+      delta: δ; None sets no bound.
+      statistics: Φ of discrete actions: the probability vector, as in the paper, or the logits, by which the region is
+        far wider. That of continuous actions is (μ, log σ); the paper's σ is fixed, and so its Φ is μ.
+      average_update: How the average policy follows; `SoftUpdate(0.01)` by default, which is α = 0.99.
+
+    Raises:
+      ValueError: An argument is out of its range.
     """
-    used, kl = weights > 0, head.kl(average, parameters)
-    if delta is not None and isinstance(head, CategoricalHead) and statistics == "probabilities":
-        log_p, log_q = (losses.bounded_log_softmax(logits) for logits in (parameters, average))
-        value, slopes = _value_and_gradient(lambda x: objective(_FreeCategorical(), x), log_p)
-        slopes = masked_rows(slopes, used)
-        gradient = losses.through_softmax(slopes, log_p)
-        projected = losses.probability_trust_region_projection(slopes, log_p, log_q, delta)
-    else:
-        value, gradient = _value_and_gradient(lambda x: objective(head, x), parameters)
-        projected = gradient = masked_rows(gradient, used)
-        if delta is not None:
-            _, kl_gradient = _value_and_gradient(lambda x: head.kl(average, x), parameters)
-            projected = losses.trust_region_projection(gradient, masked_rows(kl_gradient, used), delta)
-    active = tf.reduce_any(tf.not_equal(projected, gradient), axis=-1)
-    return Ascent(value, projected, kl, tf.cast(active, tf.float32))
+
+    def __init__(
+        self,
+        delta: float | None = 1.0,
+        statistics: Literal["probabilities", "logits"] = "probabilities",
+        average_update: TargetUpdate | None = None,
+    ):
+        self._delta = check_optional_number("TrustRegion: delta", delta, "[0, inf]")
+        if statistics not in ("probabilities", "logits"):
+            raise ValueError(f"TrustRegion: statistics must be one of probabilities, logits, got {statistics!r}")
+        self._statistics = statistics
+        self.average_update = SoftUpdate(0.01) if average_update is None else average_update
+
+    def check(self, is_discrete: bool) -> None:
+        """Refuse statistics that the policy doesn't have.
+
+        Raises:
+          ValueError: They are of the other kind of actions.
+        """
+        if self._statistics == "logits" and not is_discrete:
+            raise ValueError("TrustRegion: statistics='logits' is for discrete actions, the environment's are not")
+
+    def ascend(
+        self, objective: Objective, head: ActionHead, parameters: tf.Tensor, average: tf.Tensor, weights: tf.Tensor
+    ) -> Ascent:
+        """The objective's gradient, projected onto the trust region around the average policy.
+
+        Args:
+          objective: What to climb.
+          head: What `parameters` mean.
+          parameters: The policy's, constants [N, K].
+          average: The average policy's, constants [N, K].
+          weights: [N]; 0 masks a row.
+        """
+        delta, used, kl = self._delta, weights > 0, head.kl(average, parameters)
+        if delta is not None and isinstance(head, CategoricalHead) and self._statistics == "probabilities":
+            log_p, log_q = (losses.bounded_log_softmax(logits) for logits in (parameters, average))
+            value, slopes = _value_and_gradient(lambda x: objective(_FreeCategorical(), x), log_p)
+            slopes = masked_rows(slopes, used)
+            gradient = losses.through_softmax(slopes, log_p)
+            projected = losses.probability_trust_region_projection(slopes, log_p, log_q, delta)
+        else:
+            value, gradient = _value_and_gradient(lambda x: objective(head, x), parameters)
+            projected = gradient = masked_rows(gradient, used)
+            if delta is not None:
+                _, kl_gradient = _value_and_gradient(lambda x: head.kl(average, x), parameters)
+                projected = losses.trust_region_projection(gradient, masked_rows(kl_gradient, used), delta)
+        active = tf.reduce_any(tf.not_equal(projected, gradient), axis=-1)
+        return Ascent(value, projected, kl, tf.cast(active, tf.float32))
 
 
 def _value_and_gradient(function: Callable[[tf.Tensor], tf.Tensor], at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

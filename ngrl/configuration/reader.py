@@ -17,6 +17,7 @@ from gin import config_parser
 
 from ngrl import modules, packaged
 from ngrl.configuration.annotations import nearest
+from ngrl.configuration.renamed import present_name
 
 MACRO = "gin.macro"  # what gin calls the configurable behind `name = value` and `%name`
 Key = tuple[str, str, str]  # scope, complete name of the configurable, parameter
@@ -24,9 +25,6 @@ Key = tuple[str, str, str]  # scope, complete name of the configurable, paramete
 # An include is looked for beside the including file and in folders above it, this many in all, then in the
 # current one, then among what comes with ngrl.
 _FOLDERS_SEARCHED = 3
-
-# Parameters that had another name, and what to write in its place.
-_RENAMED = {"fisher_fraction": "fisher_every = n, which takes every n-th state: n = 1 / fisher_fraction"}
 
 
 class ConfigurationError(Exception):
@@ -199,8 +197,12 @@ def _syntax_message(error: SyntaxError) -> str:
     return message[:1].lower() + message[1:]
 
 
-def find(selector: str) -> Any:
+def find(selector: str, parameter: str = "") -> Any:
     """The configurable of that name; of several, the one that is ngrl's own.
+
+    Args:
+      selector: The name, or enough of its end.
+      parameter: What a file binds of it, for the message to a former name.
 
     Raises:
       Fault: There is none, or more than one.
@@ -209,6 +211,10 @@ def find(selector: str) -> Any:
     own = [match for match in matches if match.startswith("ngrl.")]
     if len(matches) > 1 and len(own) == 1:
         matches = own
+    former = present_name(selector.removeprefix("ngrl."), parameter)
+    # A module of the user's own may have taken the name since; TF-Agents has had some of them all the time.
+    if former and all(match.startswith("tf_agents.") for match in matches):
+        raise Fault(f'no configurable "{selector}": it is now {former}')
     if len(matches) > 1:
         raise Fault(f'"{selector}" is ambiguous: write {" or ".join(sorted(matches))}')
     if not matches:
@@ -237,13 +243,14 @@ def _binding(statement: config_parser.BindingStatement, where: str) -> Binding:
     if not parameter:  # `name = value` defines a macro
         name = f"{scope}/{selector}" if scope else selector
         return Binding((name, MACRO, "value"), name, value, where)
-    info = find(selector)
+    info = find(selector, parameter)
     known, any_name = settable_parameters(info)
+    former = present_name(info.name, parameter) if info.selector.startswith("ngrl.") else None
+    if former:
+        raise Fault(f'no parameter "{parameter}" on {info.name}: it is now {former}')
     if parameter not in known and not any_name:
         hidden = parameter in _signature(info).parameters
         problem = f'parameter "{parameter}" of {info.name} is not for gin files' if hidden else ""
-        if parameter in _RENAMED:
-            problem = f'no parameter "{parameter}" on {info.name}: it is now {_RENAMED[parameter]}'
         raise Fault(problem or f'no parameter "{parameter}" on {info.name}{nearest(parameter, known)}')
     key = (scope, info.selector, parameter)
     try:

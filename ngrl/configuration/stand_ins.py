@@ -17,6 +17,7 @@ from gin import config_parser, selector_map
 from ngrl.configuration import binding as configuration
 from ngrl.configuration import sources
 from ngrl.configuration.reader import ConfigurationError, Reader
+from ngrl.configuration.renamed import present_name
 
 __all__ = ["ConfigurationError", "StandIn", "check"]
 
@@ -54,7 +55,8 @@ class _EarlyReader(Reader):
 class _Names(selector_map.SelectorMap):
     def matching_selectors(self, partial_selector: str) -> list[str]:
         found = super().matching_selectors(partial_selector)
-        if not found and sources.is_of_tf_agents(partial_selector.rpartition(".")[2]):
+        name = partial_selector.rpartition(".")[2]
+        if not found and not present_name(name) and sources.is_of_tf_agents(name):
             raise _Undecided
         return found
 

@@ -1,7 +1,6 @@
 """Loops that collect rows of trajectories with N environments before they train."""
 
 import abc
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ class CollectingLoop(TrainingLoop):
 
     Args:
       agent: The agent, whose `collect_data_spec` says what is kept.
-      act: A `PolicyStep` for observations [N, ...] and a seed [2].
       environment: A batched environment of `ngrl.environments`.
       seed: Seed of the actions.
       num_steps: T.
@@ -36,7 +34,6 @@ class CollectingLoop(TrainingLoop):
     def __init__(
         self,
         agent: Any,
-        act: Callable[[Any, Any], policy_step.PolicyStep],
         environment: Any,
         seed: int,
         num_steps: int,
@@ -46,7 +43,7 @@ class CollectingLoop(TrainingLoop):
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._steps = num_steps
-        self._act = Compiled(lambda *arguments: _flat_step(act(*arguments)), jit_compile)
+        self._act = Compiled(lambda *arguments: _flat_step(agent.act(*arguments)), jit_compile)
         self._row = 0
         # Arrays [N, T + 1, ...], filled up to self._row.
         self._rows = tf.nest.map_structure(

@@ -13,6 +13,7 @@ from ngrl import (
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import EpisodeStatistics
 from ngrl.optimizers import SkipCause
+from ngrl.replay import Experience
 
 
 class NonFiniteError(RuntimeError):
@@ -130,20 +131,28 @@ class TrainingLoop:
             self.statistics.forget_episodes_in_progress()
 
 
-# The method by which each loop asks an agent for actions, and by which agents differ.
-_ASKED = {"OnPolicyLoop": "act", "OffPolicyLoop": "explore", "TrajectoryReplayLoop": "behave"}
+# The loop that gives each kind of experience.
+_LOOPS = {
+    Experience.TRAJECTORIES: "OnPolicyLoop",
+    Experience.TRANSITIONS: "OffPolicyLoop",
+    Experience.REPLAYED_TRAJECTORIES: "TrajectoryReplayLoop",
+}
 
 
-def check_agent(loop: str, agent: Any) -> None:
+def check_agent(given: Experience, agent: Any) -> None:
     """Refuse an agent that another loop is for.
 
+    Args:
+      given: What the loop gives its agent.
+      agent: The agent, whose `experience` says what it learns from.
+
     Raises:
-      ValueError: So it is.
+      ValueError: That is something else, or not said.
     """
-    if hasattr(agent, _ASKED[loop]):
-        return
-    fitting = next((f": run.loop = @{name} is for it" for name, asked in _ASKED.items() if hasattr(agent, asked)), "")
-    raise ValueError(f"{loop} can't train {type(agent).__name__}{fitting}")
+    wanted = getattr(agent, "experience", None)
+    if wanted is not given:
+        fitting = f"run.loop = @{_LOOPS[wanted]} is for it" if wanted in _LOOPS else f"it must say experience = {given}"
+        raise ValueError(f"{_LOOPS[given]} can't train {type(agent).__name__}: {fitting}")
 
 
 def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

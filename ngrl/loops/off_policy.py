@@ -13,11 +13,13 @@ from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
 from ngrl.loops.loop import TrainingLoop, check_agent, part
 from ngrl.loops.state import LoopState
 from ngrl.loops.updates import many_updates
-from ngrl.replay import Transition, UniformReplayBuffer
+from ngrl.replay import Experience, Transition, UniformReplayBuffer
 
 
 class OffPolicyAgent(Protocol):
     """What the loop asks of an agent: TF-Agents' `train`, and exploration without hidden state."""
+
+    experience: Experience
 
     def train(self, experience: Any) -> Any:
         """One update; returns a LossInfo whose `extra.scalars(loss)` says its tags and values."""
@@ -28,8 +30,8 @@ class OffPolicyAgent(Protocol):
     def set_epsilon(self, value: float) -> None:
         """Set ε of the collect policy."""
 
-    def explore(self, observation: Any, epsilon: Any, seed: Any) -> Any:
-        """Actions [N] for observations [N, ...]."""
+    def act(self, observation: Any, seed: Any, epsilon: Any) -> Any:
+        """A `PolicyStep` for observations [N, ...], of which a share ε is drawn uniformly."""
 
 
 @configurable
@@ -80,7 +82,7 @@ class OffPolicyLoop(TrainingLoop):
             raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
         if replay_capacity < environment.batch_size:
             raise ValueError(f"replay_capacity ({replay_capacity}) is below num_envs ({environment.batch_size})")
-        check_agent("OffPolicyLoop", agent)
+        check_agent(Experience.TRANSITIONS, agent)
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._batch_size = batch_size
@@ -89,7 +91,7 @@ class OffPolicyLoop(TrainingLoop):
         self._updates_per_call = updates_per_call
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
         self._replay = UniformReplayBuffer(self._transition_example(), replay_capacity, seed)
-        self._act = Compiled(agent.explore, jit_compile)
+        self._act = Compiled(lambda *arguments: agent.act(*arguments).action, jit_compile)
         self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
         self._actions: np.ndarray | None = None
 
@@ -138,7 +140,7 @@ class OffPolicyLoop(TrainingLoop):
         return due >= self._updates_per_call
 
     def _choose_actions(self) -> np.ndarray:
-        return self._act(self._observation, np.float32(self.epsilon), self._draw()).numpy()
+        return self._act(self._observation, self._draw(), np.float32(self.epsilon)).numpy()
 
     def _train(self) -> np.ndarray:
         actions: Any = None
@@ -164,7 +166,7 @@ class OffPolicyLoop(TrainingLoop):
 
         loss, extra, skipped, streak = many_updates(update, self._agent.zero_extra(), self._updates_per_call, streak)
         with tf.control_dependencies([loss]):
-            actions = self._agent.explore(observation, epsilon, seed)
+            actions = self._agent.act(observation, seed, epsilon).action
         return actions, loss, extra, skipped, streak
 
     def before_export(self) -> None:

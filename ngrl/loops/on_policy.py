@@ -10,11 +10,13 @@ from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import check_agent
+from ngrl.replay import Experience
 
 
 class OnPolicyAgent(Protocol):
     """What the loop asks of an agent: TF-Agents' `train`, and sampling without hidden state."""
 
+    experience: Experience
     collect_data_spec: Any
 
     def train(self, experience: Any) -> Any:
@@ -57,8 +59,8 @@ class OnPolicyLoop(CollectingLoop):
         num_envs = environment.batch_size
         if batch_size < 1 or batch_size % num_envs:
             raise ValueError(f"batch_size ({batch_size}) must be a positive multiple of num_envs ({num_envs})")
-        check_agent("OnPolicyLoop", agent)
-        super().__init__(agent, agent.act, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile)
+        check_agent(Experience.TRAJECTORIES, agent)
+        super().__init__(agent, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile)
         self._train = Compiled(agent.train, jit_compile)
 
     def _update(self, rows: Any) -> None:

@@ -16,13 +16,14 @@ from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import check_agent, part
 from ngrl.loops.state import LoopState
 from ngrl.loops.updates import many_updates
-from ngrl.replay import TrajectoryReplayBuffer
+from ngrl.replay import Experience, TrajectoryReplayBuffer
 from ngrl.seeding import Stream
 
 
 class TrajectoryReplayAgent(Protocol):
     """What the loop asks of an agent: TF-Agents' `train`, and sampling without hidden state."""
 
+    experience: Experience
     collect_data_spec: Any
 
     def train(self, experience: Any) -> Any:
@@ -31,7 +32,7 @@ class TrajectoryReplayAgent(Protocol):
     def zero_extra(self) -> Any:
         """An all-zero `LossInfo.extra`."""
 
-    def behave(self, observation: Any, seed: Any) -> Any:
+    def act(self, observation: Any, seed: Any) -> Any:
         """A `PolicyStep` for observations [N, ...], whose info tells the distribution of each action."""
 
 
@@ -83,8 +84,8 @@ class TrajectoryReplayLoop(CollectingLoop):
             raise ValueError(f"replay_ratio must be finite and not negative, got {replay_ratio}")
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
-        check_agent(type(self).__name__, agent)
-        super().__init__(agent, agent.behave, environment, seed, num_steps, max_skipped_updates, jit_compile)
+        check_agent(Experience.REPLAYED_TRAJECTORIES, agent)
+        super().__init__(agent, environment, seed, num_steps, max_skipped_updates, jit_compile)
         self._replay_ratio = replay_ratio
         self._warmup_steps = warmup_steps
         self._most_replayed = math.ceil(2 * replay_ratio)  # in one call; more are rare

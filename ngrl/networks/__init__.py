@@ -4,7 +4,14 @@ from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agen
 from ngrl.networks.actor_network import ActorNetwork, describe_actions, is_discrete_action, num_discrete_actions
 from ngrl.networks.dense_network import DenseNetwork
 from ngrl.networks.dueling_network import StochasticDuelingNetwork
-from ngrl.networks.encoding import ObservationNormaliser, RunningMoments, clip_finite, encode_observation
+from ngrl.networks.encoding import (
+    Encoder,
+    ObservationNormaliser,
+    RunningMoments,
+    clip_finite,
+    encode_observation,
+    scale_observation,
+)
 from ngrl.networks.gaussian_actor import GaussianActor
 from ngrl.networks.q_network import QNetwork
 from ngrl.networks.value_network import ValueNetwork
@@ -12,6 +19,7 @@ from ngrl.networks.value_network import ValueNetwork
 __all__ = [
     "ActorNetwork",
     "DenseNetwork",
+    "Encoder",
     "GaussianActor",
     "ObservationNormaliser",
     "QNetwork",
@@ -23,4 +31,5 @@ __all__ = [
     "encode_observation",
     "is_discrete_action",
     "num_discrete_actions",
+    "scale_observation",
 ]

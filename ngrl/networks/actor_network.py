@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
 
 from ngrl.configurable import configurable
-from ngrl.networks.dense_network import Activation, DenseNetwork
+from ngrl.networks.dense_network import Activation, DenseNetwork, Trunk
 from ngrl.networks.encoding import ObservationNormaliser
 from ngrl.seeding import Stream
 
@@ -76,6 +76,7 @@ class ActorNetwork(DenseNetwork):
       initial_log_std: Initial log σ, for continuous actions; 0 by default.
       min_log_std: Lower bound of log σ.
       normaliser: Normalises the encoded observations; None leaves them as they are.
+      trunk: Makes layers to be put before the Dense ones, see `DenseNetwork`; None for none.
       seed: Seed of the initial weights.
       name: Name of the network.
 
@@ -97,6 +98,7 @@ class ActorNetwork(DenseNetwork):
         initial_log_std: float | None = None,
         min_log_std: float = -5.0,
         normaliser: ObservationNormaliser | None = None,
+        trunk: Trunk | None = None,
         seed: int = 0,
         name: str = "ActorNetwork",
     ):
@@ -119,6 +121,7 @@ class ActorNetwork(DenseNetwork):
             initial_scale,
             output_scale,
             normaliser,
+            trunk,
             seed,
             name,
         )

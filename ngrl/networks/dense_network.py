@@ -1,14 +1,15 @@
 """What the networks have in common: an encoded observation and a chain of Dense layers."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
 
 import tensorflow as tf
 from tf_agents.networks import network
 
 from ngrl import seeding
 from ngrl.checks import check_count, check_number
-from ngrl.networks.encoding import ObservationNormaliser, check_observation_spec, encode_observation, encoded_size
+from ngrl.networks.encoding import Encoder, ObservationNormaliser, scale_observation
 
 #: Keras' activations by name: a wrong one in a gin file is answered before TensorFlow is loaded.
 Activation = Literal[
@@ -29,11 +30,16 @@ Activation = Literal[
 ]
 
 
+#: Makes the layers that a network puts before its Dense ones, or is such a layer itself.
+Trunk: TypeAlias = Callable[..., Any]
+
+
 class DenseNetwork(network.Network):
     """Observation to encoded vector to Dense layers to outputs [B, K].
 
     The part with parameters is `layers_in_order`, a plain chain of Dense layers, which is what the layer-wise
-    products of `ngrl.curvature` need; `encode` has none.
+    products of `ngrl.curvature` need; `encode` has none. With a `trunk`, such as convolutions, what that makes of an
+    observation takes the encoded vector's place, and products go through a vectorised Jacobian.
 
     Args:
       input_tensor_spec: Spec of the observations: floats, bounded integers, or nested dicts of those.
@@ -44,11 +50,14 @@ class DenseNetwork(network.Network):
         et al. (2015).
       output_scale: The last kernel's initial standard deviation times the root of its fan-in.
       normaliser: Normalises the encoded observations; None leaves them as they are.
-      seed: Seed of the initial weights.
+      trunk: A function that makes a Keras layer or model: called with observations [B, ...], scaled as
+        `scale_observation` says, it gives what is flattened for the first Dense layer. A layer itself will do where
+        no second network is made like this one. None for none.
+      seed: Seed of the initial weights, a trunk's excepted.
       name: Name of the network.
 
     Raises:
-      ValueError: An argument is out of its range.
+      ValueError: An argument is out of its range, or a trunk has a normaliser beside it.
     """
 
     #: Which weights of a seed a class draws: networks of one seed are to start with different ones.
@@ -63,6 +72,7 @@ class DenseNetwork(network.Network):
         initial_scale: float,
         output_scale: float,
         normaliser: ObservationNormaliser | None,
+        trunk: Trunk | None,
         seed: int,
         name: str,
     ):
@@ -71,12 +81,10 @@ class DenseNetwork(network.Network):
             check_count("a layer's width", width)
         check_number("output_scale", output_scale, "(0, inf]")
         check_number("initial_scale", initial_scale, "(0, inf]")
-        check_observation_spec(input_tensor_spec)
-        if normaliser is not None and normaliser.size != encoded_size(input_tensor_spec):
-            raise ValueError(
-                f"the normaliser is for {normaliser.size} entries, the observations have "
-                f"{encoded_size(input_tensor_spec)}"
-            )
+        #: Makes vectors of observations; None with a trunk.
+        self.encoder = Encoder(input_tensor_spec, normaliser) if trunk is None else None
+        #: The layers before the Dense ones, if there are any.
+        self.trunk: Any = None if trunk is None else _made(name, trunk, normaliser)
         self._normaliser = normaliser
         widths = [*hidden_layers, num_outputs]
         self.layers_in_order = [
@@ -101,13 +109,31 @@ class DenseNetwork(network.Network):
         return self._normaliser
 
     def encode(self, observation: Any) -> tf.Tensor:
-        """The input of the first Dense layer, [B, D]."""
-        encoded = encode_observation(observation, self.input_tensor_spec)
-        return encoded if self._normaliser is None else self._normaliser(encoded)
+        """The input of the first Dense layer [B, D]."""
+        if self.encoder is not None:
+            return self.encoder(observation)
+        return self._features(observation, self.input_tensor_spec)
+
+    def _features(self, observation: Any, spec: Any) -> tf.Tensor:
+        """What the trunk makes of observations of a spec [B, D]."""
+        features = self.trunk(scale_observation(observation, spec))
+        return tf.reshape(features, [-1, math.prod(features.shape[1:])])
+
+    def dense(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Outputs [B, K] of the last Dense layer for the input of the first [B, D]."""
+        for layer in self.layers_in_order:
+            encoded = layer(encoded)
+        return encoded
 
     def _chain(self, observation: Any) -> tf.Tensor:
         """Outputs [B, K] of the last layer."""
-        hidden = self.encode(observation)
-        for layer in self.layers_in_order:
-            hidden = layer(hidden)
-        return hidden
+        return self.dense(self.encode(observation))
+
+
+def _made(owner: str, trunk: Trunk, normaliser: ObservationNormaliser | None) -> tf.keras.layers.Layer:
+    if normaliser is not None:
+        raise ValueError(f"{owner}: a trunk takes observations that are not normalised: set normaliser to None")
+    layer = trunk if isinstance(trunk, tf.keras.layers.Layer) else trunk()
+    if not isinstance(layer, tf.keras.layers.Layer):
+        raise ValueError(f"{owner}: trunk must make a Keras layer or model, got {layer!r}")
+    return layer

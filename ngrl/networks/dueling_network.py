@@ -8,7 +8,7 @@ import tensorflow as tf
 from ngrl.checks import check_count
 from ngrl.configurable import configurable
 from ngrl.networks.actor_network import is_discrete_action
-from ngrl.networks.dense_network import Activation
+from ngrl.networks.dense_network import Activation, Trunk
 from ngrl.networks.value_network import ValueNetwork
 from ngrl.seeding import Stream
 
@@ -19,6 +19,13 @@ class _Value(ValueNetwork):
 
 class _Advantage(ValueNetwork):
     stream = Stream.DUELING_ADVANTAGE_WEIGHTS
+
+    def encode(self, observation: Any) -> tf.Tensor:
+        """Of states and actions: a trunk is for the states [B, D]."""
+        if self.trunk is None:
+            return super().encode(observation)
+        state, action = observation
+        return tf.concat([self._features(state, self.input_tensor_spec[0]), action], axis=1)
 
 
 @configurable
@@ -35,6 +42,7 @@ class StochasticDuelingNetwork(tf.Module):
       activation: Name of the hidden layers' Keras activation.
       initial_scale: The hidden kernels' initial variance times their fan-in, as in `DenseNetwork`.
       output_scale: The last kernels' initial standard deviation times the root of their fan-in.
+      trunk: Makes layers to be put before the Dense ones, those of V and those of A, see `DenseNetwork`; None for none.
       num_samples: n, draws from the policy over which A is averaged.
       seed: Seed of the initial weights.
       name: Name of the network.
@@ -51,6 +59,7 @@ class StochasticDuelingNetwork(tf.Module):
         activation: Activation = "tanh",
         initial_scale: float = 1.0,
         output_scale: float = 1.0,
+        trunk: Trunk | None = None,
         num_samples: int = 5,
         seed: int = 0,
         name: str = "StochasticDuelingNetwork",
@@ -64,8 +73,9 @@ class StochasticDuelingNetwork(tf.Module):
         self.num_dimensions = int(tf.nest.flatten(action_spec)[0].shape[0])
         self._bounds = tf.nest.flatten(action_spec)[0]
         shared = (hidden_layers, activation, initial_scale, output_scale)
-        self._value = _Value(input_tensor_spec, *shared, seed=seed, name="value")
-        self._advantage = _Advantage((input_tensor_spec, self._bounds), *shared, seed=seed, name="advantage")
+        made: dict[str, Any] = {"trunk": trunk, "seed": seed}
+        self._value = _Value(input_tensor_spec, *shared, **made, name="value")
+        self._advantage = _Advantage((input_tensor_spec, self._bounds), *shared, **made, name="advantage")
         self._value.create_variables()
         self._advantage.create_variables()
 

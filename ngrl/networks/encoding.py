@@ -73,6 +73,18 @@ def encode_observation(observation: Any, spec: Any) -> tf.Tensor:
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
 
+def scale_observation(observation: Any, spec: Any) -> Any:
+    """Observations [B, ...] of the same structure and shapes, on the scale that `encode_observation` gives them.
+
+    Categories stay integers, for layers that look them up.
+    """
+
+    def scaled(leaf: tf.Tensor, leaf_spec: Any) -> tf.Tensor:
+        return leaf if _is_one_hot(leaf_spec) else _on_scale(leaf, leaf_spec)
+
+    return tf.nest.map_structure(scaled, observation, spec)
+
+
 def _is_one_hot(spec: Any) -> bool:
     return spec.dtype.is_integer and holds_categories(spec)
 
@@ -208,3 +220,45 @@ class ObservationNormaliser(tf.Module):
     def update(self, observation: Any, weights: tf.Tensor) -> None:
         """Merge observations [N, ...] with weights [N] into the running moments."""
         self.moments.update(encode_observation(observation, self._spec), weights)
+
+
+class Encoder:
+    """Observations [N, ...] of a spec as vectors [N, D]: encoded, and normalised where there is a normaliser.
+
+    Encoders of the same normaliser and of equal specs are equal: networks that have them may share what they give.
+
+    Args:
+      observation_spec: Spec of the observations.
+      normaliser: Normalises the encoded observations; None leaves them as they are.
+
+    Raises:
+      ValueError: The observations can't be encoded, or the normaliser is for others.
+    """
+
+    def __init__(self, observation_spec: Any, normaliser: ObservationNormaliser | None):
+        check_observation_spec(observation_spec)
+        size = encoded_size(observation_spec)
+        if normaliser is not None and normaliser.size != size:
+            raise ValueError(f"the normaliser is for {normaliser.size} entries, the observations have {size}")
+        self._spec = observation_spec
+        self._normaliser = normaliser
+
+    def vectors(self, observation: Any) -> tf.Tensor:
+        """Encoded observations [N, D], not normalised: what a normaliser's moments are of."""
+        return encode_observation(observation, self._spec)
+
+    def normalised(self, vectors: tf.Tensor) -> tf.Tensor:
+        """The vectors normalised, where there is a normaliser [N, D]."""
+        return vectors if self._normaliser is None else self._normaliser(vectors)
+
+    def __call__(self, observation: Any) -> tf.Tensor:
+        """Encoded observations [N, D], normalised where there is a normaliser."""
+        return self.normalised(self.vectors(observation))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both give the same of every observation."""
+        return isinstance(other, Encoder) and self._normaliser is other._normaliser and self._spec == other._spec
+
+    def __hash__(self) -> int:
+        """By the normaliser, since specs may be nested."""
+        return hash(id(self._normaliser))

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.configurable import configurable
-from ngrl.networks.dense_network import Activation, DenseNetwork
+from ngrl.networks.dense_network import Activation, DenseNetwork, Trunk
 from ngrl.seeding import Stream
 
 
@@ -22,6 +22,7 @@ class QNetwork(DenseNetwork):
       initial_scale: See `DenseNetwork`.
       output_scale: The last kernel's initial standard deviation times the root of its fan-in. Small values start all
         action values near 0.
+      trunk: Makes layers to be put before the Dense ones, see `DenseNetwork`; None for none.
       seed: Seed of the initial weights.
       name: Name of the network.
 
@@ -39,6 +40,7 @@ class QNetwork(DenseNetwork):
         activation: Activation = "tanh",
         initial_scale: float = 1.0,
         output_scale: float = 1.0,
+        trunk: Trunk | None = None,
         seed: int = 0,
         name: str = "QNetwork",
     ):
@@ -52,6 +54,7 @@ class QNetwork(DenseNetwork):
             initial_scale,
             output_scale,
             normaliser=None,
+            trunk=trunk,
             seed=seed,
             name=name,
         )

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.configurable import configurable
-from ngrl.networks.dense_network import Activation, DenseNetwork
+from ngrl.networks.dense_network import Activation, DenseNetwork, Trunk
 from ngrl.networks.encoding import ObservationNormaliser
 from ngrl.seeding import Stream
 
@@ -22,6 +22,7 @@ class ValueNetwork(DenseNetwork):
       initial_scale: See `DenseNetwork`.
       output_scale: The last kernel's initial standard deviation times the root of its fan-in.
       normaliser: Normalises the encoded observations; None leaves them as they are.
+      trunk: Makes layers to be put before the Dense ones, see `DenseNetwork`; None for none.
       seed: Seed of the initial weights.
       name: Name of the network.
 
@@ -39,11 +40,12 @@ class ValueNetwork(DenseNetwork):
         initial_scale: float = 1.0,
         output_scale: float = 1.0,
         normaliser: ObservationNormaliser | None = None,
+        trunk: Trunk | None = None,
         seed: int = 0,
         name: str = "ValueNetwork",
     ):
         super().__init__(
-            input_tensor_spec, 1, hidden_layers, activation, initial_scale, output_scale, normaliser, seed, name
+            input_tensor_spec, 1, hidden_layers, activation, initial_scale, output_scale, normaliser, trunk, seed, name
         )
 
     def call(

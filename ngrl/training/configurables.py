@@ -47,7 +47,7 @@ def policy_agent(
     time_step_spec: Any,
     action_spec: Any,
     seed: int,
-    agent: Callable[..., agents.OnPolicyAgent] = gin.REQUIRED,
+    update: Callable[..., agents.PolicyUpdate] = gin.REQUIRED,
     optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
     critic_optimizer: tf.keras.optimizers.Optimizer | None = gin.REQUIRED,
     actor: Callable[..., networks.ActorNetwork] = configured(networks.ActorNetwork),
@@ -56,6 +56,7 @@ def policy_agent(
     advantage: Callable[..., agents.GeneralisedAdvantage] = configured(agents.GeneralisedAdvantage),
     normaliser: Callable[..., networks.ObservationNormaliser] | None = None,
     average_update: agents.TargetUpdate | None = None,
+    agent: Callable[..., agents.OnPolicyAgent] = configured(agents.OnPolicyAgent),
 ) -> agents.OnPolicyAgent:
     """An on-policy agent with an actor and a critic built for the environment's specs.
 
@@ -63,7 +64,8 @@ def policy_agent(
       time_step_spec: Spec of the environment's time steps.
       action_spec: Spec of its actions.
       seed: Seed of the networks' initial weights and of the minibatches' order.
-      agent: `@ReinforceAgent`, `@NpgAgent`, `@TrpoAgent`, `@PpoAgent` or `@NacAgent`.
+      update: Called with the optimizer: `@PlainUpdate` (REINFORCE), `@NaturalUpdate` (NPG), `@LineSearchedUpdate`
+        (TRPO), `@ClippedUpdate` (PPO) or `@CompatibleUpdate` (NAC).
       optimizer: The policy's, `@NaturalGradient()` or `@actor/Adam()`.
       critic_optimizer: The critic's; None leaves the critic out.
       actor: Called with the observation and action specs, the normaliser and `seed`.
@@ -73,6 +75,7 @@ def policy_agent(
       normaliser: `@ObservationNormaliser` to normalise observations, None to leave them as they are.
       average_update: `@SoftUpdate()` to evaluate and export an average of the policy over its updates; None for the
         policy itself.
+      agent: Called with the specs, the actor, the update, the critic, the advantage and `seed`.
 
     Raises:
       ValueError: The environment's actions or observations are of a kind that a policy doesn't take.
@@ -81,7 +84,7 @@ def policy_agent(
     shared = {"normaliser": None if normaliser is None else normaliser(observation_spec), "seed": seed}
     actor_network = actor(observation_spec, action_spec, **shared)
     fitted = None if critic_optimizer is None else critic(value(observation_spec, **shared), critic_optimizer)
-    result = agent(time_step_spec, action_spec, actor_network, optimizer, fitted, advantage(), seed=seed)
+    result = agent(time_step_spec, action_spec, actor_network, update(optimizer), fitted, advantage(), seed=seed)
     if average_update is not None:
         result.average_into(actor(observation_spec, action_spec, **shared), average_update)
     return result
@@ -98,6 +101,8 @@ def acer_agent(
     actor: Callable[..., networks.ActorNetwork] = configured(networks.ActorNetwork),
     q_network: Callable[..., networks.QNetwork] = configured(networks.QNetwork),
     dueling_network: Callable[..., networks.StochasticDuelingNetwork] = configured(networks.StochasticDuelingNetwork),
+    retrace: Callable[..., agents.Retrace] = configured(agents.Retrace),
+    trust_region: Callable[..., agents.TrustRegion] = configured(agents.TrustRegion),
     agent: Callable[..., agents.AcerAgent] = configured(agents.AcerAgent),
 ) -> agents.AcerAgent:
     """An ACER agent with networks built for the environment's specs.
@@ -111,7 +116,9 @@ def acer_agent(
       actor: Called with the observation and action specs and `seed`, for the policy and for the average policy.
       q_network: The critic of discrete actions; called with the observation spec, the number of actions and `seed`.
       dueling_network: The critic of continuous ones; called with the observation and action specs and `seed`.
-      agent: Called with the specs, the networks and the optimizers.
+      retrace: Called without arguments.
+      trust_region: Called without arguments.
+      agent: Called with the specs, the networks, the optimizers, and what `retrace` and `trust_region` make.
 
     Raises:
       ValueError: The environment's actions or observations are of a kind that a policy doesn't take.
@@ -124,7 +131,8 @@ def acer_agent(
         critic = agents.DiscreteCritic(q_network(observation_spec, num_actions, seed=seed))
     else:
         critic = agents.DuelingCritic(dueling_network(observation_spec, action_spec, seed=seed))
-    return agent(time_step_spec, action_spec, *actors, critic, optimizer, critic_optimizer, seed=seed)
+    parts = (*actors, critic, optimizer, critic_optimizer, retrace(), trust_region())
+    return agent(time_step_spec, action_spec, *parts, seed=seed)
 
 
 run = configured(experiment.run)

@@ -29,7 +29,7 @@ def state(agent):
 
 @pytest.mark.parametrize(("policy", "statistics"), [*((p, "probabilities") for p in POLICIES), ("discrete", "logits")])
 def test_update_is_the_papers_with_truncation_and_trust_region_active(policy, statistics):
-    settings = SETTINGS | {"trust_region_statistics": statistics}
+    settings = SETTINGS | {"phi": statistics}
     agent, batch = make(policy, reward_scale=0.5, **settings), replayed(policy)
     slow = SlowAcer(agent, policy, batch, **settings, scale=0.5)
     actor, critic = agent.actor_network, agent.critic
@@ -257,21 +257,21 @@ def test_trajectories_without_behaviour_probabilities_are_refused_in_one_line(in
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gamma": 1.5}, "AcerAgent: gamma must lie in"),
+        ({"gamma": 1.5}, "Retrace: gamma must lie in"),
         ({"retrace_lambda": -0.1}, "retrace_lambda must lie in"),
         ({"truncation": 0.0}, "truncation must be positive, got 0.0"),
         ({"truncation": math.nan}, "truncation must be positive, got nan"),
-        ({"trust_region": -1.0}, "trust_region must not be negative"),
-        ({"trust_region_statistics": "logit"}, "trust_region_statistics must be one of probabilities, logits"),
+        ({"trust_region": -1.0}, "TrustRegion: delta must not be negative"),
+        ({"phi": "logit"}, "statistics must be one of probabilities, logits"),
         (
-            {"policy": "gaussian", "trust_region_statistics": "logits"},
-            "trust_region_statistics is for discrete",
+            {"policy": "gaussian", "phi": "logits"},
+            "statistics='logits' is for discrete",
         ),
         ({"entropy_weight": -1.0}, "entropy_weight must not be negative"),
         ({"reward_scale": 0.0}, "reward_scale must be positive"),
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),
-        ({"optimizer": optimizers.NaturalGradient()}, "optimizer must be a Keras optimizer of plain gradients"),
-        ({"critic_optimizer": optimizers.NaturalGradient()}, "critic_optimizer must be a Keras optimizer of plain"),
+        ({"optimizer": optimizers.NaturalGradient()}, "AcerAgent follows a plain gradient"),
+        ({"critic_optimizer": optimizers.NaturalGradient()}, "AcerAgent: the critic follows a plain gradient"),
         ({"critic": make_critic("gaussian")}, "DuelingCritic does not fit discrete actions"),
         ({"policy": "gaussian", "critic": make_critic("discrete")}, "DiscreteCritic does not fit continuous actions"),
     ],
@@ -288,7 +288,7 @@ def test_wrong_argument_is_named(options, message):
 def test_both_ways_to_act_tell_the_distribution_that_they_drew_from(policy):
     agent = make(policy)
     observation = tf.constant(np.random.default_rng(0).normal(size=(500, 3)), tf.float32)
-    told = agent.behave(observation, tf.constant([1, 2]))
+    told = agent.act(observation, tf.constant([1, 2]))
     collected = agent.collect_policy.action(ts.restart(observation, 500))
     tf.nest.assert_same_structure(told.info, collected.info)
     expected = agent.actor_network.distribution_parameters(observation)
@@ -298,7 +298,7 @@ def test_both_ways_to_act_tell_the_distribution_that_they_drew_from(policy):
         tf.nest.flatten(agent.collect_data_spec.policy_info), tf.nest.flatten(collected.info), strict=True
     ):
         assert spec.shape == leaf.shape[1:]
-    np.testing.assert_array_equal(told.action, agent.behave(observation, tf.constant([1, 2])).action)
+    np.testing.assert_array_equal(told.action, agent.act(observation, tf.constant([1, 2])).action)
     if policy == "discrete":
         frequency = np.bincount(told.action, minlength=3) / 500
         np.testing.assert_allclose(frequency, tf.reduce_mean(tf.nn.softmax(expected), axis=0), atol=0.08)

@@ -169,12 +169,12 @@ def test_exploration_is_greedy_uniform_and_repeatable():
     observation = tf.random.stateless_normal([4000, 3], [0, 0])
     greedy = np.argmax(agent.q_network(observation)[0], axis=1)
     seed = tf.constant([3, 5])
-    np.testing.assert_array_equal(agent.explore(observation, tf.constant(0.0), seed), greedy)
-    random = agent.explore(observation, tf.constant(1.0), seed).numpy()
+    np.testing.assert_array_equal(agent.act(observation, seed, tf.constant(0.0)).action, greedy)
+    random = agent.act(observation, seed, tf.constant(1.0)).action.numpy()
     assert abs(random.mean() - 0.5) < 0.05
-    np.testing.assert_array_equal(agent.explore(observation, tf.constant(1.0), seed), random)
-    assert (agent.explore(observation, tf.constant(1.0), seed + 1).numpy() != random).any()
-    mixed = agent.explore(observation, tf.constant(0.2), seed).numpy()
+    np.testing.assert_array_equal(agent.act(observation, seed, tf.constant(1.0)).action, random)
+    assert (agent.act(observation, seed + 1, tf.constant(1.0)).action.numpy() != random).any()
+    mixed = agent.act(observation, seed, tf.constant(0.2)).action.numpy()
     assert abs(np.mean(mixed != greedy) - 0.1) < 0.02
 
 

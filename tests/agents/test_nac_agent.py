@@ -45,13 +45,8 @@ def relative_error(actual, expected):
 def natural_gradient(agent, batch):
     """What the agent's compatible critic makes of a batch: w [P], float64."""
     made = agent._batch(batch, None)
-    scores = EmpiricalFisher(
-        lambda x: agent._head.log_prob(agent._parameters(x[0]), x[1]),
-        agent.actor_network.trainable_weights,
-        (made.inputs, made.action),
-        weights=made.weights,
-    )
-    return agent._compatible_critic(agent._steps(made), scores).value.numpy().astype(np.float64)
+    scores = agent._trained.scores(made)
+    return agent.update.compatible_critic(made.steps, scores).value.numpy().astype(np.float64)
 
 
 def slow_scores(agent, policy, batch):
@@ -142,8 +137,8 @@ def test_regressions_weights_equal_the_inverse_fisher_times_the_gradient(policy,
     dense = operator.to_dense().numpy().astype(np.float64)
     gradient = SlowPolicy(agent, policy).gradient(observation, actions, advantage, counts)
     expected = np.linalg.solve(dense + damping * np.eye(len(dense)), -gradient)
-    steps = agent._steps(agent._batch(batch, None))
-    assert relative_error(agent._compatible_critic(steps, operator).value.numpy(), expected) < tolerance
+    steps = agent._batch(batch, None).steps
+    assert relative_error(agent.update.compatible_critic(steps, operator).value.numpy(), expected) < tolerance
 
 
 def chain_steps(agent, gamma):
@@ -176,7 +171,7 @@ def chain_steps(agent, gamma):
         (tf.constant(observation), tf.constant(actions, tf.int32)),
         weights=counts,
     )
-    fisher = GaussNewton(agent._forward, actor.trainable_weights, tf.eye(5), agent._head.metric)
+    fisher = GaussNewton(agent._trained.forward, actor.trainable_weights, tf.eye(5), agent._head.metric)
     gradient = scores.row_matrix().numpy().astype(np.float64).T @ (np.sqrt(share) * advantage)
     expected = np.linalg.pinv(fisher.to_dense().numpy().astype(np.float64), rcond=1e-5) @ gradient
     encoded = np.stack([observation, np.eye(5, dtype=np.float32)[np.clip(reached, 0, 4)]])
@@ -351,7 +346,7 @@ def test_more_scores_than_memory_is_meant_for_are_refused(monkeypatch):
         (lambda: agents.CompatibleRegression("cg"), "solver"),
         (lambda: nac(agents.LstdQ(basis="critic")), "needs a critic network"),
         (lambda: nac("lstd"), "compatible_critic"),
-        (lambda: nac(agents.LstdQ(), optimizer=tf.keras.optimizers.SGD()), "NacAgent needs NaturalGradient"),
+        (lambda: nac(agents.LstdQ(), optimizer=tf.keras.optimizers.SGD()), "CompatibleUpdate needs NaturalGradient"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, message):
@@ -360,11 +355,11 @@ def test_settings_out_of_range_are_refused(build, message):
 
 
 def test_batch_keeps_its_trajectories_through_replace_and_map_structure():
-    agent = nac(agents.LstdQ())
+    agent = nac(agents.LstdQ(), critic=make_critic())
     trajectories = experience("discrete")
     made = agent._batch(trajectories, None)
-    for copy in (made._replace(weights=made.weights), tf.nest.map_structure(tf.identity, made)):
-        np.testing.assert_array_equal(copy.experience.reward, trajectories.reward)
-        for found, expected in zip(agent._steps(copy), agent._steps(made), strict=True):
+    for copy in (made._replace(value=made.value), tf.nest.map_structure(tf.identity, made)):
+        np.testing.assert_array_equal(copy.steps.r_t, tf.transpose(trajectories.reward[:, :-1]))
+        for found, expected in zip(copy.steps, made.steps, strict=True):
             if expected is not None:
                 np.testing.assert_array_equal(found, expected)

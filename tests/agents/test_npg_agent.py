@@ -196,10 +196,10 @@ def test_xla_and_eager_updates_agree():
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, 2.0, True, "2", float("nan")])
 def test_fisher_every_that_is_no_positive_integer_is_refused(every):
-    with pytest.raises(ValueError, match=f"NpgAgent: fisher_every must be a positive integer, got {every!r}"):
+    with pytest.raises(ValueError, match=f"NaturalUpdate: fisher_every must be a positive integer, got {every!r}"):
         make(agents.NpgAgent, natural(), fisher_every=every)
 
 
 def test_optimizer_that_solves_nothing_is_refused():
-    with pytest.raises(ValueError, match="NpgAgent needs NaturalGradient as its optimizer, got Adam"):
+    with pytest.raises(ValueError, match="NaturalUpdate needs NaturalGradient as its optimizer, got Adam"):
         make(agents.NpgAgent, tf.keras.optimizers.Adam())

@@ -14,6 +14,8 @@ from on_policy_reference import (
     transitions,
     weights,
 )
+from tf_agents.agents.ppo import ppo_clip_agent
+from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, losses, optimizers, seeding
 from ngrl.agents.minibatches import shuffled_minibatches
@@ -86,11 +88,14 @@ def test_first_step_is_that_of_the_policy_gradient():
 
 
 def test_minibatches_change_from_one_update_to_the_next():
-    first, second = (shuffled_minibatches(32, 8, 1, ppo()._draw(2)).numpy() for _ in range(2))
+    def order(agent):
+        return shuffled_minibatches(32, 8, 1, agent._trained.draw(seeding.Stream.POLICY_MINIBATCHES)).numpy()
+
+    first, second = order(ppo()), order(ppo())
     np.testing.assert_array_equal(first, second)
     agent = ppo()
     agent.train(experience())
-    assert (shuffled_minibatches(32, 8, 1, agent._draw(2)).numpy() != first).any()
+    assert (order(agent) != first).any()
 
 
 def test_xla_and_eager_updates_agree():
@@ -110,5 +115,38 @@ def test_options_out_of_range_are_named(option):
 
 
 def test_natural_gradient_is_refused_with_the_agent_that_takes_it():
-    with pytest.raises(ValueError, match="with NaturalGradient use NpgAgent"):
+    with pytest.raises(ValueError, match="its optimizer is NaturalGradient: NaturalUpdate takes it"):
         ppo(optimizer=optimizers.NaturalGradient())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_loss_is_that_of_tf_agents_own_agent(policy):
+    """`PPOClipAgent.policy_gradient_loss`, on ratios of which some are clipped."""
+    spec, batch, generator = POLICIES[policy][0], experience(policy, ends=0.0), np.random.default_rng(3)
+    agent = ppo(policy, clip_ratio=0.1)
+    observation, actions = transitions(batch)
+    observation, actions = tf.constant(observation, tf.float32), tf.constant(actions)
+    advantages = tf.constant(generator.normal(size=len(observation)), tf.float32)
+    distribution = agent.actor_network(observation)[0]
+    log_prob, _ = log_prob_and_entropy(agent.actor_network, observation, actions)
+    behaviour = log_prob + tf.constant(generator.normal(scale=0.2, size=len(observation)), tf.float32)
+    assert 10 < np.sum(np.abs(np.exp(log_prob - behaviour) - 1) > 0.1) < len(observation)
+    peer = ppo_clip_agent.PPOClipAgent(
+        agent.time_step_spec,
+        spec,
+        tf.keras.optimizers.Adam(),
+        actor_net=agent.actor_network,
+        value_net=make_critic().network,
+        importance_ratio_clipping=0.1,
+        entropy_regularization=0.0,
+    )
+    expected = peer.policy_gradient_loss(
+        ts.restart(observation, len(observation)),
+        tf.cast(actions, spec.dtype),
+        behaviour,
+        advantages,
+        distribution,
+        tf.ones(len(observation)),
+    )
+    found = losses.clipped_surrogate_loss(log_prob, behaviour, advantages, 0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -93,7 +93,7 @@ def test_xla_and_eager_updates_agree():
 
 
 def test_natural_gradient_is_refused_with_the_agent_that_takes_it():
-    with pytest.raises(ValueError, match="with NaturalGradient use NpgAgent"):
+    with pytest.raises(ValueError, match="its optimizer is NaturalGradient: NaturalUpdate takes it"):
         make(agents.ReinforceAgent, optimizers.NaturalGradient())
 
 

@@ -144,5 +144,5 @@ def test_equal_advantages_leave_the_policy_byte_identical_and_are_no_failure(dua
 def test_optimizer_without_a_line_search_or_a_solve_is_refused():
     with pytest.raises(ValueError, match=r"line_search=BacktrackingLineSearch\(\)"):
         make(agents.TrpoAgent, optimizers.NaturalGradient(max_kl=0.01))
-    with pytest.raises(ValueError, match="TrpoAgent needs NaturalGradient as its optimizer, got SGD"):
+    with pytest.raises(ValueError, match="LineSearchedUpdate needs NaturalGradient as its optimizer, got SGD"):
         make(agents.TrpoAgent, tf.keras.optimizers.SGD())

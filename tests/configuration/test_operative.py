@@ -84,9 +84,9 @@ def test_binding_that_changes_nothing_makes_no_other_experiment(binding):
 def test_changed_default_makes_another_experiment_and_is_named(monkeypatch):
     before = identity(base="npg_cartpole_v1")
     defaults = gin.config._OPERATIVE_CONFIG
-    called = next(key for key in defaults if key[1].endswith(".NpgAgent"))
+    called = next(key for key in defaults if key[1].endswith(".NaturalUpdate"))
     monkeypatch.setattr(gin.config, "_OPERATIVE_CONFIG", {**defaults, called: {**defaults[called], "fisher_every": 2}})
-    assert differences(before, operative.identity()) == ["NpgAgent.fisher_every (1 there, 2 here)"]
+    assert differences(before, operative.identity()) == ["NaturalUpdate.fisher_every (1 there, 2 here)"]
 
 
 def test_what_is_first_called_in_training_counts_too():
@@ -129,10 +129,10 @@ def test_own_studies_set_nothing_that_is_not_read(path):
 
 
 def test_settings_in_files_that_nothing_reads_are_named_in_a_line_with_their_places(tmp_path):
-    _, lines = settled(written(tmp_path, "PpoAgent.clip_ratio = 0.3", "", "huber.delta = 3.0"))
+    _, lines = settled(written(tmp_path, "ClippedUpdate.clip_ratio = 0.3", "", "huber.delta = 3.0"))
     where = tmp_path / "x.gin"
-    assert lines == [f"nothing reads ngrl.PpoAgent.clip_ratio ({where}:2), huber.delta ({where}:4)"] or lines == [
-        f"nothing reads PpoAgent.clip_ratio ({where}:2), huber.delta ({where}:4)"
+    assert lines == [f"nothing reads ngrl.ClippedUpdate.clip_ratio ({where}:2), huber.delta ({where}:4)"] or lines == [
+        f"nothing reads ClippedUpdate.clip_ratio ({where}:2), huber.delta ({where}:4)"
     ]
 
 
@@ -159,7 +159,7 @@ def test_what_a_file_chooses_anew_leaves_no_line_about_what_it_includes(tmp_path
 @pytest.mark.parametrize(
     ("binding", "reason"),
     [
-        ("PpoAgent.clip_ratio = 0.3", "nothing reads it"),
+        ("ClippedUpdate.clip_ratio = 0.3", "nothing reads it"),
         ("NaturalGradient.max_kl = 0.3", "nothing reads it; actor/NaturalGradient.max_kl overrides it"),
         ("huber.delta = 3.0", "nothing reads it"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from gin import config as gin_config
 
 from ngrl import configuration
-from ngrl.configuration import annotations, reader, registration, sources, stand_ins
+from ngrl.configuration import annotations, reader, registration, renamed, sources, stand_ins
 from ngrl.configuration.binding import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -140,8 +140,10 @@ WRONG = [
     "run.env_id = None",
     "run.env_kwargs = 3",
     "run.num_env_steps = %gin.REQUIRED",
-    "policy_agent.agent = 'NpgAgent'",
-    "NpgAgent.critic = 1",
+    "policy_agent.update = 'NaturalUpdate'",
+    "NaturalUpdate.optimizer = 1",
+    "PpoAgent.clip_ratio = 0.1",
+    "policy_agent.agent = @TrpoAgent",
     "geometry.vitay_stds = (0.1, 'x')",
     # Syntax, includes, imports.
     "run.env_id = ",
@@ -175,7 +177,7 @@ def test_checking_leaves_gin_as_it_was(tmp_path):
     assert bound == gin_config._CONFIG
 
 
-@pytest.mark.parametrize("text", ["run.agent = @NpgAgent()", "tf_agents.agents.dqn.dqn_agent.DqnAgent.gamme = 1"])
+@pytest.mark.parametrize("text", ["run.agent = @OnPolicyAgent()", "tf_agents.agents.dqn.dqn_agent.DqnAgent.gamme = 1"])
 def test_what_depends_on_classes_is_left_to_the_second_time(text):
     stand_ins.check([], [text])
     with pytest.raises(ConfigurationError):
@@ -249,14 +251,54 @@ def test_option_of_the_command_line_is_checked_against_what_main_runs():
         stand_ins.check([str(ROOT / "gin/examples/geometry.gin")], [], entry_options={"seed": "1"})
 
 
-@pytest.mark.parametrize("agent", ["NpgAgent", "TrpoAgent"])
+_EVERY = "fisher_every = n, which takes every n-th state: n = 1 / fisher_fraction"
+
+
+@pytest.mark.parametrize(
+    ("binding", "answer"),
+    [
+        ("NpgAgent.fisher_every = 2", 'no configurable "NpgAgent": it is now NaturalUpdate.fisher_every'),
+        ("ngrl.TrpoAgent.fisher_every = 2", '"ngrl.TrpoAgent": it is now LineSearchedUpdate.fisher_every'),
+        ("TrpoAgent.fisher_fraction = 0.1", f'"TrpoAgent": it is now LineSearchedUpdate.{_EVERY}'),
+        ("LineSearchedUpdate.fisher_fraction = 0.1", f"on LineSearchedUpdate: it is now LineSearchedUpdate.{_EVERY}"),
+        ("PpoAgent.clip_ratio = 0.1", '"PpoAgent": it is now ClippedUpdate.clip_ratio'),
+        ("PpoAgent.entropy_weight = 0.1", '"PpoAgent": it is now OnPolicyAgent.entropy_weight'),
+        ("NacAgent.compatible_critic = @LstdQ()", '"NacAgent": it is now CompatibleUpdate.compatible_critic'),
+        ("ReinforceAgent.max_gradient_norm = 1.0", '"ReinforceAgent": it is now PlainUpdate.max_gradient_norm'),
+        (
+            "policy_agent.agent = @ReinforceAgent",
+            '@ReinforceAgent: no configurable "ReinforceAgent": it is now policy_agent.update = @PlainUpdate',
+        ),
+        ("AcerAgent.gamma = 0.9", 'no parameter "gamma" on AcerAgent: it is now Retrace.gamma'),
+        ("AcerAgent.trust_region = 0.1", '"trust_region" on AcerAgent: it is now TrustRegion.delta'),
+    ],
+)
 @pytest.mark.parametrize("read", [stand_ins.check, configuration.read])
-def test_renamed_parameter_is_answered_with_its_new_name(tmp_path, agent, read):
+def test_former_name_is_answered_with_the_present_one(tmp_path, binding, answer, read):
     path = tmp_path / "x.gin"
-    path.write_text(f"{agent}.fisher_fraction = 0.1\n")
+    path.write_text(f"{binding}\n")
     with pytest.raises(ConfigurationError) as error:
         read([str(path)], [])
-    assert str(error.value).endswith(
-        f'x.gin:1: no parameter "fisher_fraction" on {agent}: '
-        "it is now fisher_every = n, which takes every n-th state: n = 1 / fisher_fraction"
-    )
+    assert "x.gin:1: " in str(error.value)
+    assert str(error.value).endswith(answer)
+
+
+def test_names_that_former_ones_are_answered_with_exist():
+    for name, target in renamed._UPDATES.items():
+        for answer in (renamed.present_name(name), renamed.present_name(name, "entropy_weight")):
+            configurable, _, parameter = answer.partition(" = @")[0].partition(".")
+            assert parameter in reader.settable_parameters(reader.find(configurable))[0]
+        reader.find(target)
+    for answer in renamed._PARAMETERS.values():
+        configurable, _, parameter = answer.split()[0].partition(".")
+        assert parameter in reader.settable_parameters(reader.find(configurable))[0]
+
+
+def test_user_may_take_a_former_name():
+    @gin.configurable("PpoAgent", module="mine")
+    def mine(rate=1.0):
+        return rate
+
+    (binding,) = configuration.read([], ["PpoAgent.rate = 2.0"])
+    assert binding.key == ("", "mine.PpoAgent", "rate")
+    gin_config._REGISTRY.pop("mine.PpoAgent")

@@ -2,17 +2,21 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 import tensorflow as tf
-from chaos import differences, litter
+from chaos import contents, differences, litter
 from conftest import ROOT
 from experiments import PAIRS, arguments
+from tensorboard.backend.event_processing import event_accumulator
 
 from ngrl.training import CheckpointStore
+
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 
 
 @pytest.mark.parametrize(("number", "agent", "env_id"), [(number, *pair) for number, pair in enumerate(PAIRS)])
@@ -28,6 +32,31 @@ def test_killed_run_is_bit_equal_to_one_that_was_not(start, tmp_path, number, ag
     assert any("resuming at " in line for line in last.lines)
     assert not differences(tmp_path / "whole", tmp_path / "killed")
     assert not litter(tmp_path / "killed")
+
+
+def test_killed_run_with_an_update_of_a_users_own_remembers_what_it_averaged(start, tmp_path):
+    """The update of docs/extending.md, whose variable lives in checkpoints and in no exported policy."""
+    for title, text in re.findall(r'^```\w+ title="(my_update\.\w+)"\n(.*?)^```$', EXTENDING, re.DOTALL | re.MULTILINE):
+        (tmp_path / title).write_text(text)
+    (tmp_path / "gin").symlink_to(ROOT / "gin")
+    small = ("run.num_env_steps=400", "run.checkpoint_every=100", "OnPolicyLoop.batch_size=64", "run.log_every=64")
+    small += ("OnPolicyLoop.jit_compile=False", "Critic.epochs=1", "run.num_envs=4", "run.eval_episodes=1")
+    argv = ["--gin_file=my_update.gin", "--allow_gin_import=my_update", *(f"--gin_bindings={one}" for one in small)]
+    whole, killed = ([*argv, f"--root_dir={name}"] for name in ("whole", "killed"))
+    assert start(*whole).wait() == 0
+    assert start(*killed, die=["step", 60]).wait() == -signal.SIGKILL
+    last = start(*killed)
+    assert last.wait() == 0, last.lines
+    assert any("resuming at " in line for line in last.lines)
+    assert not differences(tmp_path / "whole", tmp_path / "killed")
+    averages = {name: value for name, value in contents(tmp_path / "killed").items() if "diagonal" in name}
+    assert averages
+    assert all((value > 0).all() for value in averages.values())
+    for policy in ("policy", "policy_collect"):
+        exported = tf.train.load_checkpoint(str(tmp_path / "killed" / policy / "variables" / "variables"))
+        assert not any("diagonal" in name for name in exported.get_variable_to_shape_map())
+    events = event_accumulator.EventAccumulator(str(tmp_path / "killed" / "train"), {"tensors": 0}).Reload()
+    assert {"ngrl/mean_curvature", "ngrl/kl"} <= set(events.Tags()["tensors"])
 
 
 @pytest.mark.parametrize("keep", [1, 2])

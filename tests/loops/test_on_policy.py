@@ -14,6 +14,7 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, loops, optimizers
+from ngrl.replay import Experience
 
 FIRST, MID, LAST = 0, 1, 2
 
@@ -46,6 +47,8 @@ class Scripted(gymnasium.Env):
 
 class Recorder:
     """An agent that acts at random and keeps what it is given to train on."""
+
+    experience = Experience.TRAJECTORIES
 
     def __init__(self, time_step_spec, action_spec):
         self.batches = []

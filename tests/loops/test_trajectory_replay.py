@@ -19,11 +19,13 @@ from tf_agents.trajectories import time_step as ts
 from ngrl import agents, loops, optimizers, training
 from ngrl.loops import trajectory_replay
 from ngrl.loops.compiled import Compiled
-from ngrl.replay import BEHAVIOUR
+from ngrl.replay import BEHAVIOUR, Experience
 
 
 class Recorder:
     """An agent that acts at random and keeps what it is given to train on."""
+
+    experience = Experience.REPLAYED_TRAJECTORIES
 
     def __init__(self, time_step_spec, action_spec):
         self.batches = []
@@ -35,7 +37,7 @@ class Recorder:
     def zero_extra(self):
         return agents.AcerExtra(*[tf.zeros([])] * 11, optimizers.GradientStats(*[tf.zeros([])] * 3))
 
-    def behave(self, observation, seed):
+    def act(self, observation, seed):
         """Tells a number that no other call tells."""
         count = tf.shape(observation)[0]
         action = tf.random.stateless_uniform([count], seed, maxval=2, dtype=tf.int32)

@@ -26,6 +26,15 @@ def make_critic(policy, seed=3):
     )
 
 
+def settings(gamma=GAMMA, retrace_lambda=1.0, reward_scale=1.0, trust_region=1.0, phi="probabilities", **agent):
+    """The agent's keyword arguments, from those of its parts."""
+    parts = {
+        "retrace": agents.Retrace(gamma, retrace_lambda, reward_scale),
+        "trust_region": agents.TrustRegion(trust_region, phi),
+    }
+    return {"max_gradient_norm": None, **parts, **agent}
+
+
 def make(policy="discrete", optimizer=None, critic_optimizer=None, critic=None, **options):
     """An agent; its average policy is another than its policy, so that the trust region has something to do."""
     actor, average = (make_actor(policy, hidden=(), seed=1) for _ in range(2))
@@ -37,7 +46,7 @@ def make(policy="discrete", optimizer=None, critic_optimizer=None, critic=None, 
         critic or make_critic(policy),
         optimizer or tf.keras.optimizers.SGD(1.0),
         critic_optimizer or tf.keras.optimizers.SGD(1.0),
-        **{"gamma": GAMMA, "max_gradient_norm": None, **options},
+        **settings(**options),
     )
     generator = np.random.default_rng(8)
     for variable in average.trainable_weights:
@@ -149,9 +158,9 @@ class SlowAcer:
         retrace_lambda,
         entropy_weight=0.0,
         scale=1.0,
-        trust_region_statistics="probabilities",
+        phi="probabilities",
     ):
-        self._by_logits = trust_region_statistics == "logits"
+        self._by_logits = phi == "logits"
         self._policy, self._critic = policy, agent.critic
         self._truncation, self._trust_region = truncation, trust_region
         self._lambda, self._entropy_weight = retrace_lambda, entropy_weight

@@ -34,9 +34,8 @@ def build_agent(time_step_spec, action_spec, seed, hidden=(), rate=0.03, **optio
             networks.StochasticDuelingNetwork(observation, action_spec, widths, num_samples=2, seed=seed)
         )
     rates = [tf.keras.optimizers.Adam(rate) for _ in range(2)]
-    return agents.AcerAgent(
-        time_step_spec, action_spec, *actors, critic, *rates, **{"gamma": 0.5, **options}, seed=seed
-    )
+    retrace = agents.Retrace(gamma=0.5)
+    return agents.AcerAgent(time_step_spec, action_spec, *actors, critic, *rates, retrace, **options, seed=seed)
 
 
 def make(env_id="ngrl/Identity-v0", num_envs=4, seed=0, env_options=None, agent_options=None, **options):

@@ -9,7 +9,7 @@ from ngrl import configuration
 from ngrl.training import RunContext, configurables
 
 BASE = Path(__file__).parents[2] / "gin" / "base"
-POLICIES = sorted(path.stem for path in BASE.glob("*.gin") if "policy_agent.agent = " in path.read_text())
+POLICIES = sorted(path.stem for path in BASE.glob("*.gin") if "policy_agent.update = " in path.read_text())
 OPTIMIZERS = {"Adam": "@critic/Adam()", "NaturalGradient": "@critic/NaturalGradient()", "none": "None"}
 SHORT = [
     "run.env_id = 'CartPole-v1'",

@@ -32,8 +32,8 @@ _NATURAL = {
 # Peers train PPO's critic together with its policy.
 _PPO = {
     **_ON_POLICY,
-    "epochs": ["PpoAgent.epochs", "Critic.epochs"],
-    "minibatch": ["PpoAgent.batch_size", "Critic.batch_size"],
+    "epochs": ["ClippedUpdate.epochs", "Critic.epochs"],
+    "minibatch": ["ClippedUpdate.batch_size", "Critic.batch_size"],
 }
 _DQN = {
     "num_envs": ["run.num_envs"],
@@ -58,8 +58,8 @@ _REPLAY = [
     f"ExponentialEpsilon.end = {EPSILON}",
 ]
 FIXED = {
-    "trpo": ["TrpoAgent.fisher_every = 1"],
-    "npg": ["NpgAgent.fisher_every = 1"],
+    "trpo": ["LineSearchedUpdate.fisher_every = 1"],
+    "npg": ["NaturalUpdate.fisher_every = 1"],
     "ppo": [],
     # Stable-Baselines3 has no double Q-learning.
     "dqn": [
