@@ -284,8 +284,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         log_prob = tf.stop_gradient(self._head.log_prob(parameters, action))
         advantage, returns = self._advantage.normalised(rows_of(advantage), step_weights), rows_of(returns)
         advantage = masked_rows(advantage, used)
-        # One number that is not finite makes all advantages and returns so: then every step of this batch is skipped,
-        # those on minibatches that happen to lack the number too.
+        # One number that is not finite makes all so, that minibatches which happen to lack it are skipped too.
         guard = nan_guard(step_weights, advantage, returns, log_prob)
         advantage += guard
         return PolicyBatch(
