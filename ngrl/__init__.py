@@ -7,6 +7,7 @@ Importing this package is cheap: it selects Keras 2 for TensorFlow and loads not
 import importlib
 import importlib.util
 import os
+import pkgutil
 import sys
 from types import ModuleType
 
@@ -26,26 +27,7 @@ if sys.version_info[:2] not in ((3, 10), (3, 11), (3, 12), (3, 13)):
 
 from ngrl import _importing, _releases  # noqa: E402
 
-_SUBPACKAGES = frozenset(
-    {
-        "agents",
-        "configuration",
-        "curvature",
-        "environments",
-        "examples",
-        "keras",
-        "loops",
-        "losses",
-        "networks",
-        "optimizers",
-        "replay",
-        "reports",
-        "runs",
-        "solvers",
-        "studies",
-        "training",
-    }
-)
+_SUBPACKAGES = frozenset(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 
 def _select_keras_2() -> None:
