@@ -45,6 +45,10 @@ import bench
 bench.ENVIRONMENTS = {"CartPole-v1": bench.ENVIRONMENTS["CartPole-v1"]}
 bench.NETWORKS = {"4-8-2": (4, (8,), 2, 3.0)}
 bench.UPDATES_PER_CALL = 2
+import bench_pixels
+tiny = {"shape": [4, 4, 1], "convolutions": ((2, 3, 1),), "units": 4, "batch": 2, "updates": 2, "goal": 1.2}
+bench_pixels.NETWORKS = {"tiny": tiny}
+bench_pixels.VARIANTS = (("patches", "xla"),)
 parts = {part: bench.measure(part, 0, 2, 0.05) for part in bench.PARTS if part not in ("product", "memory")}
 print(json.dumps({**parts, "memory": bench.peak_memory(8, False)}))
 """
@@ -58,6 +62,7 @@ def test_every_part_of_bench_measures(tmp_path):
     report = json.loads(result.stdout.splitlines()[-1])
     assert report["loops"]["CartPole-v1"]["ngdqn_over_stock"]["median"] > 0
     assert report["updates"]["4-8-2"]["natural_over_adam"]["median"] > 0
+    assert report["pixels"]["tiny"]["natural_over_adam"]["median"] > 0
     assert report["exact"]["4-8-2"]["cholesky_over_cg"]["median"] > 0
     # Three layers of 8 and one of 4, on 8 inputs.
     assert report["memory"]["parameters"] == 3 * (8 * 8 + 8) + 8 * 4 + 4

@@ -9,6 +9,7 @@ ratio, with their quartiles, because machines are noisy. Don't run it beside any
     loops    env-steps/s of NGDQN's whole loop against ngrl's loop with Adam and against stock TF-Agents
              (DqnAgent, Adam, DynamicStepDriver, TFUniformReplayBuffer, common.function), one update per step, batch 128
     updates  one natural-gradient update inside the many-update call against one Adam update there
+    pixels   one natural-gradient update of convolutional networks against the quickest of Adam's
     exact    such an update with the exact dual solve, by Cholesky, against the one with 20 CG iterations
     product  one matrix-free Fisher-vector product against one gradient, both under XLA
     memory   peak of a matrix-free step on a network of 5 million parameters, in parameter-sized vectors
@@ -19,14 +20,16 @@ import json
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ngrl import loops, seeding
+from bench_pixels import measure_pixels  # noqa: F401  (found by its name)
+from bench_rounds import interleave, normal, q_learning_spec, quartiles, ratios, timed_updates
+
+from ngrl import loops
 
 BATCH = 128
 ENVIRONMENTS = {
@@ -34,36 +37,8 @@ ENVIRONMENTS = {
     "LunarLander-v3": {"hidden": (256, 128), "goal_stock": 3.5, "goal_adam": 1.7},
 }
 NETWORKS = {"4-64-2": (4, (64,), 2, 3.0), "8-256-128-4": (8, (256, 128), 4, 2.0)}
-PARTS = ("loops", "updates", "exact", "product", "memory")
+PARTS = ("loops", "updates", "pixels", "exact", "product", "memory")
 UPDATES_PER_CALL = 64
-
-
-def quartiles(values: list[float]) -> dict[str, float]:
-    """Median and quartiles of at least two values."""
-    low, median, high = statistics.quantiles(values, n=4)
-    return {"median": round(median, 3), "q1": round(low, 3), "q3": round(high, 3)}
-
-
-def interleave(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Call every function in turn, `rounds` times; each returns a rate or a time."""
-    measured: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            measured[name].append(run())
-    return measured
-
-
-def ratios(numerator: list[float], denominator: list[float]) -> dict[str, float]:
-    """Median and quartiles of each round's ratio."""
-    return quartiles([a / b for a, b in zip(numerator, denominator, strict=True)])
-
-
-def normal(*shapes: list[int]) -> Any:
-    """A float32 tensor of standard normal numbers for each shape."""
-    import tensorflow as tf
-
-    generator = seeding.generator(0, seeding.Stream.POINTS)
-    return [tf.constant(generator.normal(size=shape), tf.float32) for shape in shapes]
 
 
 def make_agent(spec: tuple[Any, Any], hidden: tuple[int, ...], natural: bool, exact: bool = False) -> Any:
@@ -168,46 +143,8 @@ def update_time(
     width: int, hidden: tuple[int, ...], num_actions: int, natural: bool, exact: bool = False
 ) -> Callable[[], float]:
     """Milliseconds of one update inside the compiled call of UPDATES_PER_CALL updates."""
-    import tensorflow as tf
-    from tf_agents.specs import tensor_spec
-    from tf_agents.trajectories import time_step as ts
-
-    from ngrl.loops.off_policy import as_transition
-    from ngrl.loops.updates import many_updates
-    from ngrl.replay import Transition
-
-    observation_spec = tensor_spec.TensorSpec([width], tf.float32)
-    action_spec = tensor_spec.BoundedTensorSpec([], tf.int64, 0, num_actions - 1)
-    agent = make_agent((ts.time_step_spec(observation_spec), action_spec), hidden, natural, exact)
-    generator = seeding.generator(0, seeding.Stream.POINTS)
-    shape = (UPDATES_PER_CALL, BATCH)
-
-    def observations() -> Any:
-        return tf.constant(generator.normal(size=(*shape, width)), tf.float32)
-
-    batches = Transition(
-        observations(),
-        tf.constant(generator.integers(num_actions, size=shape)),
-        tf.constant(generator.normal(size=shape), tf.float32),
-        tf.ones(shape),
-        observations(),
-    )
-
-    def update(index: Any) -> Any:
-        return agent.train(as_transition(tf.nest.map_structure(lambda leaf: leaf[index], batches)))
-
-    call = tf.function(
-        lambda: many_updates(update, agent.zero_extra(), UPDATES_PER_CALL, tf.zeros(2))[0], jit_compile=True
-    )
-    call().numpy()
-
-    def run() -> float:
-        start = time.perf_counter()
-        for _ in range(4):
-            call().numpy()
-        return (time.perf_counter() - start) * 1e3 / (4 * UPDATES_PER_CALL)
-
-    return run
+    agent = make_agent(q_learning_spec([width], num_actions), hidden, natural, exact)
+    return timed_updates(agent, [width], num_actions, BATCH, UPDATES_PER_CALL, compiled=True)
 
 
 def measure_updates(rounds: int, seconds: float) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""What the parts of `bench.py` share: turns, ratios, and the time of an update inside a compiled call."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ngrl import seeding
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    """Median and quartiles of at least two values."""
+    low, median, high = statistics.quantiles(values, n=4)
+    return {"median": round(median, 3), "q1": round(low, 3), "q3": round(high, 3)}
+
+
+def interleave(runs: dict[Any, Callable[[], float]], rounds: int) -> dict[Any, list[float]]:
+    """Call every function in turn, `rounds` times; each returns a rate or a time."""
+    measured: dict[Any, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            measured[name].append(run())
+    return measured
+
+
+def ratios(numerator: list[float], denominator: list[float]) -> dict[str, float]:
+    """Median and quartiles of each round's ratio."""
+    return quartiles([a / b for a, b in zip(numerator, denominator, strict=True)])
+
+
+def normal(*shapes: list[int]) -> Any:
+    """A float32 tensor of standard normal numbers for each shape."""
+    import tensorflow as tf
+
+    generator = seeding.generator(0, seeding.Stream.POINTS)
+    return [tf.constant(generator.normal(size=shape), tf.float32) for shape in shapes]
+
+
+def q_learning_spec(shape: list[int], num_actions: int) -> tuple[Any, Any]:
+    """The specs of time steps with float observations, and of the actions."""
+    import tensorflow as tf
+    from tf_agents.specs import tensor_spec
+    from tf_agents.trajectories import time_step as ts
+
+    observation_spec = tensor_spec.TensorSpec(shape, tf.float32)
+    return ts.time_step_spec(observation_spec), tensor_spec.BoundedTensorSpec([], tf.int64, 0, num_actions - 1)
+
+
+def timed_updates(
+    agent: Any, shape: list[int], num_actions: int, batch: int, updates: int, compiled: bool
+) -> Callable[[], float]:
+    """Milliseconds of one update inside a call of so many, a graph or compiled by XLA."""
+    import tensorflow as tf
+
+    from ngrl.loops.off_policy import as_transition
+    from ngrl.loops.updates import many_updates
+    from ngrl.replay import Transition
+
+    generator = seeding.generator(0, seeding.Stream.POINTS)
+    rows = (updates, batch)
+
+    def observations() -> Any:
+        return tf.constant(generator.normal(size=(*rows, *shape)), tf.float32)
+
+    batches = Transition(
+        observations(),
+        tf.constant(generator.integers(num_actions, size=rows)),
+        tf.constant(generator.normal(size=rows), tf.float32),
+        tf.ones(rows),
+        observations(),
+    )
+
+    def update(index: Any) -> Any:
+        return agent.train(as_transition(tf.nest.map_structure(lambda leaf: leaf[index], batches)))
+
+    call = tf.function(lambda: many_updates(update, agent.zero_extra(), updates, tf.zeros(2))[0], jit_compile=compiled)
+    call().numpy()
+
+    calls = max(1, 256 // updates) if updates > 2 else 1
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(calls):
+            call().numpy()
+        return (time.perf_counter() - start) * 1e3 / (calls * updates)
+
+    return run
