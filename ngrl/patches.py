@@ -1,10 +1,15 @@
-"""Images as the patches under a convolution's kernel, so that a convolution is a product of matrices."""
+"""Images as the patches under a convolution's kernel, so that a convolution is a product of matrices.
+
+Patches are gathered by a table of places: several times as fast as slicing them out or TensorFlow's own kernel, with
+XLA and without. The transpose adds up what lies on a pixel, which is gathered too: scattering is slow under XLA.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -24,22 +29,13 @@ def extract_patches(
       padding: "valid", "same" as TensorFlow pads, or "causal", with zeros in front alone.
       dilation_rate: Steps between the kernel's places.
     """
-    spans, counts = [], []
-    widths = [[0, 0]]
-    for size, k, stride, dilation in zip(images.shape[1:-1], kernel_size, strides, dilation_rate, strict=True):
-        reach = (k - 1) * dilation
-        if padding == "same":
-            missing = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
-            widths.append([missing // 2, missing - missing // 2])
-        else:
-            widths.append([reach if padding == "causal" else 0, 0])
-        count = (size + sum(widths[-1]) - reach - 1) // stride + 1
-        counts.append(count)
-        spans.append([slice(i * dilation, i * dilation + (count - 1) * stride + 1, stride) for i in range(k)])
-    if any(before or after for before, after in widths):
-        images = tf.pad(images, [*widths, [0, 0]])
-    parts = [images[(slice(None), *place)] for place in itertools.product(*spans)]
-    return tf.stack(parts, axis=-2)
+    sizes = images.shape[1:-1]
+    widths = _widths(sizes, kernel_size, strides, padding, dilation_rate)
+    if any(sum(width) for width in widths):
+        images = tf.pad(images, [[0, 0], *widths, [0, 0]])
+    table = _table(tuple(images.shape[1:-1]), tuple(kernel_size), tuple(strides), tuple(dilation_rate))
+    flat = tf.reshape(images, [-1, images.shape[1:-1].num_elements(), images.shape[-1]])
+    return tf.reshape(_gather(flat, table), [-1, *table.shape, images.shape[-1]])
 
 
 def overlap_patches(
@@ -51,11 +47,79 @@ def overlap_patches(
     dilation_rate: Sequence[int],
 ) -> tf.Tensor:
     """The transpose of `extract_patches`: patches [B, *positions, k, C] added up in images [B, *sizes, C]."""
-    images = tf.zeros([tf.shape(patches)[0], *sizes, patches.shape[-1]], patches.dtype)
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(images)
-        extracted = extract_patches(images, kernel_size, strides, padding, dilation_rate)
-    return tape.gradient(extracted, images, patches)
+    widths = _widths(sizes, kernel_size, strides, padding, dilation_rate)
+    padded = [size + sum(width) for size, width in zip(sizes, widths, strict=True)]
+    table = _table(tuple(padded), tuple(kernel_size), tuple(strides), tuple(dilation_rate))
+    flat = tf.reshape(patches, [-1, table.size, patches.shape[-1]])
+    images = tf.reshape(_add_up(flat, table, int(np.prod(padded))), [-1, *padded, patches.shape[-1]])
+    inside = [slice(before, before + size) for (before, _), size in zip(widths, sizes, strict=True)]
+    return images[(slice(None), *inside)]
+
+
+def _widths(
+    sizes: Sequence[int],
+    kernel_size: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    dilation_rate: Sequence[int],
+) -> list[list[int]]:
+    """Zeros before and behind, for each axis."""
+    widths = []
+    for size, k, stride, dilation in zip(sizes, kernel_size, strides, dilation_rate, strict=True):
+        reach = (k - 1) * dilation
+        missing = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0) if padding == "same" else 0
+        widths.append([reach, 0] if padding == "causal" else [missing // 2, missing - missing // 2])
+    return widths
+
+
+@functools.lru_cache(maxsize=64)
+def _table(
+    sizes: tuple[int, ...], kernel_size: tuple[int, ...], strides: tuple[int, ...], dilation_rate: tuple[int, ...]
+) -> np.ndarray:
+    """The number of the pixel under each place of the kernel at each position, [*positions, k]."""
+    rank = len(sizes)
+    table = np.zeros([1] * (2 * rank), np.int32)
+    for axis, (size, k, stride, dilation) in enumerate(zip(sizes, kernel_size, strides, dilation_rate, strict=True)):
+        positions = np.arange((size - (k - 1) * dilation - 1) // stride + 1) * stride
+        pixels = positions[:, np.newaxis] + np.arange(k) * dilation
+        shape = [1] * (2 * rank)
+        shape[axis], shape[rank + axis] = pixels.shape
+        table = table * size + pixels.reshape(shape)
+    return table.reshape([*table.shape[:rank], -1])
+
+
+def _transposed(table: np.ndarray, num_pixels: int) -> np.ndarray:
+    """The numbers of the entries of a table that name each pixel, [pixels, most]; where there are fewer, its size."""
+    flat = table.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    counts = np.bincount(flat, minlength=num_pixels)
+    ranks = np.arange(flat.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    found = np.full([num_pixels, counts.max()], flat.size, np.int32)
+    found[flat[order], ranks] = order
+    return found
+
+
+def _gather(flat: tf.Tensor, table: np.ndarray) -> tf.Tensor:
+    """Pixels [B, pixels, C] in the order of a table: [B, entries, C]."""
+    num_pixels = flat.shape[1]
+
+    @tf.custom_gradient
+    def gather(pixels: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.gather(pixels, table.reshape(-1), axis=1), lambda g: _add_up(g, table, num_pixels)
+
+    return gather(flat)
+
+
+def _add_up(entries: tf.Tensor, table: np.ndarray, num_pixels: int) -> tf.Tensor:
+    """The transpose of `_gather`: [B, pixels, C] of [B, entries, C]."""
+
+    @tf.custom_gradient
+    def add_up(entries: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        padded = tf.pad(entries, [[0, 0], [0, 1], [0, 0]])  # the last is 0, and stands for none
+        terms = _transposed(table, num_pixels).T
+        return tf.add_n([tf.gather(padded, term, axis=1) for term in terms]), lambda g: _gather(g, table)
+
+    return add_up(entries)
 
 
 @tf.keras.utils.register_keras_serializable(package="ngrl")
