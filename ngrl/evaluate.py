@@ -120,6 +120,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput",
 def _evaluate(
     options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput", done: list[str], progress: "Progress"
 ) -> None:
+    from ngrl.environments import Environment
     from ngrl.runs.files import WriteError, write_json
     from ngrl.training import evaluation, export
     from ngrl.training.progress import describe_bound
@@ -129,17 +130,15 @@ def _evaluate(
     if env_id is None:
         raise export.PolicyError(f"{policy_dir} does not say which environment it is for: give --env_id")
     trained_on_it = env_id == description.get("env_id")
-    env_kwargs = description.get("env_kwargs") if trained_on_it else None
+    environment = Environment.described(description if trained_on_it else {"env_id": env_id})
     if options.video:
-        evaluation.check_video(env_id, env_kwargs)
+        evaluation.check_video(environment)
     progress.start_evaluation(options.episodes)
     result = evaluation.evaluate(
         actor,
-        env_id,
+        environment,
         options.episodes,
         options.seed,
-        backend=description.get("env_backend", "sync") if trained_on_it else "sync",
-        env_kwargs=env_kwargs,
         specs=description.get("specs"),
         max_episode_steps=options.max_episode_steps,
         progress=progress.evaluated,
@@ -159,7 +158,7 @@ def _evaluate(
         progress.note(str(error))
     if options.video:
         path = Path(options.video) / f"{env_id.replace('/', '_')}.gif"
-        bounded = evaluation.record_video(actor, env_id, path, options.seed, env_kwargs, options.max_episode_steps)
+        bounded = evaluation.record_video(actor, environment, path, options.seed, options.max_episode_steps)
         done.append(str(path))
         progress.note(f"video: {path}" + (f", broken off after {bounded:,} steps" if bounded is not None else ""))
 

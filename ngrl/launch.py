@@ -136,12 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _entry_options(options: argparse.Namespace) -> dict[str, str]:
-    """The options that set a parameter of what is run, as a gin file would."""
+    """The options that set a parameter of what is run, or one that is named whole, as a gin file would."""
     entry_options = {}
     if options.seed is not None:
         entry_options["seed"] = str(options.seed)
     if options.capture_video:
-        entry_options["capture_video"] = "True"
+        entry_options["Evaluation.capture_video"] = "True"
     return entry_options
 
 

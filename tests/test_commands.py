@@ -15,7 +15,7 @@ import pytest
 from ngrl import launch
 
 GIN = Path(__file__).parents[1] / "gin" / "ngdqn_cartpole_v1.gin"
-SHORT = ("run.num_env_steps=1500", "run.eval_episodes=3", "run.checkpoint_every=500", "run.num_envs=4")
+SHORT = ("run.num_env_steps=1500", "Evaluation.episodes=3", "run.checkpoint_every=500", "Environment.num_envs=4")
 
 
 def command(module, *arguments, cwd):
@@ -119,8 +119,8 @@ def test_evaluate_repeats_the_launchers_own_evaluation(finished):
         ([f"--gin_file={GIN}", "--threads=0"], "--threads must be at least 1, got 0"),
         ([f"--gin_file={GIN}", *bind("run.num_env_stps=3")], 'did you mean "num_env_steps"?'),
         ([f"--gin_file={GIN}", *bind("NaturalGradient.max_kl='0.1'")], "write 0.1"),
-        ([f"--gin_file={GIN}", *bind("run.env_id='CartPool-v1'")], "did you mean CartPole-v1"),
-        ([f"--gin_file={GIN}", *bind("run.env_id='Pendulum-v1'")], "one discrete action"),
+        ([f"--gin_file={GIN}", *bind("Environment.env_id='CartPool-v1'")], "did you mean CartPole-v1"),
+        ([f"--gin_file={GIN}", *bind("Environment.env_id='Pendulum-v1'")], "one discrete action"),
     ],
 )
 def test_wrong_input_gets_one_line_and_leaves_nothing_behind(arguments, expected, tmp_path):
@@ -170,7 +170,7 @@ def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(
     (folder / "fresh").mkdir()
     for path in ("run.json", "run.lock"):
         (folder / "fresh" / path).write_bytes((run / path).read_bytes())
-    typo = bind("run.env_id='CartPool-v1'")
+    typo = bind("Environment.env_id='CartPool-v1'")
     assert command("launch", "--noresume", *fresh, *typo, cwd=folder).returncode == 2
     assert not (folder / "fresh.1").exists()
     result = command("launch", "--noresume", *fresh, *other, cwd=folder)

@@ -227,7 +227,8 @@ def test_only_selects_rows_and_refuses_what_matches_none(capsys):
 def test_a_rows_gin_file_and_bindings_are_accepted_and_its_worker_is_there(row):
     assert (TOOLS / "peers" / PEERS[row.peer][0]).exists()
     configuration.parse([row.settings.gin_file], ngrl_worker.bindings(row.settings))
-    assert ngrl_worker.bound("env_id") == row.settings.env_id
+    environment = ngrl_worker.bound("environment")
+    assert (environment.env_id, environment.num_envs) == (row.settings.env_id, row.settings.num_envs)
 
 
 def test_ngrls_worker_trains_whole_batches_and_times_their_updates():

@@ -23,7 +23,7 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
 #: A page's files carry their name as the title of their block.
 FENCE = re.compile(r'^```(\w+)(?: title="([\w./]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-SHORT = ["--gin_bindings=run.num_env_steps=1500", "--gin_bindings=run.eval_episodes=2", "--noprogress"]
+SHORT = ["--gin_bindings=run.num_env_steps=1500", "--gin_bindings=Evaluation.episodes=2", "--noprogress"]
 KINDS = (
     "make lunar",
     "make test",
@@ -142,7 +142,7 @@ def test_experiments_run(block, folder, monkeypatch):
         loop = next(name for name in SHORT_LOOPS if name in str(gin.query_parameter("run.loop")))
         gin.clear_config()
         shortened = [f"{loop}.{setting}" for setting in SHORT_LOOPS[loop]]
-        configuration.parse(["experiment.gin"], ["run.num_env_steps = 300", "run.eval_episodes = 1", *shortened])
+        configuration.parse(["experiment.gin"], ["run.num_env_steps = 300", "Evaluation.episodes = 1", *shortened])
         final = configurables.run(RunContext(folder / "run"))
         operative = configuration.operative_config()
     finally:

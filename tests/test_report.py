@@ -34,12 +34,12 @@ def write_run(folder, name, env_id, levels, status="finished", **changes):
     returns = np.repeat(np.asarray(levels, float), 100)
     rows = [f"{n},{10 * n},{n},{value},10,{0.1 * n:.3f}\n" for n, value in enumerate(returns, start=1)]
     (root_dir / "episodes.csv").write_text(HEADER + "".join(rows))
-    (root_dir / "operative_config.gin").write_text(f'run.env_id = "{env_id}"\n')
+    (root_dir / "operative_config.gin").write_text(f'Environment.env_id = "{env_id}"\n')
     record = {
         "command": f"/home/someone/ngrl/launch.py --gin_file=gin/x.gin --root_dir={root_dir} --seed=0",
         "versions": {"ngrl": ngrl.__version__},
         "status": status,
-        "config": {"run.env_id": repr(env_id)},
+        "config": {"Environment.env_id": repr(env_id)},
         "seed": int(name.rpartition("seed")[2].partition(".")[0]),
         "final": {
             "env_steps": 10 * len(returns),

@@ -27,6 +27,8 @@ OBSERVATION = tensor_spec.TensorSpec([4], tf.float32)
 DISCRETE = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 2)
 BOX = tensor_spec.BoundedTensorSpec([2], tf.float32, -1.0, 1.0)
 
+CARTPOLE = environments.Environment("CartPole-v1")
+
 
 # --- streams share nothing
 
@@ -113,12 +115,16 @@ def test_environments_of_training_and_evaluation_begin_differently(backend):
 
 def test_evaluation_and_video_play_the_evaluation_stream(monkeypatch):
     asked = []
-    load = environments.load
-    monkeypatch.setattr(environments, "load", lambda *args, **kwargs: (asked.append(kwargs), load(*args, **kwargs))[1])
-    evaluate(lambda step: np.zeros(step.reward.shape, np.int64), "CartPole-v1", 2, seed=5)
-    training.evaluation.check_video("CartPole-v1")
-    assert [kwargs["stream"] for kwargs in asked] == [Stream.EVALUATION_EPISODES] * 2
-    assert [kwargs["seed"] for kwargs in asked] == [5, 0]
+    load = environments.Environment.load
+
+    def noting(settings, seed=0, stream=Stream.TRAINING_EPISODES):
+        asked.append((seed, stream))
+        return load(settings, seed, stream)
+
+    monkeypatch.setattr(environments.Environment, "load", noting)
+    evaluate(lambda step: np.zeros(step.reward.shape, np.int64), CARTPOLE, 2, seed=5)
+    training.evaluation.check_video(CARTPOLE)
+    assert asked == [(5, Stream.EVALUATION_EPISODES), (0, Stream.EVALUATION_EPISODES)]
 
 
 def kernels(*parts):
@@ -273,7 +279,7 @@ def one_line(error, value):
         lambda seed: seeding.key(seed, Stream.ACTIONS),
         lambda seed: environments.load("CartPole-v1", seed=seed),
         lambda seed: networks.QNetwork(OBSERVATION, 3, seed=seed),
-        lambda seed: evaluate(None, "CartPole-v1", seed=seed),
+        lambda seed: evaluate(None, CARTPOLE, seed=seed),
         lambda seed: trials.seeds_of([3, seed]),
     ],
 )

@@ -25,10 +25,10 @@ small/Part.experiments = ("gin/ngdqn_cartpole_v1.gin",)
 small/Part.seeds = 2
 small/Part.bindings = {{
     "run.num_env_steps": 16000,
-    "run.num_envs": {NUM_ENVS},
+    "Environment.num_envs": {NUM_ENVS},
     "run.checkpoint_every": {INTERVAL},
     "run.log_every": 200,
-    "run.eval_episodes": 2,
+    "Evaluation.episodes": 2,
 }}
 """
 CELL = "ngdqn_cartpole_v1"
@@ -262,7 +262,7 @@ def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, 
 def test_run_of_another_experiment_is_named_and_the_rest_goes_on(story, study):
     other = study.with_name("small.gin.d") / "small.gin"
     other.parent.mkdir()
-    other.write_text(STUDY.replace('"run.eval_episodes": 2', '"NaturalGradient.damping": 2.0'))
+    other.write_text(STUDY.replace('"Evaluation.episodes": 2', '"NaturalGradient.damping": 2.0'))
     (other.parent / "runs").symlink_to(study.parent / "runs")
     result = sweep(other)
     assert result.returncode == 1

@@ -335,7 +335,7 @@ def main() -> int:
     """Run the command and return its exit code."""
     options = build_parser().parse_args()
     steps = options.steps or options.interval * max(options.kills, 1) * 4
-    bindings = [f"run.num_env_steps={steps}", f"run.checkpoint_every={options.interval}", "run.eval_episodes=3"]
+    bindings = [f"run.num_env_steps={steps}", f"run.checkpoint_every={options.interval}", "Evaluation.episodes=3"]
     passed = [f"--gin_bindings={binding}" for binding in [*bindings, *options.gin_bindings]]
     passed += [f"--allow_gin_import={module}" for module in options.allow_gin_import]
     folder = options.runs.resolve() / options.gin_file.stem

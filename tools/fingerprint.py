@@ -78,7 +78,7 @@ def main() -> int:
         for name in options.only:
             path = Path(folder) / name.replace("/", "_")
             output = path.with_suffix(".txt")
-            bindings = [f"run.num_env_steps={options.steps}", "run.eval_episodes=2", *_EXPERIMENTS[name]]
+            bindings = [f"run.num_env_steps={options.steps}", "Evaluation.episodes=2", *_EXPERIMENTS[name]]
             bindings.append(f"{_loop(name)}.jit_compile={options.jit_compile}")
             argv = [f"--gin_file={ROOT / 'gin' / name}.gin", f"--root_dir={path}", "--noprogress"]
             argv += [f"--gin_bindings={binding}" for binding in bindings]

@@ -101,7 +101,7 @@ def save_one(folder: str, step: int, keep: int) -> int:
 
 def work(request: dict) -> int:
     """Do what a request asks; the exit code of the command."""
-    from ngrl.training import experiment, export, final_evaluation
+    from ngrl.training import export, final_evaluation
 
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
@@ -113,7 +113,7 @@ def work(request: dict) -> int:
         return save_one(*request["save"])
     if not request.get("export", True):
         live = {}
-        experiment.export_policy = lambda policy, folder, description: live.update({folder.name: policy})
+        final_evaluation.export_policy = lambda policy, folder, description: live.update({folder.name: policy})
         final_evaluation.load_policy = lambda folder: (export.as_actor(live[folder.name]), {})
     code = importlib.import_module(f"ngrl.{request.get('command', 'launch')}").main(request["argv"])
     sys.stdout.flush()

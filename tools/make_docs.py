@@ -7,6 +7,7 @@
 """
 
 import argparse
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
@@ -22,10 +23,12 @@ _UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_KEYWORD)
 _HANDED = ("name", "seed", "train_step_counter", "critic", "advantage", "normaliser", "epsilon_greedy")
 _HANDED += ("retrace", "trust_region")
 #: Where arguments without a default are a gin file's, and not handed over by whoever makes the object.
-_NEEDED = ("ngrl.training.experiment", "ngrl.optimizers", "ngrl.studies", "tf_keras")
+_NEEDED = ("ngrl.training.experiment", "ngrl.environments", "ngrl.optimizers", "ngrl.studies", "tf_keras")
 _GROUPS = {
     "ngrl.training.experiment": "Runs",
     "ngrl.training.configurables": "Runs",
+    "ngrl.training.final_evaluation": "Runs",
+    "ngrl.environments": "Environments",
     "ngrl.loops": "Loops and exploration",
     "ngrl.agents": "Agents",
     "ngrl.networks": "Networks",
@@ -66,6 +69,10 @@ def default_text(default: Any) -> str:
 
     if default is gin.REQUIRED or default is inspect.Parameter.empty:
         return "needed"
+    if dataclasses.is_dataclass(default):
+        from ngrl.configuration import operative
+
+        return f"`{operative._text(default)}`"
     if repr(default) == "<factory>":  # of a dataclass: here all are empty mappings
         return "`{}`"
     return f"`@{default.__name__}`" if callable(default) else f"`{default!r}`"

@@ -45,7 +45,7 @@ try() {
     "$venv/bin/python" tools/check_installed.py
     for run in "${runs[@]}"; do
         (cd "$empty" && "$venv/bin/ngrl" launch --gin_file="gin/${run% *}.gin" --gin_bindings="${run#* }" \
-            --gin_bindings=run.eval_episodes=2 --noprogress)
+            --gin_bindings=Evaluation.episodes=2 --noprogress)
     done
     "$venv/bin/python" -m pytest -q -m "not slow" -p no:cacheprovider "${part[@]}"
     rm -rf "$venv"

@@ -110,8 +110,9 @@ def read(
         in the two folders above it, and in the current folder.
       gin_bindings: Bindings as a file would hold them, such as `run.seed=1`.
       allow_gin_import: Modules outside ngrl that files may import.
-      entry_options: Options of the command line that set a parameter of whatever `main.entry` names, parameter to
-        value as a file would hold it: `{"seed": "1"}`. They win over everything else.
+      entry_options: Options of the command line that set a parameter of whatever `main.entry` names, or one that is
+        named whole, to a value as a file would hold it: `{"seed": "1", "Evaluation.capture_video": "True"}`. They win
+        over everything else.
       where: How messages name the place of `gin_bindings`; by default as options of the command line.
 
     Returns:
@@ -138,8 +139,9 @@ def read_with(
     for text in gin_bindings:
         reader.read_binding(text, where and f"{where}: {text}")
     entry = _entry({binding.key: binding for binding in reader.bindings})
-    for parameter, value in (entry_options or {}).items():
-        reader.read_binding(f"{entry}.{parameter} = {value}", where=f"--{parameter}")
+    for option, value in (entry_options or {}).items():
+        name = option if "." in option else f"{entry}.{option}"
+        reader.read_binding(f"{name} = {value}", where=f"--{option.rpartition('.')[2]}")
     in_force = {binding.key: binding for binding in reader.bindings}
     _check_macros(reader, in_force)
     _check_scopes(reader, in_force)

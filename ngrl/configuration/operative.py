@@ -4,6 +4,7 @@ Gin notes what each configurable was called with. To that are added defaults tha
 leaves out, and what will be called later because a value in force refers to it (`@huber` is first called in training).
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -221,4 +222,8 @@ def _text(value: Any) -> str:
     info = _registered(value)
     if info is not None:
         return f"@{gin_config._REGISTRY.minimal_selector(info.selector)}"
+    info = _registered(type(value))
+    with contextlib.suppress(TypeError):  # it needs arguments
+        if info is not None and value == type(value)():
+            return f"@{gin_config._REGISTRY.minimal_selector(info.selector)}()"
     return repr(configuration.resolve(value, {}))

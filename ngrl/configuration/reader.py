@@ -17,7 +17,7 @@ from gin import config_parser
 
 from ngrl import modules, packaged
 from ngrl.configuration.annotations import nearest
-from ngrl.configuration.renamed import present_name
+from ngrl.renamed import present_name
 
 MACRO = "gin.macro"  # what gin calls the configurable behind `name = value` and `%name`
 Key = tuple[str, str, str]  # scope, complete name of the configurable, parameter

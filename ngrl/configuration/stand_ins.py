@@ -17,7 +17,7 @@ from gin import config_parser, selector_map
 from ngrl.configuration import binding as configuration
 from ngrl.configuration import sources
 from ngrl.configuration.reader import ConfigurationError, Reader
-from ngrl.configuration.renamed import present_name
+from ngrl.renamed import present_name
 
 __all__ = ["ConfigurationError", "StandIn", "check"]
 

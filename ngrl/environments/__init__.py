@@ -2,30 +2,42 @@
 
 `load` makes one by name. Importing this package registers ngrl's own environments with gymnasium
 (`ngrl.environments.registration`) and imports neither TensorFlow nor TF-Agents, so that the worker processes
-of an asynchronous vector environment start quickly; both are imported when `load` is first used.
+of an asynchronous vector environment start quickly; both are imported when something of it is first used.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ngrl.environments import registration
 from ngrl.environments.faults import EnvironmentFault
 
 if TYPE_CHECKING:
+    from ngrl.environments.backends import AsyncEnvironments, Backend, EnvpoolEnvironments, SyncEnvironments
     from ngrl.environments.bridge import GymnasiumEnvironment
-    from ngrl.environments.loading import load
+    from ngrl.environments.loading import Environment, load
+    from ngrl.environments.member import Episode, episode_seed
+    from ngrl.environments.vector import Transition, VectorEnvironment
 
-__all__ = ["EnvironmentFault", "GymnasiumEnvironment", "load"]
+__all__ = [
+    "AsyncEnvironments",
+    "Backend",
+    "Environment",
+    "EnvironmentFault",
+    "EnvpoolEnvironments",
+    "Episode",
+    "GymnasiumEnvironment",
+    "SyncEnvironments",
+    "Transition",
+    "VectorEnvironment",
+    "episode_seed",
+    "load",
+]
 
 registration.register()
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from ngrl.environments.loading import load
-
-        return load
-    if name == "GymnasiumEnvironment":
-        from ngrl.environments.bridge import GymnasiumEnvironment
-
-        return GymnasiumEnvironment
-    raise AttributeError(f"module 'ngrl.environments' has no attribute {name!r}")
+    for module in ("member", "vector", "backends", "loading") if name in __all__ else ():
+        if (found := getattr(importlib.import_module(f"{__name__}.{module}"), name, None)) is not None:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,29 +1,107 @@
-"""`load`: an environment by name."""
+"""An environment by name: the settings of one, and `load`."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ngrl import seeding
-from ngrl.checks import check_count, check_optional_number
-from ngrl.environments import spaces
+from ngrl.checks import check_count
+from ngrl.configurable import configurable
+from ngrl.environments.backends import Backend, SyncEnvironments
 from ngrl.environments.bridge import GymnasiumEnvironment
-from ngrl.environments.making import MemberMaker
-from ngrl.environments.vector import SyncVector, VectorEnvironment
 from ngrl.seeding import Stream
 
-#: How the members of an environment are stepped.
-Backend = Literal["sync", "async", "envpool"]
+
+@configurable
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """Which environment is played, how many of it side by side, and how they are stepped.
+
+    Args:
+      env_id: A gymnasium id (or one that the backend knows).
+      num_envs: Environments stepped together.
+      kwargs: Arguments of the environment, e.g. `{"max_episode_steps": 200}`.
+      backend: How they are stepped: `@SyncEnvironments()`, `@AsyncEnvironments()`, `@EnvpoolEnvironments()` or another.
+      training_time_limit: Steps after which training truncates an episode, so that what it learns from holds more
+        beginnings and ends; evaluation keeps the environment's own limit (Pardo et al. 2018, section 4). The
+        episodes' returns and lengths are those of training, and so shorter.
+      truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
+      check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
+
+    Raises:
+      ValueError: A number is out of its range.
+    """
+
+    env_id: str
+    num_envs: int = 8
+    kwargs: Mapping[str, Any] | None = None
+    backend: Backend = SyncEnvironments()  # noqa: RUF009  (frozen)
+    training_time_limit: int | None = None
+    truncation_is_terminal: bool = False
+    check_finite: bool = True
+
+    def __post_init__(self) -> None:
+        check_count("num_envs", self.num_envs)
+        if self.training_time_limit is not None:
+            check_count("training_time_limit", self.training_time_limit)
+
+    def load(self, seed: int = 0, stream: Stream = Stream.TRAINING_EPISODES) -> GymnasiumEnvironment:
+        """The environments of training.
+
+        Args:
+          seed: The run's seed, in [0, 2^31). Each episode of each member has a seed of its own that follows from it.
+          stream: `Stream.EVALUATION_EPISODES` for episodes that no training plays, whatever its seed.
+
+        Raises:
+          ValueError: The environment or an argument is wrong; the message is one line.
+          ImportError: The environment needs a package that is not installed; the message says what to install.
+        """
+        seed = seeding.check_seed(seed)
+        kwargs = dict(self.kwargs or {})
+        if self.training_time_limit is not None:
+            kwargs["max_episode_steps"] = self.training_time_limit
+        vector = self.backend.make(self.env_id, self.num_envs, seed, kwargs, stream)
+        try:
+            return GymnasiumEnvironment(vector, seed, self.truncation_is_terminal, self.check_finite)
+        except BaseException:
+            vector.close()
+            raise
+
+    def for_evaluation(self, num_envs: int = 1, **kwargs: Any) -> "Environment":
+        """The same environment under its own time limit, with these arguments besides.
+
+        Its `load` is to be given `Stream.EVALUATION_EPISODES`.
+        """
+        return Environment(self.env_id, num_envs, {**(self.kwargs or {}), **kwargs}, self.backend)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two experiments in Python different ones, under the names that gin files have for it."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {f"Environment.{name}": value for name, value in {**values, "backend": self.backend.name}.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Which environment it is, as JSON values: what `described` takes."""
+        return {"env_id": self.env_id, "env_kwargs": dict(self.kwargs or {}), "env_backend": self.backend.name}
+
+    @staticmethod
+    def described(description: Mapping[str, Any]) -> "Environment":
+        """The settings that `describe` described.
+
+        Raises:
+          ValueError: There is no such backend.
+        """
+        backend = Backend.named(description.get("env_backend", SyncEnvironments.name))
+        return Environment(description["env_id"], kwargs=description.get("env_kwargs"), backend=backend)
 
 
 def load(
     env_id: str,
     num_envs: int = 1,
     seed: int = 0,
-    backend: Backend = "sync",
+    backend: str | Backend = "sync",
     *,
     truncation_is_terminal: bool = False,
     check_finite: bool = True,
-    timeout: float | None = 120.0,
     env_kwargs: Mapping[str, Any] | None = None,
     stream: Stream = Stream.TRAINING_EPISODES,
     **kwargs: Any,
@@ -31,17 +109,16 @@ def load(
     """A batched TF-Agents environment of `num_envs` members.
 
     Args:
-      env_id: A name registered with gymnasium (or known to envpool).
+      env_id: A name registered with gymnasium (or known to the backend).
       num_envs: The number of members N, at least 1.
-      seed: The run's seed, in [0, 2^31). Each episode of each member has a seed of its own that follows from it.
+      seed: As in `Environment.load`.
       backend: "sync": members in this process, fastest for quick environments; "async":
-        one process a member, for slow ones; "envpool": C++ members, if that package is installed.
+        one process a member, for slow ones; "envpool": C++ members, if that package is installed. Or an object, such
+        as `AsyncEnvironments(timeout=10)`.
       truncation_is_terminal: Whether a time limit ends the return too (discount 0 instead of 1).
       check_finite: Whether NaN or infinity in an observation or reward raises an EnvironmentFault.
-      timeout: Seconds that a step or reset may take in worker processes ("async") before they are ended and
-        an EnvironmentFault is raised; None waits for ever.
       env_kwargs: Given to the environment, e.g. `{"render_mode": "rgb_array", "max_episode_steps": 200}`.
-      stream: `Stream.EVALUATION_EPISODES` for episodes that no training plays, whatever its seed.
+      stream: As in `Environment.load`.
       **kwargs: As `env_kwargs`, as keywords.
 
     Raises:
@@ -49,39 +126,11 @@ def load(
         line.
       ImportError: The environment needs a package that is not installed; the message says what to install.
     """
-    num_envs = check_count("num_envs", num_envs)
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    check_optional_number("timeout", timeout, "(0, inf]")
-    seed = seeding.check_seed(seed)
-    vector = _make_vector(env_id, num_envs, seed, backend, timeout, {**(env_kwargs or {}), **kwargs}, stream)
-    try:
-        return GymnasiumEnvironment(vector, seed, truncation_is_terminal, check_finite)
-    except BaseException:
-        vector.close()
-        raise
-
-
-def _make_vector(
-    env_id: str,
-    num_envs: int,
-    seed: int,
-    backend: Backend,
-    timeout: float | None,
-    kwargs: Mapping[str, Any],
-    stream: Stream,
-) -> VectorEnvironment:
-    if backend == "envpool":
-        from ngrl.environments.pool import EnvpoolVector
-
-        return EnvpoolVector(env_id, num_envs, seed, kwargs, stream)
-    maker = MemberMaker(env_id, seed, kwargs, stream)
-    observation_space, action_space = maker.check()
-    # Refused here, before any worker process is started.
-    spaces.observation_spec(observation_space, env_id)
-    spaces.action_spec(action_space, env_id)
-    if backend == "async":
-        from ngrl.environments.workers import WorkerVector
-
-        return WorkerVector(maker, num_envs, timeout)
-    return SyncVector(maker, num_envs)
+    return Environment(
+        env_id,
+        num_envs,
+        {**(env_kwargs or {}), **kwargs},
+        Backend.named(backend) if isinstance(backend, str) else backend,
+        truncation_is_terminal=truncation_is_terminal,
+        check_finite=check_finite,
+    ).load(seed, stream)

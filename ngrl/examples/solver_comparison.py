@@ -142,7 +142,7 @@ class TimedSolver:
 def solver_comparison(
     context: RunContext,
     /,
-    env_id: str,
+    environment: environments.Environment,
     agent: Callable[..., DqnAgent],
     loop: Callable[..., OffPolicyLoop],
     methods: Mapping[str, solvers.Solver],
@@ -150,7 +150,6 @@ def solver_comparison(
     at_env_steps: Sequence[int] = (1_200, 5_000, 20_000),
     batch_size: int = 128,
     repeats: int = 20,
-    num_envs: int = 8,
     jit_compile: bool = True,
     seed: int = 0,
 ) -> Result:
@@ -160,7 +159,7 @@ def solver_comparison(
 
     Args:
       context: The run's directory, and where to report.
-      env_id: A gymnasium id.
+      environment: Which environment is learned, and how many of it are stepped together.
       agent: Builds the agent, as in `ngrl.training.run`; also with another network or optimizer.
       loop: Builds the loop that trains it.
       methods: The solvers by name.
@@ -168,7 +167,6 @@ def solver_comparison(
       at_env_steps: After how many environment steps systems are taken, increasing.
       batch_size: Transitions of a system.
       repeats: Solves that are timed, for each.
-      num_envs: Environments stepped together.
       jit_compile: Compile the solves with XLA, as the loops do.
       seed: Seed of everything random.
 
@@ -187,12 +185,12 @@ def solver_comparison(
         raise ValueError("dampings, at_env_steps, batch_size and repeats must be positive, and at_env_steps increase")
     figures.check_matplotlib()
     tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
-    environment = environments.load(env_id, num_envs=num_envs, seed=seed)
+    env_id = environment.env_id
     settings = {"env_id": env_id, "dampings": tuple(dampings), "at_env_steps": tuple(at_env_steps), "seed": seed}
-    with contextlib.closing(environment):
-        specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
+    with contextlib.closing(environment.load(seed)) as played:
+        specs = [tensor_spec.from_spec(spec()) for spec in (played.time_step_spec, played.action_spec)]
         learner = agent(*specs, seed=seed)
-        training = loop(learner, environment, seed=seed)
+        training = loop(learner, played, seed=seed)
         with recording(context, settings) as record:
             rows: list[dict[str, Any]] = []
             for env_steps in at_env_steps:

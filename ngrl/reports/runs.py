@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ngrl
+from ngrl import renamed
 from ngrl.reports.curve import Curve
 from ngrl.runs.episodes import EpisodesError
 from ngrl.runs.record import OVER, RunRecordError, processes, read_record
@@ -150,7 +151,7 @@ def _read(path: Path, any_version: bool) -> Run:
     if not isinstance(final, dict) or not all(field in final for field in _NEEDED) or not isinstance(seed, int):
         raise _LeftOutError("no training run")
     try:
-        env_id = ast.literal_eval(config["run.env_id"])
+        env_id = ast.literal_eval(renamed.current(config)["Environment.env_id"])
     except (KeyError, SyntaxError, ValueError):
         raise _LeftOutError("its run.json names no environment") from None
     cell = path.name if name is None else name["cell"]

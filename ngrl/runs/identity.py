@@ -5,23 +5,25 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ngrl import renamed
+
 #: Gives the default of a setting as text; None where it has none.
 Default = Callable[[str], str | None]
 
 # What may differ between a run and its continuation: how long it goes on or waits, and what is reported or kept.
 # Macros are no settings of their own, so that one may serve any of these.
 _FREE_TO_CHANGE = frozenset(
-    f"run.{name}"
-    for name in (
-        "num_env_steps",
-        "num_episodes",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "eval_episodes",
-        "eval_max_episode_steps",
-        "capture_video",
-        "env_timeout",
+    (
+        "run.num_env_steps",
+        "run.num_episodes",
+        "run.log_every",
+        "run.checkpoint_every",
+        "run.keep_checkpoints",
+        "run.evaluation",
+        "Evaluation.episodes",
+        "Evaluation.max_episode_steps",
+        "Evaluation.capture_video",
+        "AsyncEnvironments.timeout",
     )
 )
 _REFERENCE = re.compile(r"@[\w./]+(\(\))?")
@@ -51,6 +53,7 @@ def differences(
       saved_complete: Whether `saved` holds all that was in force, defaults included, and not bindings alone.
       here_complete: The same of `here`.
     """
+    saved, here = renamed.current(saved), renamed.current(here)
     names = {*saved, *here}
     if saved_complete != here_complete:
         names = set(saved if saved_complete else here)

@@ -1,6 +1,7 @@
 """Playing whole episodes with a policy, and what is reported of them."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tf_agents.trajectories import time_step as ts
 
-from ngrl import (
-    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
-    environments,
-)
-from ngrl.environments.loading import Backend
+from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.runs.files import unfinished, writing
 from ngrl.seeding import Stream
 
@@ -54,12 +52,10 @@ class EvaluationResult(NamedTuple):
 
 def evaluate(
     actor: Actor,
-    env_id: str,
+    environment: Environment,
     episodes: int = 100,
     seed: int = 0,
     num_envs: int = 10,
-    backend: Backend = "sync",
-    env_kwargs: dict[str, Any] | None = None,
     specs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -70,12 +66,10 @@ def evaluate(
 
     Args:
       actor: Time step with [N, ...] arrays to actions [N, ...].
-      env_id: The environment.
+      environment: The environment; what concerns training alone counts for nothing.
       episodes: How many episodes.
       seed: Seed of the episodes.
       num_envs: How many run side by side.
-      backend: Backend of `ngrl.environments.load`.
-      env_kwargs: Arguments of the environment.
       specs: What the policy was built for, as `describe_specs` tells it; None leaves the check out.
       max_episode_steps: Steps after which an episode is broken off; None takes `UNLIMITED_STEPS` where the environment
         declares no time limit, and leaves it to that limit elsewhere.
@@ -89,25 +83,16 @@ def evaluate(
         raise ValueError(f"episodes must be positive, got {episodes}")
     num_envs = min(num_envs, episodes)
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    environment, bound = _load_bounded(
-        env_id,
-        max_episode_steps,
-        UNLIMITED_STEPS,
-        env_kwargs,
-        num_envs=num_envs,
-        seed=seed,
-        backend=backend,
-        stream=Stream.EVALUATION_EPISODES,
-    )
+    playing, bound = _load_bounded(environment.for_evaluation(num_envs), seed, max_episode_steps, UNLIMITED_STEPS)
     broken_off = 0
     returns: list[list[float]] = [[] for _ in range(num_envs)]
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
     total, length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
-    try:
-        _check_specs(env_id, environment, specs)
-        step = environment.reset()
+    with contextlib.closing(playing):
+        _check_specs(playing, specs)
+        step = playing.reset()
         while any(len(done) < count for done, count in zip(returns, share, strict=True)):
-            step = environment.step(actor(step))
+            step = playing.step(actor(step))
             first, last = step.step_type == ts.StepType.FIRST, step.step_type == ts.StepType.LAST
             total = np.where(first, 0.0, total + step.reward)
             length = np.where(first, 0, length + 1)
@@ -117,26 +102,25 @@ def evaluate(
                     lengths[member].append(int(length[member]))
                     broken_off += _broken_off(bound, lengths[member][-1], step.discount[member])
                     progress(sum(map(len, returns)))
-    finally:
-        environment.close()
     played = [r for part in returns for r in part], [n for part in lengths for n in part]
     return EvaluationResult(*played, bound, broken_off)
 
 
 def _load_bounded(
-    env_id: str, bound: int | None, default: int, env_kwargs: dict[str, Any] | None, **settings: Any
-) -> tuple[environments.GymnasiumEnvironment, int | None]:
+    settings: Environment, seed: int, bound: int | None, default: int
+) -> tuple[GymnasiumEnvironment, int | None]:
     """The environment, and the bound on its episodes where that had to be set because no earlier one holds."""
     if bound is not None and bound < 1:
         raise ValueError(f"max_episode_steps must be positive, got {bound}")
-    environment = environments.load(env_id, env_kwargs=env_kwargs, **settings)
+    environment = settings.load(seed, Stream.EVALUATION_EPISODES)
     own = environment.time_limit
     if bound is None and own is None:
         bound = default
     if bound is None or (own is not None and own <= bound):
         return environment, None
     environment.close()
-    return environments.load(env_id, env_kwargs={**(env_kwargs or {}), "max_episode_steps": bound}, **settings), bound
+    bounded = settings.for_evaluation(settings.num_envs, max_episode_steps=bound)
+    return bounded.load(seed, Stream.EVALUATION_EPISODES), bound
 
 
 def _broken_off(bound: int | None, length: int, discount: float) -> bool:
@@ -144,7 +128,7 @@ def _broken_off(bound: int | None, length: int, discount: float) -> bool:
     return bound is not None and bool(length >= bound and discount > 0)
 
 
-def describe_specs(environment: environments.GymnasiumEnvironment) -> dict[str, Any]:
+def describe_specs(environment: GymnasiumEnvironment) -> dict[str, Any]:
     """Observations and actions of one member as JSON values, to compare a policy's with an environment's."""
 
     def describe(spec: Any) -> Any:
@@ -161,51 +145,43 @@ def describe_specs(environment: environments.GymnasiumEnvironment) -> dict[str, 
     }
 
 
-def _check_specs(env_id: str, environment: environments.GymnasiumEnvironment, expected: dict[str, Any] | None) -> None:
+def _check_specs(environment: GymnasiumEnvironment, expected: dict[str, Any] | None) -> None:
     present = describe_specs(environment)
     for part in ("observation", "action"):
         if expected is not None and expected[part] != present[part]:
-            raise ValueError(f"the policy was built for {part}s {expected[part]}, {env_id} has {present[part]}")
+            built, here = f"the policy was built for {part}s {expected[part]}", environment.env_id
+            raise ValueError(f"{built}, {here} has {present[part]}")
 
 
-def _load_for_video(
-    env_id: str, seed: int, env_kwargs: dict[str, Any] | None, bound: int | None
-) -> tuple[environments.GymnasiumEnvironment, int | None]:
-    kwargs = {**(env_kwargs or {}), "render_mode": "rgb_array"}
-    stream = Stream.EVALUATION_EPISODES
-    return _load_bounded(env_id, bound, UNLIMITED_VIDEO_STEPS, kwargs, seed=seed, stream=stream)
+def _load_for_video(environment: Environment, seed: int, bound: int | None) -> tuple[GymnasiumEnvironment, int | None]:
+    filmed = dataclasses.replace(environment, backend=environment.backend.for_video())
+    return _load_bounded(filmed.for_evaluation(render_mode="rgb_array"), seed, bound, UNLIMITED_VIDEO_STEPS)
 
 
-def check_video(env_id: str, env_kwargs: dict[str, Any] | None = None) -> None:
+def check_video(environment: Environment) -> None:
     """Draw one frame, to know before a long run whether its video can be made.
 
     Raises:
       ValueError: The environment can't draw itself.
     """
     try:
-        with contextlib.closing(_load_for_video(env_id, 0, env_kwargs, None)[0]) as environment:
-            environment.reset()
-            environment.render()
+        with contextlib.closing(_load_for_video(environment, 0, None)[0]) as drawn:
+            drawn.reset()
+            drawn.render()
     except Exception as error:  # whatever the environment raises
-        raise ValueError(f"no video: {env_id} can't be drawn: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"no video: {environment.env_id} can't be drawn: {str(error).splitlines()[0]}") from error
 
 
 def record_video(
-    actor: Actor,
-    env_id: str,
-    path: Path,
-    seed: int = 0,
-    env_kwargs: dict[str, Any] | None = None,
-    max_episode_steps: int | None = None,
+    actor: Actor, environment: Environment, path: Path, seed: int = 0, max_episode_steps: int | None = None
 ) -> int | None:
     """Play one episode and save it as an animated GIF.
 
     Args:
       actor: Time step with [1, ...] arrays to actions [1, ...].
-      env_id: The environment.
+      environment: The environment.
       path: The file to write.
       seed: As in `evaluate`: with the same seed this is the first of its episodes.
-      env_kwargs: Arguments of the environment.
       max_episode_steps: As in `evaluate`, with `UNLIMITED_VIDEO_STEPS`.
 
     Returns:
@@ -217,13 +193,13 @@ def record_video(
     from PIL import Image
 
     images = []
-    environment, bound = _load_for_video(env_id, seed, env_kwargs, max_episode_steps)
-    with contextlib.closing(environment):
-        step, number = environment.reset(), 0
+    playing, bound = _load_for_video(environment, seed, max_episode_steps)
+    with contextlib.closing(playing):
+        step, number = playing.reset(), 0
         while step.step_type[0] != ts.StepType.LAST:
             if number % 2 == 0:  # smooth enough to judge a policy by, at half the size
-                images.append(Image.fromarray(environment.render()[0]).quantize(64))
-            step, number = environment.step(actor(step)), number + 1
+                images.append(Image.fromarray(playing.render()[0]).quantize(64))
+            step, number = playing.step(actor(step)), number + 1
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = unfinished(path)

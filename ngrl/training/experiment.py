@@ -11,12 +11,12 @@ from tf_agents.specs import tensor_spec
 
 from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
-    environments,
     seeding,
     tags,
 )
+from ngrl.checks import check_count
 from ngrl.configurable import configurable
-from ngrl.environments.loading import Backend
+from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.loops.loop import NonFiniteError
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import EpisodeStatistics, episode_scalars
@@ -25,8 +25,7 @@ from ngrl.runs.episodes import Episode, EpisodeLog
 from ngrl.runs.files import CheckpointError, WriteError
 from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.context import RunContext
-from ngrl.training.export import export_policy
-from ngrl.training.final_evaluation import FinalEvaluation
+from ngrl.training.final_evaluation import Evaluation, FinalEvaluation
 from ngrl.training.progress import Progress
 from ngrl.training.stopping import Interrupted, StopRequest
 from ngrl.training.summaries import Summaries
@@ -63,25 +62,16 @@ class Result(dict[str, Any]):
 def run(
     context: RunContext,
     /,
-    env_id: str,
+    environment: Environment,
     agent: Callable[..., Any],
     loop: Callable[..., Loop],
     num_env_steps: int | None = None,
     num_episodes: int | None = None,
-    num_envs: int = 8,
-    env_backend: Backend = "sync",
-    env_kwargs: dict[str, Any] | None = None,
-    training_time_limit: int | None = None,
-    env_timeout: float | None = 120.0,
-    truncation_is_terminal: bool = False,
-    check_finite: bool = True,
     seed: int = 0,
     log_every: int = 1_000,
     checkpoint_every: int = 20_000,
     keep_checkpoints: int = 2,
-    eval_episodes: int = 100,
-    eval_max_episode_steps: int | None = None,
-    capture_video: bool = False,
+    evaluation: Evaluation = Evaluation(),  # noqa: B008  (frozen)
 ) -> Result:
     """Train, evaluate the greedy policy, export it.
 
@@ -89,28 +79,16 @@ def run(
 
     Args:
       context: The run's directory, and where to report.
-      env_id: A gymnasium id.
+      environment: Which environment is learned, and how many of it are stepped together.
       agent: Builds the agent from `time_step_spec`, `action_spec` and `seed`.
       loop: Builds the training loop from `agent`, `environment` and `seed`.
       num_env_steps: Stop after this many environment steps.
       num_episodes: Stop after this many episodes; with both, whichever comes first.
-      num_envs: Environments stepped together.
-      env_backend: Backend of `ngrl.environments.load`.
-      env_kwargs: Arguments of the environment.
-      training_time_limit: Steps after which training truncates an episode, so that what it learns from holds more
-        beginnings and ends; evaluation keeps the environment's own limit (Pardo et al. 2018, section 4). The
-        episodes' returns and lengths are those of training, and so shorter.
-      env_timeout: Seconds that a step or reset may take where `env_backend` is "async"; None waits for ever.
-      truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
-      check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
       seed: Seed of everything random, in [0, 2^31).
       log_every: Environment steps between points in TensorBoard.
       checkpoint_every: Environment steps between checkpoints.
       keep_checkpoints: How many checkpoints to keep.
-      eval_episodes: Episodes of the final greedy evaluation; 0 leaves it out.
-      eval_max_episode_steps: Steps after which evaluation and video break an episode off; by default 10,000 and 1,000
-        where the environment declares no time limit, and its own limit elsewhere.
-      capture_video: Save the first evaluation episode as `video.gif`.
+      evaluation: What is played with the greedy policy when training is over.
 
     Returns:
       What was reached, as in `run.json`.
@@ -125,67 +103,39 @@ def run(
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
     """
     _check_numbers(
-        eval_episodes,
         num_env_steps=num_env_steps,
         num_episodes=num_episodes,
-        training_time_limit=training_time_limit,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
-        eval_max_episode_steps=eval_max_episode_steps,
     )
     tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
-    limit = {} if training_time_limit is None else {"max_episode_steps": training_time_limit}
-    environment = environments.load(
-        env_id,
-        num_envs=num_envs,
-        seed=seed,
-        backend=env_backend,
-        truncation_is_terminal=truncation_is_terminal,
-        check_finite=check_finite,
-        timeout=env_timeout,
-        env_kwargs={**(env_kwargs or {}), **limit},
-    )
-    with contextlib.closing(environment):
-        specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
+    with contextlib.closing(environment.load(seed)) as played:
+        specs = [tensor_spec.from_spec(spec()) for spec in (played.time_step_spec, played.action_spec)]
         built = agent(*specs, seed=seed)
-        built_loop = loop(built, environment, seed=seed)
-        final = FinalEvaluation(
-            env_id, env_kwargs, env_backend, seed, eval_episodes, eval_max_episode_steps, capture_video
-        )
+        built_loop = loop(built, played, seed=seed)
+        final = FinalEvaluation(evaluation, environment, seed)
         final.check()
-        settings = {
-            "env_id": env_id,
-            "num_envs": num_envs,
-            "env_backend": env_backend,
-            "env_kwargs": env_kwargs,
-            "training_time_limit": training_time_limit,
-            "truncation_is_terminal": truncation_is_terminal,
-            "seed": seed,
-        }
 
         def identity() -> dict[str, Any]:
-            own = {**settings, "optimizer": built.optimizer.get_config()}
-            return {f"run.{name}": value for name, value in own.items()}
+            return {**environment.identity(), "run.seed": seed, "run.optimizer": built.optimizer.get_config()}
 
         # Only now, when the experiment is known to be possible, is anything written.
         with context.open(identity) as directory, StopRequest() as stop:
             training = Training(directory, built, built_loop, context.progress, keep_checkpoints, stop)
             directory.write(seed=seed)
-            for line in final.warnings(environment, training_time_limit):
+            for line in final.warnings(played):
                 context.progress.warn(line)
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
-            return Result(training.finish(final, final.description(environment)))
+            return Result(training.finish(final, played))
 
 
-def _check_numbers(eval_episodes: int, **positive: int | None) -> None:
+def _check_numbers(**positive: int | None) -> None:
     if positive["num_env_steps"] is None and positive["num_episodes"] is None:
         raise ValueError("a run needs num_env_steps or num_episodes")
     for name, value in positive.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be positive, got {value}")
-    if eval_episodes < 0:
-        raise ValueError(f"eval_episodes must not be negative, got {eval_episodes}")
+        if value is not None:
+            check_count(name, value)
 
 
 class Training:
@@ -319,19 +269,18 @@ class Training:
         if not self._directory.checkpointed:
             self._directory.write(checkpointed=True)
 
-    def finish(self, evaluation: FinalEvaluation, description: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, evaluation: FinalEvaluation, environment: GymnasiumEnvironment) -> dict[str, Any]:
         """Export the policies and play with the greedy one, as it was exported; what the run reached."""
         path = self._directory.path
         self._loop.before_export()
-        export_policy(self._agent.policy, path / "policy", description)
-        export_policy(self._agent.collect_policy, path / "policy_collect", description)
+        evaluation.export(self._agent, environment, path)
         final = self._reached()
-        if evaluation.episodes:
+        if evaluation.settings.episodes:
             final["evaluation"] = evaluation.play(
                 path, self._loop.statistics.env_steps, self._progress, self._check_stop
             )
         self._directory.write(status="finished", final=final)
-        if evaluation.video:
+        if evaluation.settings.capture_video:
             evaluation.film(path, self._progress, self._check_stop)
         return final
 

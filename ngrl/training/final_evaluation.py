@@ -1,29 +1,52 @@
-"""What is played when training is over: whole episodes of the policy as it was exported, and a video of the first."""
+"""What is left when training is over: the exported policies, the greedy one's episodes, and a video of the first."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ngrl import environments
-from ngrl.environments.loading import Backend
+from ngrl.checks import check_count
+from ngrl.configurable import configurable
+from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.runs.files import WriteError, write_json
 from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, check_video, describe_specs, evaluate, record_video
-from ngrl.training.export import load_policy
+from ngrl.training.export import export_policy, load_policy
 from ngrl.training.progress import Progress, describe_evaluation
 from ngrl.training.summaries import Summaries
 
 
-class FinalEvaluation(NamedTuple):
-    """The greedy policy's episodes after training."""
+@configurable
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is played with the greedy policy when training is over.
 
-    env_id: str
-    env_kwargs: dict[str, Any] | None
-    backend: Backend
+    Args:
+      episodes: How many episodes; 0 leaves the evaluation out.
+      max_episode_steps: Steps after which evaluation and video break an episode off; by default 10,000 and 1,000
+        where the environment declares no time limit, and its own limit elsewhere.
+      capture_video: Save the first episode as `video.gif`.
+
+    Raises:
+      ValueError: A number is out of its range.
+    """
+
+    episodes: int = 100
+    max_episode_steps: int | None = None
+    capture_video: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("episodes", self.episodes, 0)
+        if self.max_episode_steps is not None:
+            check_count("max_episode_steps", self.max_episode_steps)
+
+
+class FinalEvaluation(NamedTuple):
+    """A run's policies after training."""
+
+    settings: Evaluation
+    environment: Environment
     seed: int
-    episodes: int  # 0 leaves the evaluation out
-    max_episode_steps: int | None  # as `evaluate` takes it
-    video: bool
 
     def check(self) -> None:
         """Refuse a video that can't be made.
@@ -31,47 +54,43 @@ class FinalEvaluation(NamedTuple):
         Raises:
           ValueError: The environment can't draw itself.
         """
-        if self.video:
-            check_video(self.env_id, self.env_kwargs)
+        if self.settings.capture_video:
+            check_video(self.environment)
 
-    def warnings(self, training: environments.GymnasiumEnvironment, training_time_limit: int | None) -> list[str]:
+    def warnings(self, training: GymnasiumEnvironment) -> list[str]:
         """What to say before training where episodes may never end.
 
         Args:
           training: The environments of training.
-          training_time_limit: The bound that only those have.
         """
-        own = training.time_limit
-        if training_time_limit is not None:
-            backend: Backend = "envpool" if self.backend == "envpool" else "sync"
-            with contextlib.closing(
-                environments.load(self.env_id, backend=backend, env_kwargs=self.env_kwargs)
-            ) as playing:
+        env_id, limit, own = self.environment.env_id, self.environment.training_time_limit, training.time_limit
+        if limit is not None:  # which only training has
+            with contextlib.closing(self.environment.for_evaluation().load()) as playing:
                 own = playing.time_limit
         if own is not None:
             return []
         lines = []
-        if training_time_limit is None:
+        if limit is None:
             lines.append(
-                f"{self.env_id} declares no time limit: a training episode that never ends has no return to report "
-                "(run.training_time_limit sets a limit)"
+                f"{env_id} declares no time limit: a training episode that never ends has no return to report "
+                "(Environment.training_time_limit sets a limit)"
             )
-        if self.max_episode_steps is None and (self.episodes or self.video):
+        if self.settings.max_episode_steps is None and (self.settings.episodes or self.settings.capture_video):
             lines.append(
-                f"{self.env_id} declares no time limit: evaluation breaks episodes off after {UNLIMITED_STEPS:,} steps "
-                "(run.eval_max_episode_steps sets another bound)"
+                f"{env_id} declares no time limit: evaluation breaks episodes off after {UNLIMITED_STEPS:,} steps "
+                "(Evaluation.max_episode_steps sets another bound)"
             )
         return lines
 
-    def description(self, training: environments.GymnasiumEnvironment) -> dict[str, Any]:
-        """What stands beside an exported policy."""
-        return {
-            "env_id": self.env_id,
-            "env_kwargs": self.env_kwargs or {},
-            "env_backend": self.backend,
-            "seed": self.seed,
-            "specs": describe_specs(training),
-        }
+    def export(self, agent: Any, training: GymnasiumEnvironment, folder: Path) -> None:
+        """Save the greedy policy as `folder/policy` and the exploring one as `folder/policy_collect`.
+
+        Raises:
+          WriteError: One can't be written.
+        """
+        description = {**self.environment.describe(), "seed": self.seed, "specs": describe_specs(training)}
+        export_policy(agent.policy, folder / "policy", description)
+        export_policy(agent.collect_policy, folder / "policy_collect", description)
 
     def play(self, folder: Path, env_steps: int, progress: Progress, check_stop: Callable[[], None]) -> dict[str, Any]:
         """Play the episodes with `folder/policy`, and write down what they reached.
@@ -88,15 +107,13 @@ class FinalEvaluation(NamedTuple):
         Raises:
           WriteError: It can't be written down; a warning has told it then.
         """
-        progress.start_evaluation(self.episodes)
+        progress.start_evaluation(self.settings.episodes)
         result = evaluate(
             _exported(folder, check_stop),
-            self.env_id,
-            self.episodes,
+            self.environment,
+            self.settings.episodes,
             self.seed,
-            backend=self.backend,
-            env_kwargs=self.env_kwargs,
-            max_episode_steps=self.max_episode_steps,
+            max_episode_steps=self.settings.max_episode_steps,
             progress=progress.evaluated,
         )
         progress.stop()
@@ -117,7 +134,7 @@ class FinalEvaluation(NamedTuple):
         path = folder / "video.gif"
         actor = _exported(folder, check_stop)
         try:
-            bound = record_video(actor, self.env_id, path, self.seed, self.env_kwargs, self.max_episode_steps)
+            bound = record_video(actor, self.environment, path, self.seed, self.settings.max_episode_steps)
         except WriteError as error:
             progress.warn(str(error))
             return

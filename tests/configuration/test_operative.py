@@ -60,7 +60,7 @@ def test_defaults_are_in_force_as_bindings_are():
     assert found["NaturalGradient.momentum"] == "0.0"  # not bound anywhere
     assert found["main.entry"] == "@run"  # functions and classes, which gin leaves out
     assert found["dqn_agent.network"] == "@ngrl.QNetwork"
-    assert found["run.env_id"] == "'CartPole-v1'"
+    assert found["Environment.env_id"] == "'CartPole-v1'"
     assert not any(name.startswith("tf_agents.") or "Policy." in name for name in found)
     assert found == identity("NaturalGradient.momentum = 0", "dqn_agent.network = @QNetwork") | {
         "NaturalGradient.momentum": "0.0"
@@ -71,7 +71,7 @@ def test_defaults_are_in_force_as_bindings_are():
     "binding",
     [
         "NaturalGradient.momentum = 0",
-        "run.num_envs = %n\nn = 8",
+        "Environment.num_envs = %n\nn = 8",
         "run.num_env_steps = 7",
         "QNetwork.hidden_layers = [64]",
     ],
@@ -106,7 +106,7 @@ def test_references_count_by_what_they_name_through_macros_and_scopes():
 def test_default_of_a_setting_is_that_of_the_code():
     assert operative.default("NaturalGradient.momentum") == operative.default("s/NaturalGradient.momentum") == "0.0"
     assert operative.default("dqn_agent.network") == "@ngrl.QNetwork"
-    for name in ("run.env_id", "dqn_agent.optimizer", "NaturalGradient.vanished", "vanished.x", "x"):
+    for name in ("Environment.env_id", "dqn_agent.optimizer", "NaturalGradient.vanished", "vanished.x", "x"):
         assert operative.default(name) is None
 
 

@@ -11,8 +11,8 @@ import gin
 import pytest
 from gin import config as gin_config
 
-from ngrl import configuration
-from ngrl.configuration import annotations, reader, registration, renamed, sources, stand_ins
+from ngrl import configuration, renamed
+from ngrl.configuration import annotations, reader, registration, sources, stand_ins
 from ngrl.configuration.binding import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +119,7 @@ WRONG = [
     "run.agent = @dqn_agnt",
     "run.loop = @OfPolicyLoop",
     "Adam.learnin_rate = 0.1",
-    "run.root_dir = 'here'",
+    "run.context = 'here'",
     "run.num_env_steps = %steps",
     "steps = 3",
     # Values.
@@ -130,15 +130,16 @@ WRONG = [
     "QNetwork.hidden_layers = (64)",
     "QNetwork.hidden_layers = ['64']",
     "DqnAgent.fisher_outputs = 'chosn'",
-    "run.env_backend = 'asinc'",
-    "run.env_backend = 'gymnasium'",
+    "Environment.backend = 'async'",
+    "Environment.backend = @AsyncEnvironment()",
+    "run.env_backend = 'async'",
     "ExponentialEpsilon.per = 'day'",
     "QNetwork.activation = 'tanhh'",
     "ActorNetwork.activation = 'Tanh'",
     "ValueNetwork.activation = ''",
     "StochasticDuelingNetwork.activation = 'softsine'",
-    "run.env_id = None",
-    "run.env_kwargs = 3",
+    "Environment.env_id = None",
+    "Environment.kwargs = 3",
     "run.num_env_steps = %gin.REQUIRED",
     "policy_agent.update = 'NaturalUpdate'",
     "NaturalUpdate.optimizer = 1",
@@ -146,10 +147,10 @@ WRONG = [
     "policy_agent.agent = @TrpoAgent",
     "geometry.vitay_stds = (0.1, 'x')",
     # Syntax, includes, imports.
-    "run.env_id = ",
-    "run.env_id",
+    "Environment.env_id = ",
+    "Environment.env_id",
     "run.jit = true",
-    "run.env_kwargs = {'a': 1",
+    "Environment.kwargs = {'a': 1",
     "include 'nowhere.gin'",
     "import os",
     "import ngrl_evil",
@@ -213,7 +214,8 @@ def test_a_text_is_free_only_where_any_text_may_stand():
 
 
 @pytest.mark.parametrize(
-    "text", ["NaturalGradient.learnin_rate = 1.0", "run.env_id = ", "import os", "run.env_backend = 'asinc'"]
+    "text",
+    ["NaturalGradient.learnin_rate = 1.0", "Environment.env_id = ", "import os", "Environment.backend = 'async'"],
 )
 def test_launch_answers_a_wrong_file_without_tensorflow(tmp_path, text):
     """In a second or less then: nothing that takes time has been loaded."""
@@ -236,13 +238,13 @@ def test_macro_may_serve_what_may_change_on_resume_and_nothing_else():
     def identity(*bindings):
         return configuration.identity_of(configuration.read([], bindings))
 
-    with_macro = identity("run.num_env_steps = %steps", "steps = 3", "run.env_id = 'a'")
-    assert with_macro == {"run.env_id": "'a'", "run.num_env_steps": "3"}
-    assert with_macro == identity("run.num_env_steps = 3", "run.env_id = 'a'")
+    with_macro = identity("run.num_env_steps = %steps", "steps = 3", "Environment.env_id = 'a'")
+    assert with_macro == {"Environment.env_id": "'a'", "run.num_env_steps": "3"}
+    assert with_macro == identity("run.num_env_steps = 3", "Environment.env_id = 'a'")
     reference = identity("rate = 0.5", "s/Adam.learning_rate = %rate", "run.agent = %made", "made = @s/dqn_agent")
     assert reference == {"run.agent": "@s/dqn_agent", "s/Adam.learning_rate": "0.5"}
-    nested = identity("n = 2", "run.env_kwargs = {'a': [%n, (%n,)]}")
-    assert nested == {"run.env_kwargs": "{'a': [2, (2,)]}"}
+    nested = identity("n = 2", "Environment.kwargs = {'a': [%n, (%n,)]}")
+    assert nested == {"Environment.kwargs": "{'a': [2, (2,)]}"}
 
 
 def test_option_of_the_command_line_is_checked_against_what_main_runs():

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ngrl.environments import EnvironmentFault
+from ngrl.environments import AsyncEnvironments, EnvironmentFault
 
 NAME = "test/Misbehaving-v0"
 
@@ -115,7 +115,7 @@ def test_a_worker_process_that_ends_is_named(load):
 
 
 def test_a_worker_process_that_hangs_is_named_and_ended(load):
-    env = load(NAME, 2, backend="async", timeout=0.5, env_kwargs={"fault": "hang", "at": 2})
+    env = load(NAME, 2, backend=AsyncEnvironments(timeout=0.5), env_kwargs={"fault": "hang", "at": 2})
     processes = env._vector._vector.processes
     with pytest.raises(EnvironmentFault, match=r"no answer within 0.5 s; its process was ended") as caught:
         run_into(env)

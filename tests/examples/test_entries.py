@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ngrl import configuration
+from ngrl.configuration import operative
 from ngrl.configuration.binding import ConfigurationError
 from ngrl.examples.geometry import geometry
 from ngrl.examples.maximum_likelihood import maximum_likelihood
@@ -45,9 +46,11 @@ def points(accumulator, tag):
 
 
 def test_main_runs_a_training_run_unless_a_file_names_an_entry():
-    configuration.parse([], ["run.env_id = 'CartPole-v1'"], entry_options={"seed": "7", "capture_video": "True"})
+    configuration.parse(
+        [], ["Environment.env_id = 'CartPole-v1'"], entry_options={"seed": "7", "Evaluation.capture_video": "True"}
+    )
     assert configuration.bindings()["run.seed"] == "7"
-    assert configuration.bindings()["run.capture_video"] == "True"
+    assert configuration.bindings()["Evaluation.capture_video"] == "True"
 
 
 def test_seed_reaches_the_entry_that_the_file_names_and_wins_over_the_file():
@@ -67,7 +70,6 @@ def test_seed_reaches_an_entry_named_by_a_macro_or_in_a_scope_and_fills_a_requir
     ("entry", "options", "expected"),
     [
         ("@geometry", {"seed": "1"}, r'^--seed: no parameter "seed" on geometry'),
-        ("@geometry", {"capture_video": "True"}, r'^--capture_video: no parameter "capture_video" on geometry'),
         ("@geometri", {"seed": "1"}, r'no configurable "geometri"; did you mean "geometry"\?'),
         ("@geometry()", {}, "main.entry must be a function or class, got @geometry"),
         ("'geometry'", {}, 'main.entry must be a function or class, got "geometry"'),
@@ -89,6 +91,14 @@ def test_entry_is_handed_the_context_of_the_command_and_its_result_comes_back():
 def test_context_of_the_command_is_not_for_gin_files(entry):
     with pytest.raises(ConfigurationError, match=f'parameter "context" of {entry} is not for gin files'):
         configuration.parse([], [f"{entry}.context = 1"])
+
+
+def test_option_that_the_entry_has_no_use_for_is_refused_before_anything_is_written(tmp_path):
+    configuration.parse([], ["main.entry = @geometry"], entry_options={"Evaluation.capture_video": "True"})
+    context = RunContext(tmp_path / "run", config=lambda: operative.settled(print))
+    with pytest.raises(ConfigurationError, match=r"^--capture_video: nothing reads it\n"):
+        configurables.main(context)
+    assert not (tmp_path / "run").exists()
 
 
 def test_maximum_likelihood_leaves_pictures_table_and_record(finished):

@@ -50,7 +50,7 @@ def assert_gone(pids):
 def test_fault_of_an_environment_ends_a_run_with_one_line_and_its_checkpoints(start, tmp_path, agent, fault, problem):
     # Each member's 41st episode begins after 160 steps: those of two checkpoints.
     settings = {"fault": fault, "at": 2, "first_episode": 40, "max_episode_steps": 4}
-    run = start(*arguments(agent, "test/Misbehaving-v0", "run", f"run.env_kwargs={settings}", steps=10**9))
+    run = start(*arguments(agent, "test/Misbehaving-v0", "run", f"Environment.kwargs={settings}", steps=10**9))
     assert run.wait() == 1
     line = run.lines[-1]
     assert line.startswith("ngrl.launch: test/Misbehaving-v0, member ")
@@ -61,7 +61,12 @@ def test_fault_of_an_environment_ends_a_run_with_one_line_and_its_checkpoints(st
 
 @pytest.mark.parametrize("agent", ["ngdqn", "trpo"])
 def test_worker_that_hangs_ends_a_run_after_its_time_and_leaves_no_process(start, tmp_path, agent):
-    settings = ("run.env_kwargs={'patience': 60}", "run.env_backend='async'", "run.env_timeout=1.0", "run.num_envs=2")
+    settings = (
+        "Environment.kwargs={'patience': 60}",
+        "Environment.backend=@AsyncEnvironments()",
+        "AsyncEnvironments.timeout=1.0",
+        "Environment.num_envs=2",
+    )
     run = start(*arguments(agent, "test/Hanging-v0", "run", *settings, steps=10**9))
     run.wait_until(lambda: (tmp_path / "hanging").exists())
     processes = descendants(run.pid)
@@ -74,7 +79,7 @@ def test_worker_that_hangs_ends_a_run_after_its_time_and_leaves_no_process(start
 
 
 def test_killing_a_run_ends_its_workers_and_the_same_command_resumes_it(start, tmp_path):
-    settings = ("run.env_backend='async'", "run.num_envs=2")
+    settings = ("Environment.backend=@AsyncEnvironments()", "Environment.num_envs=2")
     run = start(*arguments("trpo", "CartPole-v1", "run", *settings, steps=10**9))
     run.wait_until(lambda: list((tmp_path / "run" / "checkpoints").glob("step_*")))
     processes = descendants(run.pid)

@@ -40,7 +40,7 @@ def test_killed_run_with_an_update_of_a_users_own_remembers_what_it_averaged(sta
         (tmp_path / title).write_text(text)
     (tmp_path / "gin").symlink_to(ROOT / "gin")
     small = ("run.num_env_steps=400", "run.checkpoint_every=100", "OnPolicyLoop.batch_size=64", "run.log_every=64")
-    small += ("OnPolicyLoop.jit_compile=False", "Critic.epochs=1", "run.num_envs=4", "run.eval_episodes=1")
+    small += ("OnPolicyLoop.jit_compile=False", "Critic.epochs=1", "Environment.num_envs=4", "Evaluation.episodes=1")
     argv = ["--gin_file=my_update.gin", "--allow_gin_import=my_update", *(f"--gin_bindings={one}" for one in small)]
     whole, killed = ([*argv, f"--root_dir={name}"] for name in ("whole", "killed"))
     assert start(*whole).wait() == 0

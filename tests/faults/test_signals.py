@@ -30,7 +30,7 @@ def test_signal_leaves_a_checkpoint_and_says_how_to_resume(start, tmp_path, agen
 
 def test_second_ctrl_c_ends_a_run_that_the_first_could_not(start, tmp_path):
     # The environment hangs in the run's own process, so that no step ever ends.
-    run = start(*arguments("ngdqn", "test/Hanging-v0", "run", "run.env_kwargs={'patience': 60}", steps=10**9))
+    run = start(*arguments("ngdqn", "test/Hanging-v0", "run", "Environment.kwargs={'patience': 60}", steps=10**9))
     run.wait_until(lambda: (tmp_path / "hanging").exists())
     os.kill(run.pid, signal.SIGINT)
     time.sleep(0.5)  # two signals at once would be one

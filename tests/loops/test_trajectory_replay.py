@@ -199,7 +199,7 @@ def test_interrupted_run_goes_on_bit_for_bit_and_its_numbers_reach_tensorboard(t
     )
 
     def run(name, steps):
-        options = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "eval_episodes": 1}
+        options = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "episodes": 1}
         build = functools.partial(build_agent, hidden=(8,))
         train(tmp_path / name, "CartPole-v1", build, small_loop, num_env_steps=steps, **options)
 

@@ -103,8 +103,8 @@ def test_seeds_of_the_command_line_replace_those_of_the_file(read):
         (("@second/Part())", "@second/Part(), @third/Part())"), "third/Part.experiments is missing or empty"),
         (("(0.5, @Lev", "(), 'x': (1, @Lev"), "NaturalGradient.damping has no values to try"),
         (
-            ("second/Part.seeds = (7,)", "run.num_envs = 3"),
-            "run.num_envs is no part of a study",
+            ("second/Part.seeds = (7,)", "Environment.num_envs = 3"),
+            "Environment.num_envs is no part of a study",
         ),
         (("@second/Part())", "@second/Part(), @first/Part())"), "occurs twice"),
         (("(@first/Part(), @second/Part())", "()"), 'no value refers to the scope "first"'),

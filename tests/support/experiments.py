@@ -54,8 +54,8 @@ def arguments(agent: str, env_id: str, root_dir: object, *bindings: str, steps: 
     gin_file, small, _ = AGENTS[agent]
     if ENVIRONMENTS.get(env_id):  # ACER's critic of continuous actions
         small = tuple(binding.replace("QNetwork.", "StochasticDuelingNetwork.") for binding in small)
-    run = {"env_id": repr(env_id), "num_env_steps": steps, "checkpoint_every": 100, "num_envs": 4, "eval_episodes": 1}
-    bound = [f"run.{name}={value}" for name, value in run.items()]
+    bound = [f"Environment.env_id={env_id!r}", "Environment.num_envs=4", "Evaluation.episodes=1"]
+    bound += [f"run.num_env_steps={steps}", "run.checkpoint_every=100"]
     chosen = [f"--gin_bindings={binding}" for binding in (*bound, *small, *bindings)]
     if env_id.startswith("test/"):
         chosen += [f"--gin_file={FAULTY}", "--allow_gin_import=faulty_environments"]

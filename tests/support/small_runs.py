@@ -3,10 +3,16 @@
 import dataclasses
 
 from ngrl import training
+from ngrl.environments import Environment
+from ngrl.training import Evaluation, RunContext
 
 
 def train(root_dir, env_id, agent, loop, **options):
-    """`training.run`; arguments of `RunContext` may stand among the options."""
-    context = [field.name for field in dataclasses.fields(training.RunContext)]
-    context = training.RunContext(root_dir, **{name: options.pop(name) for name in context if name in options})
-    return training.run(context, env_id, agent, loop, **options)
+    """`training.run`; fields of its context, its environment's settings and its evaluation may be among the options."""
+
+    def made(kind, *arguments):
+        fields = [field.name for field in dataclasses.fields(kind)]
+        return kind(*arguments, **{name: options.pop(name) for name in fields if name in options})
+
+    context, environment = made(RunContext, root_dir), made(Environment, env_id)
+    return training.run(context, environment, agent, loop, evaluation=made(Evaluation), **options)

@@ -12,10 +12,10 @@ BASE = Path(__file__).parents[2] / "gin" / "base"
 POLICIES = sorted(path.stem for path in BASE.glob("*.gin") if "policy_agent.update = " in path.read_text())
 OPTIMIZERS = {"Adam": "@critic/Adam()", "NaturalGradient": "@critic/NaturalGradient()", "none": "None"}
 SHORT = [
-    "run.env_id = 'CartPole-v1'",
-    "run.num_envs = 4",
+    "Environment.env_id = 'CartPole-v1'",
+    "Environment.num_envs = 4",
     "run.num_env_steps = 200",
-    "run.eval_episodes = 0",
+    "Evaluation.episodes = 0",
     "OnPolicyLoop.batch_size = 100",
     "OnPolicyLoop.jit_compile = False",
     "ActorNetwork.hidden_layers = ()",

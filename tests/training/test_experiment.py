@@ -18,8 +18,10 @@ from tensorboard.backend.event_processing import event_accumulator
 from tf_agents.policies import fixed_policy
 
 from ngrl import agents, environments, launch, loops, networks, optimizers, runs, training
-from ngrl.training import evaluation, experiment, final_evaluation
+from ngrl.training import evaluation, final_evaluation
 from ngrl.training.progress import Quiet
+
+CARTPOLE = environments.Environment("CartPole-v1")
 
 
 def natural_agent(time_step_spec, action_spec, seed, learning_rate=1.0):
@@ -45,7 +47,7 @@ small_loop = functools.partial(
 
 
 def run(folder, steps, agent=natural_agent, env_id="CartPole-v1", loop=small_loop, **options):
-    defaults = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "eval_episodes": 3}
+    defaults = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "episodes": 3}
     return train(folder, env_id, agent, loop, num_env_steps=steps, **{**defaults, **options})
 
 
@@ -60,7 +62,7 @@ def test_training_time_limit_is_that_of_training_alone(tmp_path):
 
 
 def test_training_time_limit_must_be_positive(tmp_path):
-    with pytest.raises(ValueError, match="training_time_limit must be positive, got 0"):
+    with pytest.raises(ValueError, match="training_time_limit must be a positive integer, got 0"):
         run(tmp_path / "run", 300, training_time_limit=0)
 
 
@@ -140,16 +142,16 @@ def test_directory_holds_everything_about_the_run(tmp_path):
 
 
 def test_run_can_be_limited_by_episodes(tmp_path):
-    final = train(tmp_path, "CartPole-v1", natural_agent, small_loop, num_episodes=7, num_envs=1, eval_episodes=0)
+    final = train(tmp_path, "CartPole-v1", natural_agent, small_loop, num_episodes=7, num_envs=1, episodes=0)
     assert final["episodes"] == 7
     assert "evaluation" not in final
 
 
 def test_directory_of_another_experiment_is_refused_and_left_alone(tmp_path):
-    run(tmp_path, 200, eval_episodes=0, config=lambda: {"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.95"})
+    run(tmp_path, 200, episodes=0, config=lambda: {"Environment.env_id": "CartPole-v1", "DqnAgent.gamma": "0.95"})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(runs.RunDirectoryError, match=r"DqnAgent.gamma \(0.95 there, 0.9 here\)"):
-        run(tmp_path, 400, eval_episodes=0, config=lambda: {"run.env_id": "CartPole-v1", "DqnAgent.gamma": "0.9"})
+        run(tmp_path, 400, episodes=0, config=lambda: {"Environment.env_id": "CartPole-v1", "DqnAgent.gamma": "0.9"})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -165,8 +167,8 @@ def test_impossible_experiments_write_nothing(tmp_path):
         run(tmp_path / "b", 100, env_id="CartPool-v1")
     with pytest.raises(ValueError, match="num_env_steps"):
         run(tmp_path / "c", None)
-    with pytest.raises(ValueError, match="eval_episodes"):
-        run(tmp_path / "d", 100, eval_episodes=-1)
+    with pytest.raises(ValueError, match="episodes must be an integer of at least 0, got -1"):
+        run(tmp_path / "d", 100, episodes=-1)
     with pytest.raises(ValueError, match="keep_checkpoints"):
         run(tmp_path / "e", 100, keep_checkpoints=0)
     with pytest.raises(ValueError, match="can't be drawn"):
@@ -175,20 +177,20 @@ def test_impossible_experiments_write_nothing(tmp_path):
 
 
 def test_checkpoints_that_vanished_are_an_error_and_not_a_fresh_start(tmp_path):
-    run(tmp_path, 300, eval_episodes=0)
+    run(tmp_path, 300, episodes=0)
     shutil.rmtree(tmp_path / "checkpoints")
     before = (tmp_path / "episodes.csv").read_bytes()
     with pytest.raises(runs.CheckpointError, match="none is left"):
-        run(tmp_path, 600, eval_episodes=0)
+        run(tmp_path, 600, episodes=0)
     assert (tmp_path / "episodes.csv").read_bytes() == before
 
 
 def test_directory_of_other_settings_is_refused_without_any_config(tmp_path):
-    run(tmp_path, 200, eval_episodes=0)
+    run(tmp_path, 200, episodes=0)
     with pytest.raises(runs.RunDirectoryError, match="another experiment"):
-        run(tmp_path, 400, functools.partial(natural_agent, learning_rate=0.5), eval_episodes=0)
+        run(tmp_path, 400, functools.partial(natural_agent, learning_rate=0.5), episodes=0)
     with pytest.raises(runs.RunDirectoryError, match="truncation_is_terminal"):
-        run(tmp_path, 400, truncation_is_terminal=True, eval_episodes=0)
+        run(tmp_path, 400, truncation_is_terminal=True, episodes=0)
 
 
 def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
@@ -228,10 +230,10 @@ def test_signal_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
 
     loop = functools.partial(Interrupting, **small_loop.keywords)
     with pytest.raises(training.Interrupted) as stopped:
-        run(tmp_path / "parts", 1000, loop=loop, eval_episodes=0)
+        run(tmp_path / "parts", 1000, loop=loop, episodes=0)
     assert stopped.value.exit_code == 143
-    run(tmp_path / "parts", 1000, eval_episodes=0)
-    run(tmp_path / "whole", 1000, eval_episodes=0)
+    run(tmp_path / "parts", 1000, episodes=0)
+    run(tmp_path / "whole", 1000, episodes=0)
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
@@ -257,7 +259,7 @@ def run_in_the_wall(folder, listening, **options):
             variable.assign(tf.zeros_like(variable))
         return built
 
-    return run(folder, 200, agent, "CliffWalking-v1", eval_episodes=4, progress=listening, **options)
+    return run(folder, 200, agent, "CliffWalking-v1", episodes=4, progress=listening, **options)
 
 
 def test_run_without_a_time_limit_warns_before_training_and_its_evaluation_ends(tmp_path, monkeypatch):
@@ -268,7 +270,7 @@ def test_run_without_a_time_limit_warns_before_training_and_its_evaluation_ends(
     training_warning, evaluation_warning = listening.warnings
     assert training_warning[0] == evaluation_warning[0] == 0
     assert training_warning[1].startswith("CliffWalking-v1 declares no time limit: a training episode that never ends")
-    assert "evaluation breaks episodes off after 25 steps (run.eval_max_episode_steps" in evaluation_warning[1]
+    assert "evaluation breaks episodes off after 25 steps (Evaluation.max_episode_steps" in evaluation_warning[1]
     assert final["evaluation"]["returns"] == [-25.0] * 4
     for content in (
         json.loads((tmp_path / "default" / "run.json").read_text())["final"]["evaluation"],
@@ -285,7 +287,7 @@ def test_run_without_a_time_limit_warns_before_training_and_its_evaluation_ends(
 
 def test_run_says_of_time_limits_only_what_concerns_it(tmp_path, monkeypatch):
     listening = Listening()
-    final = run_in_the_wall(tmp_path / "bound", listening, eval_max_episode_steps=10)
+    final = run_in_the_wall(tmp_path / "bound", listening, max_episode_steps=10)
     assert len(listening.warnings) == 1  # of training
     assert final["evaluation"]["broken_off"] == 4
     listening = Listening()
@@ -295,11 +297,11 @@ def test_run_says_of_time_limits_only_what_concerns_it(tmp_path, monkeypatch):
     assert "evaluation breaks episodes off" in line
     assert final["evaluation"]["returns"] == [-12.0] * 4
     listening = Listening()
-    final = run_in_the_wall(tmp_path / "both", listening, env_kwargs={"max_episode_steps": 15})
+    final = run_in_the_wall(tmp_path / "both", listening, kwargs={"max_episode_steps": 15})
     assert not listening.warnings
     assert (final["evaluation"]["broken_off"], final["evaluation"]["returns"]) == (0, [-15.0] * 4)
-    with pytest.raises(ValueError, match="eval_max_episode_steps must be positive, got 0"):
-        run_in_the_wall(tmp_path / "none", listening, eval_max_episode_steps=0)
+    with pytest.raises(ValueError, match="max_episode_steps must be a positive integer, got 0"):
+        run_in_the_wall(tmp_path / "none", listening, max_episode_steps=0)
 
 
 def test_what_is_scored_is_what_is_exported(tmp_path, monkeypatch):
@@ -307,11 +309,11 @@ def test_what_is_scored_is_what_is_exported(tmp_path, monkeypatch):
         always_right = fixed_policy.FixedPolicy(tf.constant(1, tf.int64), policy.time_step_spec, policy.action_spec)
         training.export_policy(always_right, folder, description)
 
-    monkeypatch.setattr(experiment, "export_policy", export_another)
+    monkeypatch.setattr(final_evaluation, "export_policy", export_another)
     filmed = []
     monkeypatch.setattr(final_evaluation, "record_video", lambda actor, *rest: filmed.append(actor))
-    final = run(tmp_path, 100, eval_episodes=5, capture_video=True)
-    always_right = training.evaluate(lambda step: np.ones(len(step.step_type), np.int64), "CartPole-v1", 5)
+    final = run(tmp_path, 100, episodes=5, capture_video=True)
+    always_right = training.evaluate(lambda step: np.ones(len(step.step_type), np.int64), CARTPOLE, 5)
     assert final["evaluation"]["returns"] == always_right.returns
     start = environments.load("CartPole-v1", 6).reset()
     np.testing.assert_array_equal(filmed[0](start), np.ones(6))
@@ -321,10 +323,10 @@ def test_score_that_can_not_be_written_down_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(final_evaluation, "load_policy", lambda folder: (lambda step: np.ones(3, np.int64), {}))
     (tmp_path / "evaluation.json" / "occupied").mkdir(parents=True)
     listening = Listening()
-    final = final_evaluation.FinalEvaluation("CartPole-v1", None, "sync", 0, 3, None, video=True)
+    final = final_evaluation.FinalEvaluation(training.Evaluation(3, capture_video=True), CARTPOLE, seed=0)
     with pytest.raises(runs.WriteError, match=r"evaluation\.json"):
         final.play(tmp_path, 0, listening, lambda: None)
-    mean = training.evaluate(lambda step: np.ones(3, np.int64), "CartPole-v1", 3).summary()["mean"]
+    mean = training.evaluate(lambda step: np.ones(3, np.int64), CARTPOLE, 3).summary()["mean"]
     assert f"greedy evaluation {mean:.1f} ± " in listening.warnings[0][1]
     (tmp_path / "video.gif" / "occupied").mkdir(parents=True)
     monkeypatch.setattr(final_evaluation, "load_policy", lambda folder: (lambda step: np.ones(1, np.int64), {}))

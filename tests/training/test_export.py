@@ -9,9 +9,12 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, networks, training
+from ngrl.environments import Backend, Environment
 from ngrl.training import evaluation
 from ngrl.training.export import as_actor
 
+CARTPOLE = Environment("CartPole-v1")
+CLIFF = Environment("CliffWalking-v1")
 _PLAIN_TENSORFLOW = """
 import sys
 import numpy as np
@@ -84,9 +87,9 @@ def test_evaluation_counts_each_environments_share_and_repeats():
     def random_actor(step):
         return (np.abs(step.observation[:, 0] * 1e4).astype(np.int64)) % 2
 
-    first = training.evaluate(random_actor, "CartPole-v1", episodes=7, seed=1, num_envs=3)
-    again = training.evaluate(random_actor, "CartPole-v1", episodes=7, seed=1, num_envs=3)
-    other = training.evaluate(random_actor, "CartPole-v1", episodes=7, seed=2, num_envs=3)
+    first = training.evaluate(random_actor, CARTPOLE, episodes=7, seed=1, num_envs=3)
+    again = training.evaluate(random_actor, CARTPOLE, episodes=7, seed=1, num_envs=3)
+    other = training.evaluate(random_actor, CARTPOLE, episodes=7, seed=2, num_envs=3)
     assert first == again != other
     assert len(first.returns) == 7
     assert first.returns == [float(length) for length in first.lengths]
@@ -96,6 +99,10 @@ def test_evaluation_counts_each_environments_share_and_repeats():
 
 
 UP, RIGHT, DOWN = 0, 1, 2
+
+
+def cliff_of(max_episode_steps):
+    return Environment("CliffWalking-v1", kwargs={"max_episode_steps": max_episode_steps})
 
 
 def into_the_wall(step):
@@ -116,7 +123,8 @@ class AlongTheCliff:
 
 @pytest.mark.parametrize("backend", ["sync", "async"])
 def test_episodes_that_never_end_are_broken_off_and_counted(backend):
-    result = training.evaluate(into_the_wall, "CliffWalking-v1", 5, num_envs=2, backend=backend, max_episode_steps=20)
+    cliff = Environment("CliffWalking-v1", backend=Backend.named(backend))
+    result = training.evaluate(into_the_wall, cliff, 5, num_envs=2, max_episode_steps=20)
     assert result.returns == [-20.0] * 5
     assert result.lengths == [20] * 5
     summary = result.summary()
@@ -125,40 +133,36 @@ def test_episodes_that_never_end_are_broken_off_and_counted(backend):
 
 def test_environments_without_a_time_limit_have_a_bound_by_default(monkeypatch):
     monkeypatch.setattr(evaluation, "UNLIMITED_STEPS", 30)
-    result = training.evaluate(into_the_wall, "CliffWalking-v1", 2)
+    result = training.evaluate(into_the_wall, CLIFF, 2)
     assert (result.lengths, result.broken_off, result.max_episode_steps) == ([30, 30], 2, 30)
-    limited = training.evaluate(into_the_wall, "CliffWalking-v1", 2, env_kwargs={"max_episode_steps": 40})
+    limited = training.evaluate(into_the_wall, cliff_of(40), 2)
     assert (limited.lengths, limited.broken_off, limited.max_episode_steps) == ([40, 40], 0, None)
 
 
 def test_episode_that_ends_with_its_last_step_is_not_broken_off():
     for bound, broken_off in ((14, 0), (13, 0), (12, 1)):
-        result = training.evaluate(AlongTheCliff(), "CliffWalking-v1", 1, max_episode_steps=bound)
+        result = training.evaluate(AlongTheCliff(), CLIFF, 1, max_episode_steps=bound)
         assert (result.returns, result.broken_off) == ([-min(bound, 13)], broken_off)
 
 
 def test_bound_never_lengthens_an_environments_own_limit():
-    result = training.evaluate(
-        into_the_wall, "CliffWalking-v1", 1, env_kwargs={"max_episode_steps": 9}, max_episode_steps=50
-    )
+    result = training.evaluate(into_the_wall, cliff_of(9), 1, max_episode_steps=50)
     assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 0, None)
-    result = training.evaluate(
-        into_the_wall, "CliffWalking-v1", 1, env_kwargs={"max_episode_steps": 50}, max_episode_steps=9
-    )
+    result = training.evaluate(into_the_wall, cliff_of(50), 1, max_episode_steps=9)
     assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 1, 9)
     with pytest.raises(ValueError, match="max_episode_steps must be positive, got 0"):
-        training.evaluate(into_the_wall, "CliffWalking-v1", 1, max_episode_steps=0)
+        training.evaluate(into_the_wall, CLIFF, 1, max_episode_steps=0)
 
 
 def test_video_of_an_episode_that_never_ends_is_broken_off(tmp_path, monkeypatch):
     path = tmp_path / "movies" / "wall.gif"
-    assert evaluation.record_video(into_the_wall, "CliffWalking-v1", path, max_episode_steps=6) == 6
+    assert evaluation.record_video(into_the_wall, CLIFF, path, max_episode_steps=6) == 6
     with Image.open(path) as video:
         assert video.is_animated or video.n_frames == 1  # equal frames are joined
     assert [entry.name for entry in path.parent.iterdir()] == ["wall.gif"]
     monkeypatch.setattr(evaluation, "UNLIMITED_VIDEO_STEPS", 14)
-    assert evaluation.record_video(into_the_wall, "CliffWalking-v1", path) == 14
-    assert evaluation.record_video(AlongTheCliff(), "CliffWalking-v1", path) is None
+    assert evaluation.record_video(into_the_wall, CLIFF, path) == 14
+    assert evaluation.record_video(AlongTheCliff(), CLIFF, path) is None
 
 
 def test_exported_policys_distribution_fails_when_it_is_called(tmp_path):

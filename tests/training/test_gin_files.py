@@ -9,14 +9,14 @@ from ngrl import configuration
 from ngrl.training import RunContext, configurables
 
 ROOT = Path(__file__).parents[2] / "gin"
-EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "run.env_id" in path.read_text())
+EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "Environment.env_id" in path.read_text())
 ENTRIES = sorted(
     path
     for path in ROOT.rglob("*.gin")
     if path.stem != "base" and ("main.entry" in path.read_text() or path.parent.name == "solvers")
 )
 
-SHORT = ["run.num_env_steps = 300", "run.eval_episodes = 1"]
+SHORT = ["run.num_env_steps = 300", "Evaluation.episodes = 1"]
 #: What shortens the experiments of each loop, and how many updates they make at least.
 LOOPS = {
     "OffPolicyLoop": (

@@ -54,7 +54,7 @@ def test_training_restored_amid_a_batch_goes_on_bit_for_bit(tmp_path, kind, env_
 def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
     def run(name, steps):
         build = functools.partial(build_agent, kind="trpo", **STATEFUL)
-        options = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "eval_episodes": 1}
+        options = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "episodes": 1}
         train(tmp_path / name, "CartPole-v1", build, small_loop, num_env_steps=steps, **options)
 
     run("whole", 700)
@@ -84,7 +84,7 @@ def test_numbers_reach_tensorboard_and_the_policy_leaves_with_its_normaliser(tmp
         built.append(build_agent(*specs, seed=seed, kind="trpo", hidden=(8,), normalise=True))
         return built[-1]
 
-    options = {"num_envs": 4, "log_every": 100, "eval_episodes": 1}
+    options = {"num_envs": 4, "log_every": 100, "episodes": 1}
     final = train(tmp_path, "Pendulum-v1", build, small_loop, num_env_steps=300, **options)
     assert final["train_steps"] == 3
     assert final["skipped_updates"] == 0
@@ -105,13 +105,13 @@ def test_numbers_reach_tensorboard_and_the_policy_leaves_with_its_normaliser(tmp
 @pytest.mark.parametrize(
     ("gin_file", "binding", "message"),
     [
-        ("dqn_cartpole_v1", "run.env_id = 'Pendulum-v1'", "DqnAgent needs one discrete action"),
+        ("dqn_cartpole_v1", "Environment.env_id = 'Pendulum-v1'", "DqnAgent needs one discrete action"),
         ("trpo_cartpole_v1", "ActorNetwork.std = 'state_dependent'", "the environment's are discrete"),
         ("trpo_cartpole_v1", "ActorNetwork.initial_log_std = -1.0", "the environment's are discrete"),
         ("npg_pendulum", "policy_agent.update = @LineSearchedUpdate", "line_search=BacktrackingLineSearch()"),
         ("npg_pendulum", "policy_agent.update = @ClippedUpdate", "its optimizer is NaturalGradient"),
         ("ppo_pendulum", "policy_agent.update = @NaturalUpdate", "NaturalUpdate needs NaturalGradient"),
-        ("trpo_pendulum", "run.num_envs = 7", "multiple of num_envs (7)"),
+        ("trpo_pendulum", "Environment.num_envs = 7", "multiple of num_envs (7)"),
         ("trpo_cartpole_v1", "run.loop = @OffPolicyLoop", "run.loop = @OnPolicyLoop is for it"),
         ("dqn_cartpole_v1", "run.loop = @OnPolicyLoop", "run.loop = @OffPolicyLoop is for it"),
         ("trpo_cartpole_v1", "run.loop = @TrajectoryReplayLoop", "run.loop = @OnPolicyLoop is for it"),

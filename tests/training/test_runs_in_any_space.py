@@ -11,6 +11,7 @@ from small_on_policy import build_agent
 from small_runs import train
 
 from ngrl import loops, training
+from ngrl.environments import Backend, Environment
 
 ENV_ID = "test/Strict-v0"
 
@@ -61,7 +62,7 @@ def test_every_action_of_a_run_is_within_the_space(tmp_path, backend):
         return built[-1]
 
     loop = functools.partial(loops.OnPolicyLoop, batch_size=96, jit_compile=False)
-    options = {"num_envs": 4, "eval_episodes": 2, "env_backend": backend, "capture_video": backend == "sync"}
+    options = {"num_envs": 4, "episodes": 2, "backend": Backend.named(backend), "capture_video": backend == "sync"}
     final = train(tmp_path, ENV_ID, build, loop, num_env_steps=200, **options)
     assert (final["train_steps"], final["skipped_updates"]) == (2, 0)
     # 9 pixels, 2 contacts, 2 + 4 gears, 3 floors.
@@ -71,6 +72,7 @@ def test_every_action_of_a_run_is_within_the_space(tmp_path, backend):
     layer.bias.assign(tf.fill(layer.bias.shape, 100.0))
     training.export_policy(built[0].policy, tmp_path / "far", {})
     actor, _ = training.load_policy(tmp_path / "far")
-    played = training.evaluate(actor, ENV_ID, episodes=2, backend=backend)
+    settings = Environment(ENV_ID, backend=Backend.named(backend))
+    played = training.evaluate(actor, settings, episodes=2)
     np.testing.assert_allclose(played.returns, [20 * 0.4] * 2, rtol=1e-5)
     assert (tmp_path / "video.gif").exists() == (backend == "sync")

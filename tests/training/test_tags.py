@@ -63,7 +63,7 @@ RUNS = {
 def test_run_writes_its_tags_and_no_others(name, tmp_path):
     agent, loop, expected = RUNS[name]
     # Episodes have 20 steps: 100 of them, so that there is a best mean.
-    train(tmp_path, "ngrl/Identity-v0", agent, loop, num_episodes=104, num_envs=4, log_every=100, eval_episodes=1)
+    train(tmp_path, "ngrl/Identity-v0", agent, loop, num_episodes=104, num_envs=4, log_every=100, episodes=1)
     assert written(tmp_path / "train") == expected | declared(tags.RUN)
     assert written(tmp_path / "eval") == declared(tags.EVALUATION)
 
@@ -123,7 +123,7 @@ class SurprisedAgent(agents.DqnAgent):
 
 def test_agent_from_elsewhere_may_write_tags_of_its_own(tmp_path):
     agent = functools.partial(dqn_agent, kind=SurprisedAgent)
-    train(tmp_path, "ngrl/Identity-v0", agent, DQN_LOOP, num_env_steps=200, num_envs=4, log_every=100, eval_episodes=0)
+    train(tmp_path, "ngrl/Identity-v0", agent, DQN_LOOP, num_env_steps=200, num_envs=4, log_every=100, episodes=0)
     assert "mine/surprise" not in tags.TAGS
     assert {"mine/surprise", "ngrl/predicted_kl"} <= written(tmp_path / "train")
 

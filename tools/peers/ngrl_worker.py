@@ -18,7 +18,7 @@ from worker_protocol import (
 
 # Which gin parameters hold what the settings name, by algorithm.
 _ON_POLICY = {
-    "num_envs": ["run.num_envs"],
+    "num_envs": ["Environment.num_envs"],
     "batch_steps": ["OnPolicyLoop.batch_size"],
     "hidden": ["ActorNetwork.hidden_layers", "ValueNetwork.hidden_layers"],
     "activation": ["ActorNetwork.activation", "ValueNetwork.activation"],
@@ -36,7 +36,7 @@ _PPO = {
     "minibatch": ["ClippedUpdate.batch_size", "Critic.batch_size"],
 }
 _DQN = {
-    "num_envs": ["run.num_envs"],
+    "num_envs": ["Environment.num_envs"],
     "hidden": ["QNetwork.hidden_layers"],
     "activation": ["QNetwork.activation"],
     "minibatch": ["OffPolicyLoop.batch_size"],
@@ -73,13 +73,13 @@ FIXED = {
 
 
 def bindings(settings: Settings) -> list[str]:
-    """Lines such as `run.num_envs = 8` that make the gin file's experiment the row's."""
+    """Lines such as `Environment.num_envs = 8` that make the gin file's experiment the row's."""
     lines = [
         f"{parameter} = {getattr(settings, name)!r}"
         for name, parameters in PARAMETERS[settings.algorithm].items()
         for parameter in parameters
     ]
-    return [*lines, f"run.env_id = {settings.env_id!r}", *FIXED[settings.algorithm]]
+    return [*lines, f"Environment.env_id = {settings.env_id!r}", *FIXED[settings.algorithm]]
 
 
 def bound(name: str, default: Any = None) -> Any:
@@ -103,21 +103,13 @@ def make_loop(settings: Settings) -> Any:
 
     from ngrl import (
         configuration,
-        environments,
         seeding,
     )
 
     configuration.parse([settings.gin_file], bindings(settings))
     seed = bound("seed", 0)
     tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
-    environment = environments.load(
-        bound("env_id"),
-        num_envs=bound("num_envs", 8),
-        seed=seed,
-        backend=bound("env_backend", "sync"),
-        truncation_is_terminal=bound("truncation_is_terminal", False),
-        env_kwargs=bound("env_kwargs"),
-    )
+    environment = bound("environment").load(seed)
     specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
     agent = bound("agent")(*specs, seed=seed)
     return bound("loop")(agent, environment, seed=seed)

@@ -1,0 +1,138 @@
+"""How the members of an environment are stepped. Another way is a subclass of `Backend`, here or in a user's module."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ngrl.checks import check_optional_number
+from ngrl.configurable import configurable
+from ngrl.environments import spaces
+from ngrl.environments.making import MemberMaker
+from ngrl.environments.vector import SyncVector, VectorEnvironment
+from ngrl.seeding import Stream
+
+
+class Backend(abc.ABC):
+    """Makes vector environments.
+
+    Attributes:
+      name: What `load` calls it, and `ngrl_policy.json` beside an exported policy.
+    """
+
+    name: ClassVar[str]
+    _by_name: ClassVar[dict[str, type["Backend"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls):
+            Backend._by_name[cls.name] = cls
+
+    @abc.abstractmethod
+    def make(
+        self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
+    ) -> VectorEnvironment:
+        """Make an environment of `num_envs` members.
+
+        Args:
+          env_id: Which environment.
+          num_envs: The number of members N, at least 1.
+          seed: The run's seed.
+          kwargs: Arguments of the environment. `max_episode_steps` among them is a time limit.
+          stream: Whether the episodes are training's or evaluation's; `episode_seed` makes a member's seed of it.
+
+        Raises:
+          ValueError: The environment is unknown, can't be made with these arguments, or has a space that is not
+            supported; the message is one line.
+          ImportError: The environment needs a package that is not installed; the message says what to install.
+        """
+
+    def for_video(self) -> "Backend":
+        """What draws one member: itself, unless it can't or needn't."""
+        return self
+
+    @classmethod
+    def named(cls, name: str) -> "Backend":
+        """The backend of a name, with its default settings.
+
+        Raises:
+          ValueError: There is none.
+        """
+        if name not in cls._by_name:
+            raise ValueError(
+                f"backend must be one of {', '.join(cls._by_name)}, got {name!r}; a module of your own that defines "
+                "another must be imported first (--allow_gin_import=MODULE)"
+            )
+        return cls._by_name[name]()
+
+
+@configurable
+@dataclasses.dataclass(frozen=True)
+class SyncEnvironments(Backend):
+    """Members in this process, one after another: the fastest for quick environments."""
+
+    name = "sync"
+
+    def make(
+        self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
+    ) -> VectorEnvironment:
+        """As `Backend.make`."""
+        return SyncVector(_checked(env_id, seed, kwargs, stream), num_envs)
+
+
+@configurable
+@dataclasses.dataclass(frozen=True)
+class AsyncEnvironments(Backend):
+    """A worker process for each member, for environments slower than a millisecond.
+
+    Args:
+      timeout: Seconds that a step or reset may take before the workers are ended and an EnvironmentFault is raised;
+        None waits for ever.
+    """
+
+    timeout: float | None = 120.0
+    name = "async"
+
+    def __post_init__(self) -> None:
+        check_optional_number("timeout", self.timeout, "(0, inf]")
+
+    def for_video(self) -> Backend:
+        """The same environment in this process."""
+        return SyncEnvironments()
+
+    def make(
+        self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
+    ) -> VectorEnvironment:
+        """As `Backend.make`; an EnvironmentFault is raised where a worker ends while starting."""
+        from ngrl.environments.workers import WorkerVector
+
+        return WorkerVector(_checked(env_id, seed, kwargs, stream), num_envs, self.timeout)
+
+
+@configurable
+@dataclasses.dataclass(frozen=True)
+class EnvpoolEnvironments(Backend):
+    """envpool's C++ members, if that package is installed. A resumed run begins new episodes."""
+
+    name = "envpool"
+
+    def for_video(self) -> Backend:
+        """Gymnasium's environment of that name: envpool draws nothing."""
+        return SyncEnvironments()
+
+    def make(
+        self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
+    ) -> VectorEnvironment:
+        """As `Backend.make`."""
+        from ngrl.environments.pool import EnvpoolVector
+
+        return EnvpoolVector(env_id, num_envs, seed, kwargs, stream)
+
+
+def _checked(env_id: str, seed: int, kwargs: Mapping[str, Any], stream: Stream) -> MemberMaker:
+    """What makes gymnasium's members, once one could be made and its spaces are of kinds that are supported."""
+    maker = MemberMaker(env_id, seed, kwargs, stream)
+    observation_space, action_space = maker.check()
+    spaces.observation_spec(observation_space, env_id)
+    spaces.action_spec(action_space, env_id)
+    return maker
