@@ -88,7 +88,7 @@ setup(
         # Brings pygame up to 1.2 and pygame-ce from 1.3 on; they share files, so that there must never be both.
         "gymnasium[classic-control,box2d]>=1.2.3,<1.5",
         # TensorFlow 2.21 no longer depends on it, and tf.summary raises without it.
-        "tensorboard>=2.20",
+        "tensorboard>=2.21",
         "gin-config>=0.5,<0.6",
         "absl-py>=2.1",
         "tqdm>=4.66",
@@ -108,7 +108,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
-            "scipy>=1.11",
+            "scipy>=1.14",
             "ruff>=0.14",
             "mypy>=1.10",
             *SWEEP,
