@@ -4,6 +4,7 @@ from ngrl.curvature.dense_stack import DenseStack
 from ngrl.curvature.empirical_fisher import EmpiricalFisher
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 from ngrl.curvature.gauss_newton import GaussNewton
+from ngrl.curvature.kronecker import KroneckerFactored, KroneckerLayers
 from ngrl.curvature.layer_jacobian import LayeredNetwork
 from ngrl.curvature.metrics import Bernoulli, Categorical, DiagonalGaussian, OutputMetric, SquaredError
 from ngrl.curvature.network_check import check_network, describe_layer, layers_of
@@ -15,6 +16,8 @@ __all__ = [
     "DiagonalGaussian",
     "EmpiricalFisher",
     "GaussNewton",
+    "KroneckerFactored",
+    "KroneckerLayers",
     "LayeredNetwork",
     "OutputMetric",
     "SquaredError",

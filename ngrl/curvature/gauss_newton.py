@@ -13,6 +13,7 @@ import tensorflow as tf
 from ngrl.curvature.dense_stack import DenseStack
 from ngrl.curvature.flatten import num_parameters
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
+from ngrl.curvature.kronecker import KroneckerLayers
 from ngrl.curvature.layer_jacobian import LayeredNetwork, LayerJacobian, LayerRows
 from ngrl.curvature.metrics import OutputMetric, SquaredError
 from ngrl.curvature.stack_jacobian import StackJacobian, StackRows
@@ -167,6 +168,19 @@ class GaussNewton(tf.linalg.LinearOperator):
     def row_matrix(self) -> tf.Tensor:
         """A itself: [n, P]. For tests and tiny networks."""
         return self._rows().matrix()
+
+    def kronecker_layers(self) -> KroneckerLayers:
+        """What each layer's block of F is made of, for K-FAC.
+
+        Raises:
+          TypeError: the network isn't a dense stack in exactly these variables.
+        """
+        rows = self._rows()
+        if not isinstance(rows, StackRows):
+            raise TypeError(
+                "K-FAC has rules for chains of Dense layers, and this network is none: use a solver such as Dual()"
+            )
+        return rows.kronecker_layers(self._scale)
 
     def _rows(self) -> StackRows | LayerRows | JacobianRows:
         """The rows A, made once in a graph and the graphs inside it.

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import tensorflow as tf
 
 from ngrl.curvature.flatten import flatten, unflatten
+from ngrl.curvature.kronecker import FreeBlock, KroneckerLayer, KroneckerLayers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +183,18 @@ class StackRows:
         if self.jacobian.free_slot is not None:
             parts[self.jacobian.free_slot] = self.free
         return tf.concat(parts, axis=1)
+
+    def kronecker_layers(self, weights: tf.Tensor) -> KroneckerLayers:
+        """Inputs and derivatives of every layer, for example weights w_i/Σw ([B] or a scalar)."""
+        layers = []
+        for layer, g in self._layers():
+            inputs = layer.inputs
+            if layer.bias_slot is not None:
+                inputs = tf.concat([inputs, tf.ones_like(inputs[:, :1])], axis=1)
+            layers.append(KroneckerLayer(layer.kernel_slot, layer.bias_slot, inputs, g, weights))
+        slot = self.jacobian.free_slot
+        free = None if slot is None or self.free is None else FreeBlock(slot, self.free)
+        return KroneckerLayers(tuple(layers), free, self.jacobian.variables)
 
     def diagonal(self) -> tf.Tensor:
         """The diagonal of AᵀA, [P]: Σ_ir a_l,i² (G_l,ir²)ᵀ and Σ_ir G_f,ir²."""

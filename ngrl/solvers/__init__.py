@@ -3,6 +3,7 @@
 from ngrl.solvers.cholesky import Cholesky
 from ngrl.solvers.conjugate_gradient import ConjugateGradient
 from ngrl.solvers.dual import Dual, DualSolution
+from ngrl.solvers.kfac import Kfac
 from ngrl.solvers.minres import Minres
 from ngrl.solvers.minres_qlp import MinresQLP
 from ngrl.solvers.solution import Answer, MinresQLPStats, Problem, Result, Solution, Solver, SolverStats
@@ -12,6 +13,7 @@ from ngrl.solvers.system import (
     ParameterSystem,
     RightHandSide,
     RowCombination,
+    RowProducts,
     RowSystem,
     System,
 )
@@ -22,6 +24,7 @@ __all__ = [
     "ConjugateGradient",
     "Dual",
     "DualSolution",
+    "Kfac",
     "Minres",
     "MinresQLP",
     "MinresQLPStats",
@@ -32,6 +35,7 @@ __all__ = [
     "Result",
     "RightHandSide",
     "RowCombination",
+    "RowProducts",
     "RowSystem",
     "Solution",
     "Solver",

@@ -34,6 +34,26 @@ def solve(matrix: tf.Tensor, rhs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
       x [n], and the pivots, the squares of L's diagonal [n]. From a pivot on that isn't positive both are worthless:
       not finite, or not positive.
     """
+    factor, pivots = _factorise(matrix)
+    value = _substitute(factor, rhs)
+    value += _substitute(factor, rhs - tf.linalg.matvec(matrix, value))
+    return value, pivots
+
+
+def inverse(matrix: tf.Tensor) -> tf.Tensor:
+    """`A⁻¹ = L⁻ᵀ L⁻¹` [n, n] of a symmetric matrix, n known when traced; not finite where a pivot isn't positive."""
+    rest, rows = tf.eye(matrix.shape[0], dtype=matrix.dtype), []
+    for diagonal, panel in _factorise(matrix)[0]:
+        # L X = I, from above
+        width = diagonal.shape[0]
+        rows.append(tf.matmul(diagonal, rest[:width]))
+        rest = rest[width:] - tf.matmul(panel, rows[-1])
+    lower = tf.concat(rows, axis=0)
+    return tf.matmul(lower, lower, transpose_a=True)
+
+
+def _factorise(matrix: tf.Tensor) -> tuple[list[tuple[tf.Tensor, tf.Tensor]], tf.Tensor]:
+    """W_i and L_i of each block column, and the pivots [n]."""
     size = matrix.shape[0]
     block = max(_BLOCK, -(-size // _MOST_BLOCKS))
     factor, pivots, rest = [], [], matrix
@@ -45,9 +65,7 @@ def solve(matrix: tf.Tensor, rhs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         rest = rest[width:, width:] - tf.matmul(panel, panel, transpose_b=True)
         factor.append((inverse, panel))
         pivots.append(pivot)
-    value = _substitute(factor, rhs)
-    value += _substitute(factor, rhs - tf.linalg.matvec(matrix, value))
-    return value, tf.concat(pivots, axis=0)
+    return factor, tf.concat(pivots, axis=0)
 
 
 def _substitute(factor: list[tuple[tf.Tensor, tf.Tensor]], rhs: tf.Tensor) -> tf.Tensor:

@@ -145,3 +145,19 @@ class RowSystem(System):
     def sample(self) -> tf.Tensor:
         """RRᵀ [n, n]."""
         return self._gram
+
+
+class RowProducts(ParameterSystem):
+    """A system in the space of the parameters whose operator has rows R: the image of v is R v [n].
+
+    Half the price of A v = Rᵀ(R v), where the solver didn't need A v itself.
+    """
+
+    def image(self, vector: tf.Tensor) -> tf.Tensor:
+        """R v [n]."""
+        return self._operator.row_matvec(vector)
+
+    def curvature(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """vᵀAv = ‖R v‖²."""
+        del vector
+        return tf.reduce_sum(tf.square(image))

@@ -1,0 +1,264 @@
+"""K-FAC against factors computed by loops, dense matrices, and systems where it is exact."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from ngrl.curvature import Categorical, DenseStack, GaussNewton, KroneckerFactored, SquaredError
+from ngrl.optimizers import NaturalGradient
+from ngrl.solvers import Dual, Kfac, OutputGradient, ParameterGradient, Result, blocked_cholesky
+
+MODES = ["eager", "graph", "xla"]
+INVERSES = ["factored", "exact", "ekfac"]
+RNG = np.random.default_rng
+
+
+def network(sizes=(3, 4, 2), free=0, seed=0, activation="tanh"):
+    rng = RNG(seed)
+    layers = []
+    for number, (height, width) in enumerate(itertools.pairwise(sizes)):
+        last = number == len(sizes) - 2
+        layer = tf.keras.layers.Dense(width, None if last else activation, dtype="float64", use_bias=number != 1)
+        layer.build([None, height])
+        layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+        layers.append(layer)
+    return DenseStack(layers, tf.Variable(rng.normal(size=free)) if free else None)
+
+
+def linearised(stack, batch=5, metric=None, weights=None, seed=1, inputs=None):
+    inputs = RNG(seed).normal(size=(batch, stack.variables[0].shape[0])) if inputs is None else inputs
+    return GaussNewton(stack, stack.variables, inputs, metric, weights=weights)
+
+
+def compiled(function, mode):
+    return function if mode == "eager" else tf.function(function, jit_compile=mode == "xla")
+
+
+def accuracy(inverse, mode, otherwise):
+    # XLA's own eigenvectors are orthogonal to 1e-7 only, in float64 too.
+    return 1e-5 if mode == "xla" and inverse != "factored" else otherwise
+
+
+def slices(variables):
+    ends = np.cumsum([v.shape.num_elements() for v in variables])
+    return [slice(end - v.shape.num_elements(), end) for end, v in zip(ends, variables, strict=True)]
+
+
+def looped_factors(operator, kernel, bias):
+    """A and G of one layer by loops over examples and rows, from nothing but the row matrix."""
+    rows = operator.row_matrix().numpy()
+    places = slices(operator.parameters["variables"])
+    per_example = operator.rows_per_example
+    batch = len(rows) // per_example
+    weights = np.broadcast_to(np.asarray(operator.example_weights), [batch])
+    shape = operator.parameters["variables"][kernel].shape
+    a, g = 0.0, 0.0
+    for i in range(batch):
+        blocks = []
+        for r in range(per_example):
+            row = rows[i * per_example + r]
+            block = row[places[kernel]].reshape(-1, shape[-1])
+            blocks.append(block if bias is None else np.vstack([block, row[places[bias]]]))
+        # block = sqrt(w) ā gᵀ, whose last row is sqrt(w) g where there is a bias (ā = 1 there)
+        for block in blocks:
+            derivative = block[-1]
+            g = g + np.outer(derivative, derivative)
+        strongest = max(blocks, key=lambda block: np.abs(block[-1]).max())
+        column = np.argmax(np.abs(strongest[-1]))
+        inputs = strongest[:, column] / strongest[-1, column]
+        a = a + weights[i] * np.outer(inputs, inputs)
+    return a, g
+
+
+@pytest.mark.parametrize("metric", [SquaredError(), Categorical()], ids=["squared", "categorical"])
+def test_factors_are_those_that_loops_over_the_rows_give(metric):
+    weights = np.array([0.5, 1.0, 2.0, 0.1, 1.0])
+    operator = linearised(network((3, 4, 4, 2)), metric=metric, weights=weights)
+    layers = operator.kronecker_layers().layers
+    assert [(layer.kernel_slot, layer.bias_slot) for layer in layers] == [(0, 1), (2, None), (3, 4)]
+    for layer in (layers[0], layers[2]):
+        a, g = looped_factors(operator, layer.kernel_slot, layer.bias_slot)
+        np.testing.assert_allclose(layer.input_factor(), a, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(layer.derivative_factor(), g, rtol=1e-10, atol=1e-14)
+
+
+def test_operator_is_block_diagonal_with_kronecker_products():
+    operator = linearised(network(free=2))
+    layers = operator.kronecker_layers()
+    matrix = KroneckerFactored(layers).to_dense().numpy()
+    expected = np.zeros_like(matrix)
+    start = 0
+    for layer in layers.layers:  # kernel row by row, then the bias: the order of W̄
+        block = np.kron(layer.input_factor(), layer.derivative_factor())
+        expected[start : start + len(block), start : start + len(block)] = block
+        start += len(block)
+    expected[start:, start:] = layers.free.factor()
+    np.testing.assert_allclose(matrix, expected, atol=1e-14)
+    # A diagonal block of the free outputs is F's own.
+    np.testing.assert_allclose(expected[start:, start:], operator.to_dense()[start:, start:], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("case", "mode"), [("one example", "eager"), ("identical inputs", "eager"), *(("linear", mode) for mode in MODES)]
+)
+@pytest.mark.parametrize("inverse", INVERSES)
+def test_equals_the_dense_solve_where_kfac_is_exact(case, inverse, mode):
+    stack = network((3, 2))
+    inputs = RNG(4).normal(size=(1 if case == "one example" else 6, 3))
+    if case == "identical inputs":
+        inputs[:] = inputs[0]
+    operator = linearised(stack, inputs=inputs)  # a linear layer with squared error: G is the same for every input
+    gradient, damping = tf.constant(RNG(5).normal(size=operator.shape[0])), 0.3
+    layers = operator.kronecker_layers()
+    expected = np.linalg.solve(operator.to_dense().numpy() + damping * np.eye(operator.shape[0]), gradient)
+    if inverse == "factored":  # exact for the product of the shifted factors
+        (layer,) = layers.layers
+        a, g = layer.input_factor().numpy(), layer.derivative_factor().numpy()
+        pi = np.sqrt((np.trace(a) / len(a)) / (np.trace(g) / len(g)))
+        shifted = np.kron(a + pi * np.sqrt(damping) * np.eye(len(a)), g + np.sqrt(damping) / pi * np.eye(len(g)))
+        expected = np.linalg.solve(shifted, gradient)
+
+    def solve():
+        return Kfac(inverse=inverse)(linearised(stack, inputs=inputs), gradient, damping).value
+
+    np.testing.assert_allclose(compiled(solve, mode)(), expected, rtol=accuracy(inverse, mode, 1e-10))
+
+
+def test_ekfac_has_the_exact_diagonal_in_the_kronecker_eigenbasis():
+    operator = linearised(network(), metric=Categorical())
+    dense, gradient = operator.to_dense().numpy(), RNG(5).normal(size=operator.shape[0])
+    found = Kfac(inverse="ekfac")(operator, gradient, 0.2).value
+    expected, start = [], 0
+    for layer in operator.kronecker_layers().layers:
+        _, u_a = np.linalg.eigh(layer.input_factor())
+        _, u_g = np.linalg.eigh(layer.derivative_factor())
+        basis = np.kron(u_a, u_g)
+        stop = start + len(basis)
+        diagonal = np.diag(basis.T @ dense[start:stop, start:stop] @ basis)
+        expected.append(basis @ ((basis.T @ gradient[start:stop]) / (diagonal + 0.2)))
+        start = stop
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("inverse", INVERSES)
+def test_running_averages_and_periods_are_those_computed_by_hand(inverse, mode):
+    stack = network((3, 2))
+    solver = Kfac(decay=0.7, period=2, inverse=inverse)
+    state = solver.slots(stack.variables)
+    gradient, damping = tf.constant(RNG(5).normal(size=8)), 0.3
+
+    @(lambda function: compiled(function, mode))
+    def answer(inputs, state):
+        operator = GaussNewton(stack, stack.variables, inputs)
+        found = solver.answer(operator, ParameterGradient(gradient), damping, state)
+        return found.solution.value, found.state
+
+    a = g = second = None
+    for number in range(5):
+        inputs = RNG(number).normal(size=(4, 3))
+        value, state = answer(tf.constant(inputs), state)
+        homogeneous = np.hstack([inputs, np.ones((4, 1))])
+        new_a, new_g = homogeneous.T @ homogeneous / 4, np.eye(2)
+        keep = min(number / (number + 1), 0.7)
+        a = new_a if a is None else keep * a + (1 - keep) * new_a
+        g = new_g if g is None else keep * g + (1 - keep) * new_g
+        if number % 2 == 0:
+            (s_a, u_a), (s_g, u_g) = np.linalg.eigh(a), np.linalg.eigh(g)
+            eigenvalues = np.outer(s_a, s_g)
+            pi = np.sqrt((np.trace(a) / 4) / (np.trace(g) / 2))
+            factored = (
+                np.linalg.inv(a + pi * damping**0.5 * np.eye(4)),
+                np.linalg.inv(g + damping**0.5 / pi * np.eye(2)),
+            )
+        matrix = gradient.numpy().reshape(4, 2)
+        if inverse == "factored":
+            expected = factored[0] @ matrix @ factored[1]
+        else:
+            if inverse == "ekfac":
+                exact = np.square(homogeneous @ u_a).T @ np.full((4, 2), 1 / 4) @ np.square(u_g)
+                second = exact if number % 2 == 0 else 0.5 * second + 0.5 * exact
+                eigenvalues = second
+            expected = u_a @ ((u_a.T @ matrix @ u_g) / (eigenvalues + damping)) @ u_g.T
+        np.testing.assert_allclose(value, expected.ravel(), rtol=accuracy(inverse, mode, 1e-9))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("free", [0, 2])
+def test_steps_keep_to_the_trust_region_of_the_exact_fisher(free, mode):
+    stack = network(free=free)
+    optimizer = NaturalGradient(None, solver=Kfac(), damping=1e-2, max_kl=0.01)
+    inputs = tf.constant(RNG(1).normal(size=(5, 3)))
+    pull = tf.constant(RNG(2).normal(size=(5, 2 + free)))
+
+    def step():
+        return optimizer.apply_output_gradient(pull, GaussNewton(stack, stack.variables, inputs))
+
+    dense = linearised(stack).to_dense().numpy()
+    before = np.concatenate([v.numpy().ravel() for v in stack.variables])
+    stats = compiled(step, mode)()
+    change = np.concatenate([v.numpy().ravel() for v in stack.variables]) - before
+    assert 0.5 * change @ dense @ change == pytest.approx(0.01, rel=1e-6)
+    assert float(stats.predicted_kl) == pytest.approx(0.01, rel=1e-6)
+
+
+def test_one_example_gives_the_direction_of_the_dual_solver_blockwise():
+    stack = network((3, 2))
+    operator = linearised(stack, batch=1)
+    pull = OutputGradient(tf.constant([[1.0, -2.0]], tf.float64))
+    ours = Kfac(inverse="exact").answer(operator, pull, 0.1, Kfac(inverse="exact").slots(stack.variables))
+    exact = Dual().answer(operator, pull, 0.1)
+    np.testing.assert_allclose(ours.solution.value, exact.solution.value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("inverse", INVERSES)
+def test_numbers_that_are_not_finite_reach_no_factor(inverse):
+    stack = network()
+    optimizer = NaturalGradient(0.1, solver=Kfac(inverse=inverse), damping=1e-2)
+    good = linearised(stack)
+    optimizer.apply_output_gradient(tf.ones([5, 2], tf.float64), good)
+    before = [v.numpy().tobytes() for v in optimizer.variables]
+    bad = linearised(stack, inputs=np.full((5, 3), np.nan))
+    stats = optimizer.apply_output_gradient(tf.ones([5, 2], tf.float64), bad)
+    assert stats.skipped == 1
+    assert [v.numpy().tobytes() for v in optimizer.variables] == before
+
+
+@pytest.mark.parametrize("inverse", ["factored", "exact"])
+def test_a_singular_factor_without_damping_breaks_down_instead_of_moving(inverse):
+    stack = network((3, 2))
+    operator = linearised(stack, inputs=np.zeros((4, 3)))
+    solver = Kfac(inverse=inverse)
+    answer = solver.answer(operator, OutputGradient(tf.ones([4, 2], tf.float64)), 0.0, solver.slots(stack.variables))
+    assert answer.solution.result == Result.BREAKDOWN
+    assert not np.any(answer.solution.value)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_blocked_inverse_is_the_inverse(jit_compile):
+    for size in (1, 7, 33, 65, 257):
+        factor = RNG(size).normal(size=(size, 2 * size))
+        matrix = factor @ factor.T / size + 0.1 * np.eye(size)
+        found = tf.function(blocked_cholesky.inverse, jit_compile=jit_compile)(tf.constant(matrix))
+        np.testing.assert_allclose(found, np.linalg.inv(matrix), rtol=1e-9, atol=1e-11)
+
+
+def test_bad_input_is_answered_in_one_line():
+    for arguments, word in (({"decay": 1.0}, "decay"), ({"period": 0}, "period"), ({"inverse": "kfac"}, "inverse")):
+        with pytest.raises(ValueError, match=word):
+            Kfac(**arguments)
+    stack = network()
+    model = lambda x: stack(x)  # noqa: E731 (no dense stack any more, for all that ngrl can see)
+    operator = GaussNewton(model, stack.variables, np.ones((2, 3)))
+    with pytest.raises(TypeError, match="Dense layers"):
+        Kfac()(operator, np.ones(operator.shape[0]), 1.0)
+    other = network((3, 5, 2))
+    with pytest.raises(ValueError, match="other variables"):
+        Kfac().answer(
+            linearised(stack), OutputGradient(tf.ones([5, 2], tf.float64)), 1.0, Kfac().slots(other.variables[2:])
+        )
+    with pytest.raises(TypeError, match="kronecker_layers"):
+        Kfac()(tf.linalg.LinearOperatorIdentity(3, dtype=tf.float64, is_self_adjoint=True), np.ones(3), 1.0)
+    assert Kfac.from_config(Kfac(decay=0.5, period=3, inverse="ekfac").get_config()).period == 3
