@@ -29,6 +29,18 @@ def test_scores_prints_a_table_and_plot_runs_draws_the_curves(tmp_path):
     assert picture.read_bytes()[1:4] == b"PNG"
 
 
+def test_rounds_of_bench_take_turns():
+    program = """
+from bench_rounds import interleave, quartiles
+turns = []
+times = interleave({name: lambda name=name: turns.append(name) or len(turns) for name in "ab"}, 3)
+assert turns == list("ababab"), turns
+assert times == {"a": [1, 3, 5], "b": [2, 4, 6]}, times
+assert quartiles([1.0, 2.0, 3.0]) == {"median": 2.0, "q1": 1.0, "q3": 3.0}
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT / "tools", check=True)
+
+
 def test_bench_prints_ratios_as_json(tmp_path):
     result = tool("bench.py", "--only", "product", "--rounds", 2, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
