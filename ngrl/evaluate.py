@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ngrl import _releases, modules, seeding
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
+from ngrl.messages import reason
 
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput
@@ -77,14 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ngrl.evaluate: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
         return EXIT_FAILURE
 
-    from ngrl.terminal import STOPPING, LibraryOutput, exit_code, terminable
+    from ngrl.signals import exit_code, terminable
+    from ngrl.terminal import LibraryOutput
 
     output = LibraryOutput()
     done: list[str] = []
     try:
         with terminable():
             return _run(options, policy_dir, output, done)
-    except STOPPING as error:
+    except KeyboardInterrupt as error:
         print(f"ngrl.evaluate: stopped; {' and '.join(done) or 'nothing'} was written", file=output.terminal)
         return exit_code(error)
     finally:
@@ -103,8 +105,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput",
             try:
                 modules.load(name)
             except Exception as error:
-                line = configuration.first_line(str(error)) or type(error).__name__
-                raise configuration.ConfigurationError(f'cannot import "{name}": {line}') from error
+                raise configuration.ConfigurationError(f'cannot import "{name}": {reason(error)}') from error
         _evaluate(options, policy_dir, output, done, progress)
     except Exception as error:
         progress.stop()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, modules, packaged, seeding, threads
+from ngrl.messages import reason
 
 if TYPE_CHECKING:
     from ngrl.terminal import LibraryOutput
@@ -119,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ngrl.launch: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
         return EXIT_FAILURE
 
-    from ngrl.terminal import STOPPING, LibraryOutput, exit_code, terminable
+    from ngrl.signals import exit_code, terminable
+    from ngrl.terminal import LibraryOutput
 
     root_dir = Path(options.root_dir) if options.root_dir else default_root_dir(options.gin_file[-1], options.seed)
     output = LibraryOutput()
@@ -127,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with terminable():
             return _run(options, entry_options, root_dir, output, started)
-    except STOPPING as error:
+    except KeyboardInterrupt as error:
         where = f"at once; the same command resumes {root_dir} from its last checkpoint, if it has one"
         print(f"ngrl.launch: stopped {where if started else 'before there was anything to save'}", file=output.terminal)
         return exit_code(error)
@@ -185,13 +187,13 @@ def _run(
         )
     except known.Interrupted as error:
         hint = " (without --noresume)" if options.noresume else ""
-        line = str(error).splitlines()[0]  # gin appends where the error passed through
-        print(f"{name}: {line}{hint}", file=output.terminal)
+        # Gin appends where the error passed through.
+        print(f"{name}: {reason(error)}{hint}", file=output.terminal)
         return error.exit_code
     except Exception as error:
         output.log_exception()
         # Gin appends where an error passed through; only one made of a wrong value is explained by that.
-        line = str(error).splitlines()[0] if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
+        line = reason(error) if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
         if isinstance(error, known.USAGE if started else known.WHILE_BUILDING):
             print(f"ngrl.launch: {line}", file=output.terminal)
             return EXIT_USAGE

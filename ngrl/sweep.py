@@ -3,17 +3,16 @@
 import argparse
 import fnmatch
 import os
-import signal
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, modules, packaged, seeding
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE, pasted, tensorboard_command
+from ngrl.messages import reason
 
 if TYPE_CHECKING:
     from ngrl.studies.inventory import Standing
@@ -73,32 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ngrl.sweep: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
         return EXIT_FAILURE
 
+    from ngrl.signals import exit_code, terminable
     from ngrl.terminal import LibraryOutput
 
     output = LibraryOutput()
-    stop = _Stop()
-    terminate = signal.signal(signal.SIGTERM, stop.terminate)
     try:
-        return _run(options, shard, output)
-    except KeyboardInterrupt:
+        with terminable():
+            return _run(options, shard, output)
+    except KeyboardInterrupt as error:
         print("ngrl.sweep: stopped; the same command goes on", file=output.terminal)
-        return 128 + stop.signal
+        return exit_code(error)
     finally:
-        signal.signal(signal.SIGTERM, terminate)
         output.close()
-
-
-class _Stop:
-    """Makes SIGTERM what Ctrl-C is: Ray's compiled code lets a KeyboardInterrupt through, and no other exception."""
-
-    def __init__(self) -> None:
-        self.signal = signal.SIGINT
-
-    def terminate(self, number: int, frame: FrameType | None) -> None:
-        """Handle SIGTERM."""
-        del number, frame
-        self.signal = signal.SIGTERM
-        raise KeyboardInterrupt
 
 
 def _check(options: argparse.Namespace) -> tuple[int, int]:
@@ -154,8 +139,10 @@ def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "
         raise
     except Exception as error:
         traceback.print_exc()  # into the log
-        line = (str(error).strip().splitlines() or [""])[0]
-        print(f"ngrl.sweep: {type(error).__name__}: {line}; the traceback is in {output.keep()}", file=output.terminal)
+        print(
+            f"ngrl.sweep: {type(error).__name__}: {reason(error)}; the traceback is in {output.keep()}",
+            file=output.terminal,
+        )
         return EXIT_FAILURE
 
 

@@ -5,41 +5,11 @@ import io
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived where nothing but ending the process was in order."""
-
-
-#: What ends a command at once.
-STOPPING = (KeyboardInterrupt, Terminated)
-
-
-def exit_code(error: BaseException) -> int:
-    """What the shell is told of one of `STOPPING`: 128 + the signal's number."""
-    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """While this context lasts, SIGTERM raises `Terminated`, as SIGINT raises KeyboardInterrupt."""
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 class LibraryOutput:

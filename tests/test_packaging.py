@@ -46,8 +46,10 @@ ALLOWED["tags"] = set()  # serves whoever writes, shows or explains a number
 ALLOWED["threads"] = set()  # serves whoever starts a process
 ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["terminal"] = set()  # serves the commands
-ALLOWED["configuration"] = {"configuration", "modules", "packaged", "renamed", "seeding", "configurable"}
-ALLOWED["runs"] = {"runs", "renamed"}
+ALLOWED["messages"] = set()  # serves whoever tells of an error
+ALLOWED["signals"] = set()  # serves whoever is stopped
+ALLOWED["configuration"] = {"configuration", "messages", "modules", "packaged", "renamed", "seeding", "configurable"}
+ALLOWED["runs"] = {"runs", "messages", "renamed"}
 ALLOWED["loops"] = {"loops", "runs", "tags", "optimizers", "replay", "seeding", "_tf_agents", "configurable"}
 ALLOWED["reports"] = {"reports", "runs", "figures", "renamed", "seeding"}
 _BELOW_TRAINING = set(ALLOWED) - {"reports", "figures", "threads", "terminal"}
@@ -55,6 +57,7 @@ ALLOWED["training"] = {"training", *_BELOW_TRAINING, "_tf_agents"}
 ALLOWED["studies"] = {
     "studies",
     "configuration",
+    "messages",
     "packaged",
     "runs",
     "seeding",

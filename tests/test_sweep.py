@@ -288,6 +288,18 @@ def test_wrong_command_line_gets_one_line(study, options, expected):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_sweep_that_a_signal_ends_says_so_and_tells_the_shell_which(study, number, code):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        process = start(study, f"--ray_address=127.0.0.1:{silent.getsockname()[1]}")
+        silent.accept()  # it now waits for an answer
+        process.send_signal(number)
+        assert process.communicate(timeout=60) == ("", "ngrl.sweep: stopped; the same command goes on\n")
+    assert process.returncode == code
+
+
 def test_address_where_nothing_or_no_ray_answers_is_named(study, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

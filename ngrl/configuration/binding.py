@@ -25,13 +25,13 @@ from ngrl.configuration.reader import (
     Key,
     Reader,
     constructor,
-    first_line,
     is_of_keras,
     is_stand_in,
     named,
     prefixes,
     settable_parameters,
 )
+from ngrl.messages import first_line
 
 __all__ = [
     "MACRO",
@@ -40,7 +40,6 @@ __all__ = [
     "Key",
     "bindings",
     "describe",
-    "first_line",
     "identity_of",
     "is_macro",
     "locations",

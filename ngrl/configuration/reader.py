@@ -17,6 +17,7 @@ from gin import config_parser
 
 from ngrl import modules, packaged
 from ngrl.configuration.annotations import nearest
+from ngrl.messages import first_line, reason
 from ngrl.renamed import present_name
 
 MACRO = "gin.macro"  # what gin calls the configurable behind `name = value` and `%name`
@@ -75,7 +76,7 @@ class _Delegate(gin_config.ParserDelegate):
         try:
             reference = super().macro(name)
         except ValueError as error:
-            return _Unknown(first_line(str(error)))
+            return _Unknown(reason(error))
         # A macro also takes the value of those whose scope it lies in: %a/b that of %a.
         self.macros.update(prefixes(name.split("/")))
         return reference
@@ -153,7 +154,7 @@ class Reader:
         try:
             modules.load(statement.module)
         except Exception as error:
-            raise Fault(f'cannot import "{statement.module}": {first_line(str(error))}') from None
+            raise Fault(f'cannot import "{statement.module}": {reason(error)}') from None
         gin_config._IMPORTS.add(statement)
         self.has_imported |= statement.module.split(".")[0] != "ngrl"
 
@@ -256,7 +257,7 @@ def _binding(statement: config_parser.BindingStatement, where: str) -> Binding:
     try:
         gin_config.ParsedBindingKey.parse(key)
     except ValueError as error:  # what gin refuses beyond this, so that binding can't fail later
-        raise Fault(first_line(str(error))) from None
+        raise Fault(reason(error)) from None
     return Binding(key, f"{info.name}.{parameter}", value, where)
 
 
@@ -329,9 +330,3 @@ def _shown(path: Path) -> str:
     """A path as messages show it: relative to the current folder if it lies there."""
     shown = os.path.relpath(path)
     return str(path) if shown.startswith(os.pardir) else shown
-
-
-def first_line(text: str) -> str:
-    """The first line with anything on it, and the next if that one ends in a colon."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ngrl.messages import reason
+
 #: What ends the name of a file or folder that is still being written.
 UNFINISHED = ".writing"
 _CHUNK = 1 << 20
@@ -43,9 +45,8 @@ def failure(path: Path, error: BaseException, written: int | None = None) -> str
         existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
         parts.append(f"{shutil.disk_usage(existing).free:,} bytes free")
     strerror = error.strerror if isinstance(error, OSError) else None
-    reason = strerror or next(iter(str(error).splitlines()), "") or type(error).__name__
     room = f" ({', '.join(parts)})" if parts else ""
-    return f"can't write {path}{room}: {reason}"
+    return f"can't write {path}{room}: {strerror or reason(error)}"
 
 
 @contextlib.contextmanager

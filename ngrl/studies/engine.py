@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ngrl.messages import reason
 from ngrl.runs.record import is_running
 from ngrl.studies.worker import Task, run_trial
 
@@ -189,8 +190,7 @@ def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
             ray.init(address=address, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
         where = "on this machine" if address is None else f"at {address}"
-        line = str(error).strip().splitlines()
-        raise RayUnavailableError(f"no Ray {where}: {line[0] if line else type(error).__name__}") from error
+        raise RayUnavailableError(f"no Ray {where}: {reason(error)}") from error
     signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place, which aborts the process
     try:
         yield
@@ -214,7 +214,7 @@ def check_address(address: str) -> None:
                 if connection.recv(len(_HTTP2_SETTINGS), socket.MSG_WAITALL)[3:4] != _HTTP2_SETTINGS[3:4]:
                     raise RayUnavailableError(f"no Ray at {address}: what answers there is not Ray")
     except (OSError, ValueError, OverflowError) as error:
-        raise RayUnavailableError(f"no Ray at {address}: {error}") from error
+        raise RayUnavailableError(f"no Ray at {address}: {reason(error)}") from error
 
 
 def _shut_down() -> None:

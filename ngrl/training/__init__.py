@@ -1,12 +1,12 @@
 """Training runs: the experiment, its context, checkpoints, evaluation and export."""
 
+from ngrl.signals import Interrupted
 from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.context import RunContext
 from ngrl.training.evaluation import EvaluationResult, evaluate
 from ngrl.training.experiment import Result, run
 from ngrl.training.export import PolicyError, export_policy, load_policy
 from ngrl.training.final_evaluation import Evaluation
-from ngrl.training.stopping import Interrupted
 
 __all__ = [
     "CheckpointStore",

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl.loops.state import LoopState
+from ngrl.messages import reason
 from ngrl.runs.files import CheckpointError, checksum, failure, size_of, sync
 
 #: 2: the manifest carries a checksum of itself.
@@ -114,15 +115,14 @@ class CheckpointStore:
             status.assert_existing_objects_matched()
             status.assert_consumed()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
-            reason = self._difference(prefix) or " ".join(str(error).split())[:300]
-            raise CheckpointError(f"checkpoint {folder} belongs to another network or optimizer: {reason}") from error
+            why = self._difference(prefix) or reason(error)
+            raise CheckpointError(f"checkpoint {folder} belongs to another network or optimizer: {why}") from error
         try:
             with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
                 loaded = {name: arrays[name] for name in arrays.files}
             return LoopState(json.loads((folder / "state.json").read_text(encoding="utf-8")), loaded)
         except (OSError, ValueError) as error:  # a pickle, for example
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"checkpoint {folder} holds what ngrl has not written: {reason}") from error
+            raise CheckpointError(f"checkpoint {folder} holds what ngrl has not written: {reason(error)}") from error
 
     def _difference(self, prefix: str) -> str:
         """Which variables differ between a checkpoint and the trackable, with their shapes."""
@@ -215,5 +215,5 @@ def _problem(folder: Path) -> str:
             if checksum(folder / name) != expected:
                 return f"{name} has changed since it was written"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
+        return reason(error)
     return ""

@@ -5,8 +5,8 @@ from ngrl.environments import EnvironmentFault
 from ngrl.loops.loop import NonFiniteError
 from ngrl.runs.directory import RunDirectoryError
 from ngrl.runs.files import CheckpointError, WriteError
+from ngrl.signals import Interrupted
 from ngrl.training.export import PolicyError
-from ngrl.training.stopping import Interrupted
 
 #: The input is wrong: a name, a value, a directory.
 USAGE = (ConfigurationError, RunDirectoryError, PolicyError)

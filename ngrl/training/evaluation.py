@@ -12,6 +12,7 @@ from tf_agents.trajectories import time_step as ts
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.environments import Environment, GymnasiumEnvironment
+from ngrl.messages import reason
 from ngrl.runs.files import unfinished, writing
 from ngrl.seeding import Stream
 
@@ -169,7 +170,7 @@ def check_video(environment: Environment) -> None:
             drawn.reset()
             drawn.render()
     except Exception as error:  # whatever the environment raises
-        raise ValueError(f"no video: {environment.env_id} can't be drawn: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"no video: {environment.env_id} can't be drawn: {reason(error)}") from error
 
 
 def record_video(

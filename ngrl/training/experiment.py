@@ -20,14 +20,15 @@ from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.loops.loop import NonFiniteError
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import EpisodeStatistics, episode_scalars
+from ngrl.messages import reason
 from ngrl.runs.directory import RunDirectory
 from ngrl.runs.episodes import Episode, EpisodeLog
 from ngrl.runs.files import CheckpointError, WriteError
+from ngrl.signals import Interrupted, StopRequest
 from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.context import RunContext
 from ngrl.training.final_evaluation import Evaluation, FinalEvaluation
 from ngrl.training.progress import Progress
-from ngrl.training.stopping import Interrupted, StopRequest
 from ngrl.training.summaries import Summaries
 
 
@@ -193,8 +194,8 @@ class Training:
         try:
             self._loop.restore(state)
         except (KeyError, ValueError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-            raise CheckpointError(f"{self._directory.path}: the checkpoint is of another loop: {reason}") from error
+            what = f"it lacks {error}" if isinstance(error, KeyError) else reason(error)
+            raise CheckpointError(f"{self._directory.path}: the checkpoint is of another loop: {what}") from error
         self._wall_before = run_values["wall_s"]
         self._saving_s = run_values["saving_s"]
         self._progress.note(f"resuming at {self._loop.statistics.env_steps:,} environment steps")

@@ -11,6 +11,7 @@ from tf_agents.policies import policy_saver, tf_policy
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.messages import reason
 from ngrl.runs.files import WriteError, failure, size_of, unfinished, write_json
 from ngrl.training.evaluation import Actor
 
@@ -88,14 +89,14 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
     except FileNotFoundError:
         description = {}
     except (OSError, ValueError) as error:
-        raise PolicyError(f"can't read {folder / _SIDECAR}: {error}") from error
+        raise PolicyError(f"can't read {folder / _SIDECAR}: {reason(error)}") from error
     if description.get("env_backend") == "gymnasium":  # what ngrl 0.1 called it
         description["env_backend"] = "sync"
     try:
         model = tf.saved_model.load(str(folder))
         state = model.get_initial_state(batch_size=1)
     except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
-        raise PolicyError(f"{folder} is no TF-Agents policy: {str(error).splitlines()[0]}") from error
+        raise PolicyError(f"{folder} is no TF-Agents policy: {reason(error)}") from error
     if tf.nest.flatten(state):
         raise PolicyError(f"{folder}: policies with a state are not supported")
 

@@ -176,6 +176,15 @@ def test_impossible_experiments_write_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_environment_that_says_nothing_of_why_it_cannot_be_drawn_is_refused_too(monkeypatch):
+    def render(self):
+        raise NotImplementedError
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.CartPoleEnv.render", render)
+    with pytest.raises(ValueError, match=r"^no video: CartPole-v1 can't be drawn: .*NotImplementedError"):
+        training.evaluation.check_video("CartPole-v1")
+
+
 def test_checkpoints_that_vanished_are_an_error_and_not_a_fresh_start(tmp_path):
     run(tmp_path, 300, episodes=0)
     shutil.rmtree(tmp_path / "checkpoints")

@@ -1,0 +1,81 @@
+"""Signals that stop a command: at once, or a run between two of its steps. No TensorFlow is imported here."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived where nothing but ending the process was in order; what lets Ctrl-C through lets it through."""
+
+
+class Interrupted(RuntimeError):
+    """A signal stopped the run after a checkpoint.
+
+    Args:
+      signal_number: The signal.
+      directory: The run's directory.
+    """
+
+    def __init__(self, signal_number: int, directory: Path):
+        super().__init__(f"stopped; a checkpoint is written and the same command resumes {directory}")
+        self.exit_code = 128 + signal_number
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """What the shell is told of what ended a command at once: 128 + the signal's number."""
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """While this context lasts, the handler gets these signals.
+
+    Outside the main thread, where Python takes no signal handlers, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def terminable() -> contextlib.AbstractContextManager[None]:
+    """While this context lasts, SIGTERM raises `Terminated`, as SIGINT raises KeyboardInterrupt."""
+    return handled(_terminate, signal.SIGTERM)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+class StopRequest:
+    """While this context lasts, SIGINT and SIGTERM only set `requested`; a second one acts as usual."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._handled = contextlib.ExitStack()
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self.signal != 0
+
+    def __enter__(self) -> "StopRequest":
+        self._handled.enter_context(handled(self._handle, signal.SIGINT, signal.SIGTERM))
+        return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = number
+        self._handled.close()
+
+    def __exit__(self, *failure: object) -> None:
+        self._handled.close()
