@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ngrl import figures
     from ngrl.reports import report, results, runs
+    from ngrl.runs.files import WriteError
 
     try:
         figures.check_matplotlib()
@@ -52,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = report.write(found, left_out, Path(options.out), folders)
     except ImportError as error:
         return _refuse(f"{error} (pip install 'ngrl[report]')")
-    except OSError as error:
-        return _refuse(f"can't write {error.filename}: {error.strerror}")
+    except (OSError, WriteError) as error:
+        return _refuse(_unwritten(error))
     print(f"{len(found)} trials in {written.cells} cells, {len(left_out)} directories left out")
     for path in written.files:
         print(f"  {pasted(path)}")
@@ -61,9 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.results:
             results.keep(found, Path(options.results))
-    except OSError as error:
-        return _refuse(f"can't write {error.filename}: {error.strerror}")
+    except (OSError, WriteError) as error:
+        return _refuse(_unwritten(error))
     return 0
+
+
+def _unwritten(error: Exception) -> str:
+    return f"can't write {error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 def _refuse(line: str) -> int:

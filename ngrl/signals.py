@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived where nothing but ending the process was in order; what lets Ctrl-C through lets it through."""
+    """SIGTERM arrived where nothing but ending the process was in order."""
 
 
 class Interrupted(RuntimeError):
@@ -47,13 +47,26 @@ def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> 
             signal.signal(number, earlier)
 
 
-def terminable() -> contextlib.AbstractContextManager[None]:
-    """While this context lasts, SIGTERM raises `Terminated`, as SIGINT raises KeyboardInterrupt."""
-    return handled(_terminate, signal.SIGTERM)
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """While this context lasts, SIGTERM is as Ctrl-C is, but what leaves the context is `Terminated`.
 
+    Inside it is a KeyboardInterrupt and nothing else: Ray's compiled code lets no other exception through, and makes a
+    plain one of those derived from it.
+    """
+    arrived = []
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    def terminate(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        with handled(terminate, signal.SIGTERM):
+            yield
+    except KeyboardInterrupt as error:
+        if arrived:
+            raise Terminated from error
+        raise
 
 
 class StopRequest:

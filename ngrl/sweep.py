@@ -15,6 +15,7 @@ from ngrl.launch import EXIT_FAILURE, EXIT_USAGE, pasted, tensorboard_command
 from ngrl.messages import reason
 
 if TYPE_CHECKING:
+    from ngrl.runs.record import Status
     from ngrl.studies.inventory import Standing
     from ngrl.studies.study import Plan, PlannedTrial
     from ngrl.terminal import LibraryOutput
@@ -121,13 +122,13 @@ def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "
     from ngrl.configuration.binding import ConfigurationError
     from ngrl.studies import study
     from ngrl.studies.engine import RayUnavailableError
-    from ngrl.studies.inventory import take_stock
+    from ngrl.studies.inventory import standings_of
 
     try:
         plan = study.read(options.study, options.allow_gin_import, options.seeds)
         chosen = _choose(plan, options.only)[shard[0] :: shard[1]]
         folder = Path(options.runs, plan.name)
-        standings = take_stock(chosen, folder)
+        standings = standings_of(chosen, folder)
         if options.dry_run:
             print(_listing(plan.name, standings, folder), file=output.stdout)
             return 0
@@ -164,6 +165,8 @@ def _choose(plan: "Plan", patterns: Sequence[str]) -> "list[PlannedTrial]":
 def _sweep(
     options: argparse.Namespace, plan: "Plan", standings: "list[Standing]", folder: Path, output: "LibraryOutput"
 ) -> int:
+    from ngrl.runs.files import WriteError
+    from ngrl.runs.record import Status
     from ngrl.studies.board import Board
     from ngrl.studies.engine import run_trials
     from ngrl.studies.hparams import write_hparams
@@ -171,7 +174,7 @@ def _sweep(
     for standing in standings:
         if standing.note:
             print(f"{plan.name}: {standing.planned.trial.name} is left out: {standing.note}", file=output.terminal)
-    to_run = [standing.planned for standing in standings if standing.state.is_to_run]
+    to_run = [standing.planned for standing in standings if standing.status.is_to_run]
     cpus, gpus = plan.study.cpus_per_trial, plan.study.gpus_per_trial
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,11 +182,11 @@ def _sweep(
     except OSError as error:
         raise UsageError(f"can't write to {folder}: {error.strerror}") from None
 
-    def over(planned: "PlannedTrial", outcome: str) -> None:
+    def over(planned: "PlannedTrial", outcome: Status) -> None:
         try:
             write_hparams(folder / planned.trial.name, planned.settings)
-        except OSError as error:  # no reason to end the trials that still run
-            print(f"{plan.name}: can't write {error.filename}: {error.strerror}", file=output.terminal)
+        except WriteError as error:  # no reason to end the trials that still run
+            print(f"{plan.name}: {error}", file=output.terminal)
 
     for standing in standings:
         write_hparams(folder / standing.planned.trial.name, standing.planned.settings)
@@ -195,7 +198,7 @@ def _sweep(
     finally:
         board.close()
     print(_summary(plan.name, standings, board.outcomes, folder), file=output.stdout)
-    failed = board.outcomes["failed"] + sum(bool(standing.note) for standing in standings)
+    failed = board.outcomes[Status.FAILED] + sum(bool(standing.note) for standing in standings)
     return EXIT_FAILURE if failed else 0
 
 
@@ -205,14 +208,14 @@ def _cores() -> int:
 
 def _listing(name: str, standings: "list[Standing]", folder: Path) -> str:
     """How each trial stands, with the command of those that would be run."""
-    counts = Counter(standing.state.value for standing in standings)
+    counts = Counter(standing.status for standing in standings)
     lines = [
         f"{name}: {len(standings)} trials in {folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
     ]
     for standing in standings:
         trial = standing.planned.trial
-        line = f"{standing.state.value:<12} {trial.name}"
-        if standing.state.is_to_run:
+        line = f"{standing.status:<12} {trial.name}"
+        if standing.status.is_to_run:
             line += f": {trial.command(folder / trial.name)}"
         elif standing.note:
             line += f": {standing.note}"
@@ -220,12 +223,12 @@ def _listing(name: str, standings: "list[Standing]", folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _summary(name: str, standings: "list[Standing]", outcomes: Counter[str], folder: Path) -> str:
-    before = Counter(standing.state.value for standing in standings if not standing.state.is_to_run)
+def _summary(name: str, standings: "list[Standing]", outcomes: "Counter[Status]", folder: Path) -> str:
+    before = Counter(standing.status for standing in standings if not standing.status.is_to_run)
     counts = before + outcomes
     return "\n".join(
         [
-            f"{name}: {len(standings)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items()),
+            f"{name}: {len(standings)} trials: " + ", ".join(f"{n} {status}" for status, n in counts.items()),
             f"  report       python -m ngrl.report --runs {pasted(folder)} --out report",
             f"  TensorBoard  {tensorboard_command(folder)}",
         ]

@@ -35,6 +35,22 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_with_a_code_of_its_own(ours):
     assert ours == [signal.SIGTERM]
 
 
+def interrupt_plainly():
+    """Make of any KeyboardInterrupt a plain one, as Ray does."""
+    try:
+        send(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt from None
+
+
+def test_sigterm_is_told_from_ctrl_c_whatever_a_library_makes_of_it():
+    with pytest.raises(Terminated), terminable():
+        interrupt_plainly()
+    with pytest.raises(KeyboardInterrupt) as stopped, terminable():
+        send(signal.SIGINT)
+    assert not isinstance(stopped.value, Terminated)
+
+
 @pytest.mark.parametrize("number", BOTH)
 def test_first_signal_asks_to_stop_and_a_second_acts_as_usual(ours, number):
     with StopRequest() as stop:

@@ -1,12 +1,12 @@
 """Learning curves as reports need them: of `episodes.csv`, or thinned in `curve.csv`."""
 
-import csv
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from ngrl.runs.episodes import WINDOW, Episodes, read_columns
+from ngrl.runs.files import write_csv
 
 _COLUMNS = ("episode", "env_steps", "wall_s", "mean_return_100")
 _THINNED = 200
@@ -36,7 +36,7 @@ class Curve:
         """The curve of a run directory: of its `episodes.csv`, or of `curve.csv` where that isn't there.
 
         Raises:
-          EpisodesError: Neither is there, or it is damaged.
+          ReadError: Neither is there, or it is damaged.
         """
         thinned = run / "curve.csv"
         if not (run / "episodes.csv").exists() and thinned.exists():
@@ -59,14 +59,9 @@ class Curve:
 
     def write(self, path: Path) -> None:
         """Write `curve.csv`."""
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            for episode, env_steps, wall_s, mean in zip(
-                self.episodes, self.env_steps, self.wall_s, self.means, strict=True
-            ):
-                # repr of a float is exact: what is read equals what was written.
-                writer.writerow([int(episode), int(env_steps), float(wall_s), float(mean)])
+        columns = (self.episodes.astype(int), self.env_steps.astype(int), self.wall_s, self.means)
+        # repr of a float is exact: what is read equals what was written.
+        write_csv(path, _COLUMNS, zip(*(column.tolist() for column in columns), strict=True))
 
     def first_at_least(self, score: float) -> tuple[int, float] | None:
         """Environment steps and seconds until the mean first was at least `score`; None if it never was."""

@@ -2,13 +2,13 @@
 
 import dataclasses
 import shlex
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ngrl.reports import pictures, published, statistics, tables
 from ngrl.reports.runs import Run
 from ngrl.runs.events import EventFile
+from ngrl.runs.files import write_bytes, write_text
 
 _TITLES = {
     "scores": "Best 100-episode means",
@@ -48,21 +48,15 @@ def write(runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequ
     files = []
     for name, png in drawn.items():
         files.append(out / f"{name}.png")
-        files[-1].write_bytes(png)
-    with EventFile(out / "tensorboard") as events:
+        write_bytes(files[-1], png)
+    with EventFile(out / "tensorboard", replace=True) as events:
         for name, png in drawn.items():
-            events.picture(f"report/{name}", png, *_size(png))
+            events.picture(f"report/{name}", png)
     tables.write_runs(out / "runs.csv", cells)
     tables.write_cells(out / "cells.csv", cells)
     text = _document(cells, aggregates, not_aggregated, sensitivities, drawn, left_out, sources)
-    (out / "report.md").write_text(text, encoding="utf-8")
+    write_text(out / "report.md", text)
     return Report(len(cells), [out / "report.md", out / "runs.csv", out / "cells.csv", *files])
-
-
-def _size(png: bytes) -> tuple[int, int]:
-    """Width and height of a PNG, from its header."""
-    width, height = struct.unpack(">II", png[16:24])
-    return width, height
 
 
 def _shown(path: Path) -> str:

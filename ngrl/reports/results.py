@@ -1,12 +1,12 @@
 """The small files of runs: what is worth keeping in a repository, and enough to make the report from."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl.reports.runs import Run
-from ngrl.runs.record import read_record
+from ngrl.runs.files import write_bytes
+from ngrl.runs.record import read_record, write_record
 
 
 def keep(runs: Sequence[Run], folder: Path) -> None:
@@ -26,10 +26,10 @@ def keep(runs: Sequence[Run], folder: Path) -> None:
                 made["command"] = _command(made["command"], run.path)
         # evaluation.json holds the return of every episode.
         record["final"].get("evaluation", {}).pop("returns", None)
-        (target / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(target, record)
         configuration = run.path / "operative_config.gin"
         if configuration.exists():
-            (target / configuration.name).write_bytes(configuration.read_bytes())
+            write_bytes(target / configuration.name, configuration.read_bytes())
         run.curve.thinned().write(target / "curve.csv")
 
 

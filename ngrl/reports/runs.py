@@ -10,8 +10,8 @@ from typing import Any
 import ngrl
 from ngrl import renamed
 from ngrl.reports.curve import Curve
-from ngrl.runs.episodes import EpisodesError
-from ngrl.runs.record import OVER, RunRecordError, processes, read_record
+from ngrl.runs.files import ReadError
+from ngrl.runs.record import Status, lock_path, processes, read_record, record_path, status_of
 
 _NAME = re.compile(r"(?P<cell>.+)-seed(?P<seed>\d+)")
 _ASIDE = re.compile(r".+\.\d+")
@@ -45,7 +45,7 @@ class Run:
       cell: Its name without the seed: the experiment with its settings.
       seed: Its seed.
       env_id: Its environment.
-      status: "finished" or "diverged".
+      status: That it finished, or diverged.
       final: What it reached, as `run.json` holds it.
       curve: Its learning curve.
     """
@@ -54,7 +54,7 @@ class Run:
     cell: str
     seed: int
     env_id: str
-    status: str
+    status: Status
     final: dict[str, Any]
     curve: Curve
 
@@ -104,7 +104,7 @@ def collect(folders: Sequence[Path], any_version: bool = False) -> tuple[list[Ru
             if key in runs:
                 raise _LeftOutError(f"{runs[key].path} is the same trial")
             runs[key] = run
-        except (_LeftOutError, RunRecordError, EpisodesError) as error:
+        except (_LeftOutError, ReadError) as error:
             left_out.append(f"{path}: {str(error).replace(f'{path}/', '')}; left out")
     return [runs[key] for key in sorted(runs)], left_out
 
@@ -113,7 +113,7 @@ def _directories(folders: Iterable[Path]) -> Iterable[Path]:
     for folder in folders:
         if folder.name in ("", ".."):  # a run is called what its folder is, and "." says nothing of that
             folder = folder.resolve()
-        if (folder / "run.json").exists() or (folder / "run.lock").exists():
+        if record_path(folder).exists() or lock_path(folder).exists():
             yield folder
         else:
             yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -124,8 +124,7 @@ def _read(path: Path, any_version: bool) -> Run:
 
     Raises:
       _LeftOutError: It is not over, not ngrl's, or of another version.
-      RunRecordError: Its `run.json` is damaged.
-      EpisodesError: Its episodes are missing or damaged.
+      ReadError: Its `run.json` or its episodes are missing or damaged.
     """
     record = read_record(path)
     if record is None:
@@ -145,7 +144,8 @@ def _read(path: Path, any_version: bool) -> Run:
     if versions != {ngrl.__version__} and not any_version:
         made_by = " and ".join(sorted(versions))
         raise _LeftOutError(f"made by ngrl {made_by}, this is {ngrl.__version__} (--any_version takes it)")
-    if status not in OVER:
+    known = status_of(record)
+    if known is None or not known.is_over:
         raise _LeftOutError(f"not over (its status is {status!r})")
     final = record.get("final")
     if not isinstance(final, dict) or not all(field in final for field in _NEEDED) or not isinstance(seed, int):
@@ -155,4 +155,4 @@ def _read(path: Path, any_version: bool) -> Run:
     except (KeyError, SyntaxError, ValueError):
         raise _LeftOutError("its run.json names no environment") from None
     cell = path.name if name is None else name["cell"]
-    return Run(path, cell, seed, env_id, status, final, Curve.read(path))
+    return Run(path, cell, seed, env_id, known, final, Curve.read(path))

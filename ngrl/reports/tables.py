@@ -1,6 +1,5 @@
 """Tables of a report: Markdown for people, CSV for programs. What was not measured is an empty cell."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import numpy as np
 from ngrl.reports import published
 from ngrl.reports.runs import Run
 from ngrl.reports.statistics import Aggregate, Cell, Sensitivity
+from ngrl.runs.files import write_csv
+from ngrl.runs.record import Status
 
 _RUN_COLUMNS = (
     "environment",
@@ -54,15 +55,6 @@ _CELL_COLUMNS = (
 )
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table; None and NaN leave their cell empty."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for row in rows:
-            writer.writerow(["" if value is None or value != value else value for value in row])
-
-
 def write_runs(path: Path, cells: Sequence[Cell]) -> None:
     """Write a row for each trial."""
     write_csv(path, _RUN_COLUMNS, (_run_row(cell, run) for cell in cells for run in cell.runs))
@@ -102,7 +94,7 @@ def _cell_row(cell: Cell) -> list[Any]:
         cell.method,
         len(cell.runs),
         " ".join(str(run.seed) for run in cell.runs),
-        sum(run.status == "diverged" for run in cell.runs),
+        sum(run.status == Status.DIVERGED for run in cell.runs),
         scores.size,
         _mean(scores),
         *(np.percentile(scores, (0, 25, 50, 75, 100)) if scores.size else [None] * 5),
@@ -155,7 +147,7 @@ def _seeds(cell: Cell) -> str:
     listed = ", ".join(map(str, seeds))
     if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         listed = f"{seeds[0]}–{seeds[-1]}"
-    diverged = sum(run.status == "diverged" for run in cell.runs)
+    diverged = sum(run.status == Status.DIVERGED for run in cell.runs)
     return f"{len(seeds)} ({listed})" + (f", {diverged} diverged" if diverged else "")
 
 

@@ -1,19 +1,19 @@
 """A run's directory and the files in it: who writes them, and who reads them. No TensorFlow here."""
 
 from ngrl.runs.directory import RunDirectory, RunDirectoryError
-from ngrl.runs.episodes import Episode, EpisodeLog, Episodes, EpisodesError
-from ngrl.runs.files import CheckpointError, WriteError
-from ngrl.runs.record import RunRecordError, read_record
+from ngrl.runs.episodes import Episode, EpisodeLog, Episodes
+from ngrl.runs.files import CheckpointError, ReadError, WriteError
+from ngrl.runs.record import Status, read_record
 
 __all__ = [
     "CheckpointError",
     "Episode",
     "EpisodeLog",
     "Episodes",
-    "EpisodesError",
+    "ReadError",
     "RunDirectory",
     "RunDirectoryError",
-    "RunRecordError",
+    "Status",
     "WriteError",
     "read_record",
 ]

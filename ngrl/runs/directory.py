@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ngrl
-from ngrl.runs.files import remove_unfinished, write_json
+from ngrl.runs.files import ReadError, remove_unfinished
 from ngrl.runs.identity import Default, differences, no_default
-from ngrl.runs.record import RunRecordError, processes, read_record
+from ngrl.runs.record import lock_path, processes, read_record, record_path, write_record
 
 
 class RunDirectoryError(RuntimeError):
@@ -48,7 +48,7 @@ class RunDirectory:
         if path.exists() and not path.is_dir():
             raise RunDirectoryError(f"{path} is a file, not a run directory")
         foreign = path.is_dir() and any(path.iterdir()) and not self._run_json.exists()
-        if foreign and not (path / "run.lock").exists():
+        if foreign and not lock_path(path).exists():
             raise RunDirectoryError(f"{path} holds files, but no run: choose another --root_dir")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -64,11 +64,11 @@ class RunDirectory:
 
     @property
     def _run_json(self) -> Path:
-        return self.path / "run.json"
+        return record_path(self.path)
 
     def _take_lock(self) -> TextIO:
         try:
-            lock = (self.path / "run.lock").open("a+", encoding="utf-8")
+            lock = lock_path(self.path).open("a+", encoding="utf-8")
         except OSError as error:
             raise RunDirectoryError(f"can't write to the run directory {self.path}: {error.strerror}") from error
         try:
@@ -104,7 +104,7 @@ class RunDirectory:
         """
         try:
             content = read_record(self.path)
-        except RunRecordError as error:
+        except ReadError as error:
             raise RunDirectoryError(str(error)) from error
         if content is None:
             raise RunDirectoryError(f"can't read {self._run_json}: it is gone")
@@ -123,7 +123,7 @@ class RunDirectory:
         kept = {name: value for name, value in content.items() if name not in self._process}  # they are in the list now
         content = {**kept, "processes": worked}
         content.update(values, config=self._config, config_complete=True)
-        write_json(self._run_json, content)
+        write_record(self.path, content)
         self._is_listed = True
 
     def changes(self) -> str:
@@ -187,15 +187,14 @@ def move_aside(path: Path) -> Path | None:
     path = path.resolve()
     if not path.exists():
         return None
-    lock_path = path / "run.lock"
-    if not lock_path.exists():
+    if not lock_path(path).exists():
         if path.is_dir() and not any(path.iterdir()):
             return None
         raise RunDirectoryError(f"{path} is no run of ngrl's: choose another --root_dir")
     number = 1
     while (target := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    with lock_path.open("r", encoding="utf-8") as lock:
+    with lock_path(path).open("r", encoding="utf-8") as lock:
         _lock(lock, path)
         try:
             if Path.cwd().is_relative_to(path):
@@ -210,7 +209,7 @@ def move_aside(path: Path) -> Path | None:
 def _move_contents(path: Path, target: Path) -> None:
     """The lock goes last: until then the folder says that it holds a run, and the same command can move the rest."""
     target.mkdir()
-    for entry in sorted(path.iterdir(), key=lambda entry: entry.name == "run.lock"):
+    for entry in sorted(path.iterdir(), key=lambda entry: entry == lock_path(path)):
         entry.rename(target / entry.name)
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ngrl.runs.files import CheckpointError, writing
+from ngrl.messages import reason
+from ngrl.runs.files import CheckpointError, ReadError, writing
 
 #: The field's averages are over this many consecutive episodes.
 WINDOW = 100
@@ -28,10 +29,6 @@ class Episode(NamedTuple):
     episode_return: float  # undiscounted
     length: int
     wall_s: float  # seconds of training until it ended
-
-
-class EpisodesError(RuntimeError):
-    """A run's episodes can't be read; the message is one line."""
 
 
 class Episodes:
@@ -58,7 +55,7 @@ class Episodes:
         """Reads `episodes.csv`.
 
         Raises:
-          EpisodesError: It is missing or damaged.
+          ReadError: It is missing or damaged.
         """
         _, env_steps, train_steps, returns, _, wall_s = read_columns(path, _COLUMNS)
         return cls(env_steps, train_steps, returns, wall_s)
@@ -76,17 +73,17 @@ def read_columns(path: Path, names: Sequence[str]) -> np.ndarray:
     """The columns of a CSV file of numbers, [columns, rows].
 
     Raises:
-      EpisodesError: It has other columns than these, is damaged, or can't be read.
+      ReadError: It has other columns than these, is damaged, or can't be read.
     """
     try:
         with path.open(encoding="utf-8") as file:
             if file.readline().rstrip("\n") != ",".join(names):
-                raise EpisodesError(f"{path} has other columns than {', '.join(names)}")
+                raise ReadError(f"{path} has other columns than {', '.join(names)}")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # a file without rows
                 return np.loadtxt(file, delimiter=",", ndmin=2).reshape(-1, len(names)).T
     except (OSError, ValueError) as error:
-        raise EpisodesError(f"can't read {path}: {str(error).splitlines()[0]}") from error
+        raise ReadError(f"can't read {path}: {reason(error)}") from error
 
 
 class EpisodeTail:

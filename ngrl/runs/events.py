@@ -1,9 +1,14 @@
 """TensorBoard's event files, written without TensorFlow."""
 
+import itertools
+import math
 import os
 import socket
+import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -12,46 +17,68 @@ from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
+from ngrl.runs.files import writing
+
+# A process may open two in a folder within a second.
+_numbers = itertools.count()
+
 
 class EventFile:
-    """An event file that replaces those of its folder; use it as a context.
+    """An event file; a context that closes it.
 
     Args:
-      folder: Where it goes. Event files that are there are removed: a second one would show every point twice.
+      folder: Where it goes, beside those that are there.
+      replace: Remove those first: a second one with the same steps would show every point twice.
+
+    Raises:
+      WriteError: It can't be written, e.g. because the disk is full; every method raises it then.
     """
 
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        for earlier in folder.glob("events.out.tfevents.*"):
-            earlier.unlink()
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.0.v2"
-        self._file = (folder / name).open("wb")
-        self._writer = RecordWriter(self._file)
+    def __init__(self, folder: Path, replace: bool = False):
+        self._folder = folder
+        pid, number = os.getpid(), next(_numbers)
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{pid}.{number}.v2"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for earlier in folder.glob("events.out.tfevents.*") if replace else ():
+                earlier.unlink()
+            self._writer = RecordWriter((folder / name).open("wb"))
         self._write(event_pb2.Event(file_version="brain.Event:2"))
 
     def _write(self, event: event_pb2.Event) -> None:
         event.wall_time = time.time()
-        self._writer.write(event.SerializeToString())
+        with writing(self._folder):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()  # for who watches
 
-    def add(self, value: summary_pb2.Summary.Value, step: int = 0) -> None:
-        """Write a summary value."""
-        self._write(event_pb2.Event(step=step, summary=summary_pb2.Summary(value=[value])))
+    def add(self, *values: summary_pb2.Summary.Value, step: int = 0) -> None:
+        """Write summary values."""
+        self._write(event_pb2.Event(step=step, summary=summary_pb2.Summary(value=values)))
 
-    def scalar(self, tag: str, number: float, step: int = 0) -> None:
-        """Write a number under its tag."""
-        tensor = tensor_util.make_tensor_proto(np.float32(number))
-        metadata = scalar_metadata.create_summary_metadata(display_name="", description="")
-        self.add(summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata), step)
+    def scalars(self, numbers: Mapping[str, float], step: int = 0) -> None:
+        """Write every finite number under its tag; those that were not measured (NaN) leave no point."""
+        described = scalar_metadata.create_summary_metadata(display_name="", description="")
+        finite = {tag: np.float32(number) for tag, number in numbers.items() if math.isfinite(number)}
+        self.add(*(_value(tag, number, described) for tag, number in finite.items()), step=step)
 
-    def picture(self, tag: str, png: bytes, width: int, height: int, step: int = 0) -> None:
-        """Write a picture of that size in pixels, given as the content of a PNG file, under its tag."""
+    def picture(self, tag: str, png: bytes, step: int = 0) -> None:
+        """Write a picture, given as the content of a PNG file, under its tag."""
+        width, height = struct.unpack(">II", png[16:24])
         content = np.array([str(width).encode(), str(height).encode(), png], object)
-        tensor = tensor_util.make_tensor_proto(content)
-        metadata = image_metadata.create_summary_metadata(display_name="", description="")
-        self.add(summary_pb2.Summary.Value(tag=tag, tensor=tensor, metadata=metadata), step)
+        described = image_metadata.create_summary_metadata(display_name="", description="")
+        self.add(_value(tag, content, described), step=step)
+
+    def close(self) -> None:
+        """Close the file."""
+        with writing(self._folder):
+            self._writer.close()
 
     def __enter__(self) -> "EventFile":
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self._writer.close()
+        self.close()
+
+
+def _value(tag: str, content: Any, described: summary_pb2.SummaryMetadata) -> summary_pb2.Summary.Value:
+    return summary_pb2.Summary.Value(tag=tag, tensor=tensor_util.make_tensor_proto(content), metadata=described)

@@ -1,11 +1,13 @@
-"""Writing a run's files: each appears whole or not at all, and a disk that is full is told in a line."""
+"""A run's files: each appears whole or not at all, and what can't be written or read is told in a line."""
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ class CheckpointError(RuntimeError):
 
 class WriteError(RuntimeError):
     """A file can't be written, e.g. because the disk is full; the message is one line."""
+
+
+class ReadError(RuntimeError):
+    """A file can't be read; the message is one line."""
 
 
 def unfinished(path: Path) -> Path:
@@ -58,7 +64,7 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(failure(path, error)) from error
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file as a whole: a reader sees the old or the new content, never half of it.
 
     Raises:
@@ -67,12 +73,27 @@ def write_text(path: Path, text: str) -> None:
     temporary = unfinished(path)
     with writing(path):
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             sync(temporary)
             os.replace(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole, as `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Replace a table as a whole, as `write_bytes`; None and NaN, which stand for no number, leave their cell empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow(["" if cell is None or cell != cell else cell for cell in row])
+    write_text(path, text.getvalue())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

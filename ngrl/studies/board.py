@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ngrl import tags
-from ngrl.runs.record import read_record
+from ngrl.runs.record import Status, read_record
 from ngrl.studies.study import PlannedTrial
 from ngrl.training.progress import describe
 
@@ -40,7 +40,7 @@ class Board:
         total: int,
         folder: Path,
         stream: TextIO,
-        on_over: Callable[[PlannedTrial, str], None] = lambda planned, outcome: None,
+        on_over: Callable[[PlannedTrial, Status], None] = lambda planned, outcome: None,
         quiet: bool = False,
         interval: float = 30.0,
     ):
@@ -54,7 +54,7 @@ class Board:
         self._is_screen = stream.isatty() and not quiet
         self._last_line = time.monotonic()
         self._running: dict[str, tqdm | None] = {}
-        self.outcomes: Counter[str] = Counter()
+        self.outcomes: Counter[Status] = Counter()
         self._bar = self._open(name, total, 0, "{desc} {percentage:3.0f}% |{bar:12}| {elapsed}{postfix}")
         self._count()
 
@@ -89,13 +89,13 @@ class Board:
         self._close(planned)
         self._say(f"{planned.trial.name}: {reason}; it goes on from its last checkpoint")
 
-    def over(self, planned: PlannedTrial, outcome: str, complaint: str) -> None:
+    def over(self, planned: PlannedTrial, outcome: Status, complaint: str) -> None:
         """Close its bar and say what it reached."""
         self._close(planned)
         self.outcomes[outcome] += 1
         self._on_over(planned, outcome)
         name = planned.trial.name
-        if outcome == "finished":
+        if outcome == Status.FINISHED:
             final = (read_record(self._folder / name) or {}).get("final", {})
             self._say(f"{name}: {describe_final(final)}", only_where_asked=True)
         else:
@@ -150,7 +150,7 @@ class Board:
 def describe_final(final: dict[str, Any]) -> str:
     """What a run reached, on a line."""
     if "best_100_episode_mean" not in final:  # no training run
-        return "finished"
+        return Status.FINISHED
     parts = [
         f"{label} {value:.1f}"
         for label, value in (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ngrl.messages import reason
-from ngrl.runs.record import is_running
+from ngrl.runs.record import Status, is_running
 from ngrl.studies.worker import Task, run_trial
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class Watcher(Protocol):
     def recovered(self, planned: "PlannedTrial", reason: str) -> None:
         """Its process or worker died, and it goes on from its checkpoint."""
 
-    def over(self, planned: "PlannedTrial", outcome: str, complaint: str) -> None:
-        """It is over: "finished", "diverged" or "failed", with what it complained of."""
+    def over(self, planned: "PlannedTrial", outcome: Status, complaint: str) -> None:
+        """It is over, `FINISHED`, `DIVERGED` or `FAILED`, with what it complained of."""
 
 
 def run_trials(
@@ -157,10 +157,10 @@ def _callback(by_name: "dict[str, PlannedTrial]", watcher: Watcher) -> Any:
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             result = self.last.get(_name(trial), {})
-            watcher.over(by_name[_name(trial)], result.get("outcome", "failed"), result.get("complaint", ""))
+            watcher.over(by_name[_name(trial)], result.get("outcome", Status.FAILED), result.get("complaint", ""))
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            watcher.over(by_name[_name(trial)], "failed", f"{self.reason(trial)}, too often")
+            watcher.over(by_name[_name(trial)], Status.FAILED, f"{self.reason(trial)}, too often")
 
         def reason(self, trial: Any) -> str:
             """Why a trial stopped, in a line."""

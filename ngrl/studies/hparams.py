@@ -10,9 +10,10 @@ from tensorboard.compat.proto import summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
 from ngrl.runs.events import EventFile
-from ngrl.runs.record import OVER, RunRecordError, read_record
+from ngrl.runs.files import ReadError
+from ngrl.runs.record import Status, read_record, record_path, status_of
 
-_STATUS = {"finished": api_pb2.STATUS_SUCCESS, "diverged": api_pb2.STATUS_FAILURE}
+_STATUS = {Status.FINISHED: api_pb2.STATUS_SUCCESS, Status.DIVERGED: api_pb2.STATUS_FAILURE}
 
 
 def write_hparams(root_dir: Path, settings: Mapping[str, Any]) -> None:
@@ -24,22 +25,22 @@ def write_hparams(root_dir: Path, settings: Mapping[str, Any]) -> None:
     """
     try:
         record = read_record(root_dir)
-    except RunRecordError:
+    except ReadError:
         return
-    if record is None or record.get("status") not in OVER:
+    status = status_of(record)
+    if record is None or status not in _STATUS:
         return
     folder = root_dir / "hparams"
     written = [path.stat().st_mtime for path in folder.glob("events.out.tfevents.*")]
-    if written and min(written) >= (root_dir / "run.json").stat().st_mtime:
+    if written and min(written) >= record_path(root_dir).stat().st_mtime:
         return
-    with EventFile(folder) as events:
+    with EventFile(folder, replace=True) as events:
         start = plugin_data_pb2.SessionStartInfo(group_name=root_dir.name)
         for name, value in settings.items():
             _set(start.hparams[name], value)
         events.add(_value(metadata.SESSION_START_INFO_TAG, session_start_info=start))
-        for tag, number in metrics(record["final"]).items():
-            events.scalar(tag, number)
-        end = plugin_data_pb2.SessionEndInfo(status=_STATUS[record["status"]])
+        events.scalars(metrics(record["final"]))
+        end = plugin_data_pb2.SessionEndInfo(status=_STATUS[status])
         events.add(_value(metadata.SESSION_END_INFO_TAG, session_end_info=end))
 
 

@@ -1,34 +1,18 @@
 """What of a study has been run already."""
 
 import dataclasses
-import enum
 from collections.abc import Iterable
 from pathlib import Path
 
 from ngrl.configuration import operative
 from ngrl.runs.directory import RunDirectoryError, check_same_experiment
+from ngrl.runs.files import ReadError
 from ngrl.runs.identity import same, setting
-from ngrl.runs.record import OVER, RunRecordError, is_running, read_record
+from ngrl.runs.record import Status, is_running, read_record, status_of
 from ngrl.studies.study import PlannedTrial
 
 # A finished run goes on where one of these has been raised since.
 _LIMITS = ("run.num_env_steps", "run.num_episodes")
-
-
-class State(enum.Enum):
-    """How a trial stands, in a reader's words."""
-
-    FINISHED = "finished"
-    DIVERGED = "diverged"
-    INTERRUPTED = "interrupted"
-    NEW = "not begun"
-    IN_USE = "in use"
-    REFUSED = "refused"
-
-    @property
-    def is_to_run(self) -> bool:
-        """Whether a sweep runs it."""
-        return self in (State.INTERRUPTED, State.NEW)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,32 +20,33 @@ class Standing:
     """A trial, how it stands, and why where that needs a word."""
 
     planned: PlannedTrial
-    state: State
+    status: Status
     note: str = ""
 
 
-def take_stock(trials: Iterable[PlannedTrial], folder: Path) -> list[Standing]:
+def standings_of(trials: Iterable[PlannedTrial], folder: Path) -> list[Standing]:
     """How each trial stands whose run directory is in the folder."""
     return [_standing(planned, folder / planned.trial.name) for planned in trials]
 
 
 def _standing(planned: PlannedTrial, root_dir: Path) -> Standing:
     if not root_dir.exists():
-        return Standing(planned, State.NEW)
+        return Standing(planned, Status.NEW)
     if is_running(root_dir):
-        return Standing(planned, State.IN_USE, f"another process trains in {root_dir}")
+        return Standing(planned, Status.IN_USE, f"another process trains in {root_dir}")
     try:
         record = read_record(root_dir)
         if record is None:
-            return Standing(planned, State.INTERRUPTED)
+            return Standing(planned, Status.INTERRUPTED)
         check_same_experiment(root_dir, record, planned.config, operative.default, complete=False)
-    except (RunRecordError, RunDirectoryError) as error:
-        return Standing(planned, State.REFUSED, str(error))
+    except (ReadError, RunDirectoryError) as error:
+        return Standing(planned, Status.REFUSED, str(error))
     saved = record.get("config", {})
     is_as_long = all(
         same(*(setting(settings, limit, operative.default) for settings in (saved, planned.config)))
         for limit in _LIMITS
     )
-    if record.get("status") in OVER and is_as_long:
-        return Standing(planned, State(record["status"]))
-    return Standing(planned, State.INTERRUPTED)
+    status = status_of(record)
+    if status is not None and status.is_over and is_as_long:
+        return Standing(planned, status)
+    return Standing(planned, Status.INTERRUPTED)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ngrl.runs.episodes import EpisodeTail
-from ngrl.runs.record import is_running, read_record
+from ngrl.runs.record import Status, is_running, read_record, status_of
 from ngrl.studies.trials import LASTING_FAILURES, Trial, TrialProcess
 
 _POLL_S = 0.25
@@ -40,8 +40,8 @@ class Task:
 def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     """Tune's trainable: runs the task that `config["trial"]` names.
 
-    Reports `env_steps`, `episodes`, `mean`, `best` and `rate` as training goes on, and at the end `outcome`: the status
-    in `run.json`, or "failed" with `complaint`; or `died`, what the process died of.
+    Reports `env_steps`, `episodes`, `mean`, `best` and `rate` as training goes on, and at the end `outcome`, the status
+    in `run.json` or `FAILED`, with `complaint`; or `died`, what the process died of.
 
     Raises:
       TrialDiedError: The process died; Tune starts the trial again, and it goes on from its checkpoint.
@@ -62,11 +62,11 @@ def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
                 tune.report({"pid": process.pid, **tail.figures()})
         complaint = "" if code == 0 else process.complaint()
     tail.read()
-    status = (read_record(root_dir) or {}).get("status") if code in (0, 1) else None
-    if code == 0 or status == "diverged":
+    status = status_of(read_record(root_dir)) if code in (0, 1) else None
+    if code == 0 or status == Status.DIVERGED:
         tune.report({"outcome": status, "complaint": complaint, **tail.figures()})
     elif code in LASTING_FAILURES:
-        tune.report({"outcome": "failed", "complaint": complaint, **tail.figures()})
+        tune.report({"outcome": Status.FAILED, "complaint": complaint, **tail.figures()})
     else:
         tune.report({"died": complaint, **tail.figures()})
         raise TrialDiedError(complaint)

@@ -23,13 +23,14 @@ from ngrl.loops.statistics import EpisodeStatistics, episode_scalars
 from ngrl.messages import reason
 from ngrl.runs.directory import RunDirectory
 from ngrl.runs.episodes import Episode, EpisodeLog
+from ngrl.runs.events import EventFile
 from ngrl.runs.files import CheckpointError, WriteError
+from ngrl.runs.record import Status
 from ngrl.signals import Interrupted, StopRequest
 from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.context import RunContext
 from ngrl.training.final_evaluation import Evaluation, FinalEvaluation
 from ngrl.training.progress import Progress
-from ngrl.training.summaries import Summaries
 
 
 class Loop(Protocol):
@@ -172,9 +173,9 @@ class Training:
         csv_size = self._resume()
         self._started = time.monotonic()
         self._episode_log = EpisodeLog(directory.path / "episodes.csv", csv_size)
-        self._summaries = Summaries(directory.path / "train")
+        self._events = EventFile(directory.path / "train")
         self._rate = _Rate(loop)
-        directory.write(status="training")
+        directory.write(status=Status.TRAINING)
 
     @property
     def _wall(self) -> float:
@@ -224,13 +225,13 @@ class Training:
                 self._close()
             if isinstance(error, NonFiniteError):
                 # The same seed gets here again: whoever runs many runs needn't repeat this one.
-                self._directory.write(status="diverged", failure=str(error), final=self._reached())
+                self._directory.write(status=Status.DIVERGED, failure=str(error), final=self._reached())
             raise
         self._close()
 
     def _close(self) -> None:
         with contextlib.ExitStack() as stack:
-            for close in (self._summaries.close, self._episode_log.close, self._progress.stop):
+            for close in (self._events.close, self._episode_log.close, self._progress.stop):
                 stack.callback(close)
 
     def _check_stop(self) -> None:
@@ -252,13 +253,12 @@ class Training:
         scalars = episode_scalars(self._loop.statistics)
         scalars.update(self._loop.scalars())
         scalars.update(self._rate.measure(self._loop))
-        self._summaries.write(scalars, self._loop.statistics.env_steps)
+        self._events.scalars(scalars, self._loop.statistics.env_steps)
         self._episode_log.flush()  # for who watches the file
         self._progress.update(self._loop.statistics.env_steps, self._loop.statistics.episodes, scalars)
 
     def _save(self) -> None:
         started = time.monotonic()
-        self._summaries.flush()
         state = self._loop.state()
         state.values["run"] = {
             "wall_s": self._wall,
@@ -280,7 +280,7 @@ class Training:
             final["evaluation"] = evaluation.play(
                 path, self._loop.statistics.env_steps, self._progress, self._check_stop
             )
-        self._directory.write(status="finished", final=final)
+        self._directory.write(status=Status.FINISHED, final=final)
         if evaluation.settings.capture_video:
             evaluation.film(path, self._progress, self._check_stop)
         return final

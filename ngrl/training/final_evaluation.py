@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from ngrl.checks import check_count
 from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
+from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json
 from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, check_video, describe_specs, evaluate, record_video
 from ngrl.training.export import export_policy, load_policy
 from ngrl.training.progress import Progress, describe_evaluation
-from ngrl.training.summaries import Summaries
 
 
 @configurable
@@ -120,10 +120,9 @@ class FinalEvaluation(NamedTuple):
         summary = result.summary()
         try:
             write_json(folder / "evaluation.json", summary)
-            with contextlib.closing(Summaries(folder / "eval")) as summaries:
-                summaries.write(
-                    {"eval/mean_reward": summary["mean"], "eval/mean_ep_length": summary["mean_length"]}, env_steps
-                )
+            with EventFile(folder / "eval") as events:
+                scores = {"eval/mean_reward": summary["mean"], "eval/mean_ep_length": summary["mean_length"]}
+                events.scalars(scores, env_steps)
         except WriteError:
             progress.warn(f"not written down: greedy evaluation {describe_evaluation(summary)}")
             raise

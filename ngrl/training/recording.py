@@ -1,8 +1,6 @@
 """What an entry that trains no agent leaves: a run's directory with pictures, tables and TensorBoard's events."""
 
 import contextlib
-import csv
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ngrl.runs.directory import RunDirectory
+from ngrl.runs.events import EventFile
+from ngrl.runs.files import write_bytes, write_csv
+from ngrl.runs.record import Status
 from ngrl.training.context import RunContext
 from ngrl.training.experiment import Result
-from ngrl.training.summaries import Summaries
 
 
 class Record:
@@ -35,18 +35,14 @@ class Record:
 
     def pictures(self, pngs: Mapping[str, bytes]) -> None:
         """Save pictures, name to the content of a PNG file, as `name.png` and as TensorBoard images."""
-        with contextlib.closing(Summaries(self._events)) as summaries:
+        with EventFile(self._events) as events:
             for name, png in pngs.items():
-                (self.path / f"{name}.png").write_bytes(png)
-                summaries.write_picture(name, png, step=0)
+                write_bytes(self.path / f"{name}.png", png)
+                events.picture(name, png)
 
     def table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Save a table as `name.csv`; a NaN, which stands for no number, leaves its cell empty."""
-        with (self.path / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            for row in rows:
-                writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
+        write_csv(self.path / f"{name}.csv", header, rows)
 
     def curves(self, name: str, steps: Iterable[int], scalars: Callable[[int], Mapping[str, float]]) -> None:
         """Write scalars to TensorBoard as the run `name`.
@@ -56,14 +52,14 @@ class Record:
           steps: Where on the horizontal axis the points are.
           scalars: Gives tags and values at one of them.
         """
-        with contextlib.closing(Summaries(self._events / name)) as summaries:
+        with EventFile(self._events / name) as events:
             for step in steps:
-                summaries.write(scalars(step), step)
+                events.scalars(scalars(step), step)
 
     def finish(self, final: Mapping[str, Any], summary: Sequence[str]) -> Result:
         """Set what was reached in `run.json`, and return it with the lines that a command shows."""
         wall_s = round(time.monotonic() - self._started, 1)
-        self._directory.write(status="finished", final={**final, "wall_s": wall_s})
+        self._directory.write(status=Status.FINISHED, final={**final, "wall_s": wall_s})
         return Result(final, wall_s=wall_s, summary=list(summary))
 
 
@@ -83,5 +79,5 @@ def recording(context: RunContext, settings: Mapping[str, Any]) -> Iterator[Reco
       RunDirectoryError: The directory can't be used.
     """
     with context.open(lambda: settings) as directory:
-        directory.write(status="running", **({"seed": settings["seed"]} if "seed" in settings else {}))
+        directory.write(status=Status.RUNNING, **({"seed": settings["seed"]} if "seed" in settings else {}))
         yield Record(directory)

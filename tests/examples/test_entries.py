@@ -135,7 +135,7 @@ def test_tensorboard_shows_the_same_pictures_and_the_curves_of_every_trajectory(
         width, height, *images = tf.make_ndarray(pictures.Tensors(picture)[0].tensor_proto)
         saved = tf.io.decode_png((folder / f"{picture}.png").read_bytes(), channels=3).numpy()
         assert (int(height), int(width)) == saved.shape[:2]
-        assert (tf.io.decode_png(images[0]).numpy() == saved).all()
+        assert (tf.io.decode_png(images[0], channels=3).numpy() == saved).all()
     for way in WAYS:
         curves = events(folder / "train" / way)
         assert list(points(curves, "mle/mu")) == [0, 10, 20, 25]

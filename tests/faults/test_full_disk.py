@@ -11,9 +11,11 @@ from experiments import arguments
 from ngrl.loops import LoopState
 from ngrl.runs import CheckpointError, WriteError
 from ngrl.runs.episodes import Episode, EpisodeLog
+from ngrl.runs.events import EventFile
 from ngrl.runs.files import write_json
 from ngrl.training import CheckpointStore
-from ngrl.training.summaries import Summaries
+from ngrl.training.context import RunContext
+from ngrl.training.recording import recording
 
 ROOMY = 64 << 20
 STEPS = 2_000
@@ -119,14 +121,26 @@ def test_episodes_csv_that_does_not_fit_is_told_with_its_path(tmpfs):
 
 def test_event_files_that_do_not_fit_are_told_with_their_folder(tmpfs):
     disk = tmpfs(1 << 20)
-    summaries = Summaries(disk / "train")
-    summaries.write({"a": 1.0}, 1)
-    summaries.flush()
+    events = EventFile(disk / "train")
+    events.scalars({"a": 1.0}, 1)
     fill(disk)
     with pytest.raises(WriteError, match=r"can't write .*/train \([\d,]+ bytes free\): .*No space left"):
-        write_many(lambda: summaries.write({"a": 1.0}, 2), summaries.flush)
+        write_many(lambda: events.scalars({"a": 1.0}, 2))
     with pytest.raises(WriteError, match="/eval"):
-        Summaries(disk / "eval")
+        EventFile(disk / "eval")
+
+
+def test_table_and_picture_of_an_entry_that_do_not_fit_are_told_with_their_paths(tmpfs):
+    disk = tmpfs(1 << 20)
+    with recording(RunContext(disk / "run"), {}) as record:
+        record.table("numbers", ("number",), [(1,)])
+        fill(disk)
+        with pytest.raises(WriteError, match=r"can't write .*/numbers.csv \([\d,]+ bytes free\): No space left"):
+            record.table("numbers", ("number",), ((number,) for number in range(10_000)))
+        with pytest.raises(WriteError, match=r"can't write .*No space left"):
+            record.pictures({"picture": b"x" * 100_000})
+        assert (disk / "run" / "numbers.csv").read_text() == "number\n1\n"
+        assert not (disk / "run" / "picture.png").exists()
 
 
 def test_json_file_that_does_not_fit_keeps_its_old_content(tmpfs):

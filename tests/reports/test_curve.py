@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ngrl.reports.curve import Curve
-from ngrl.runs.episodes import WINDOW, Episodes, EpisodesError, EpisodeTail
+from ngrl.runs.episodes import WINDOW, Episodes, EpisodeTail
+from ngrl.runs.files import ReadError
 
 HEADER = "episode,env_steps,train_steps,return,length,wall_s\n"
 
@@ -64,7 +65,7 @@ def test_short_run_has_an_empty_curve(tmp_path):
 def test_damaged_episodes_are_named(tmp_path, content, expected):
     if content is not None:
         (tmp_path / "episodes.csv").write_text(content)
-    with pytest.raises(EpisodesError, match=expected) as caught:
+    with pytest.raises(ReadError, match=expected) as caught:
         Curve.read(tmp_path)
     assert "episodes.csv" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from ngrl.studies.inventory import State, take_stock
+from ngrl.runs import Status
+from ngrl.studies.inventory import standings_of
 from ngrl.studies.study import PlannedTrial
 from ngrl.studies.trials import Trial
 
@@ -17,19 +18,19 @@ def stock(folder, **record):
     if record:
         root_dir.mkdir()
         (root_dir / "run.json").write_text(json.dumps(record))
-    (standing,) = take_stock([PlannedTrial(Trial("x", "gin/x.gin", 0), {}, CONFIG)], folder)
+    (standing,) = standings_of([PlannedTrial(Trial("x", "gin/x.gin", 0), {}, CONFIG)], folder)
     return standing
 
 
 def test_directory_that_is_not_there_is_to_be_run(tmp_path):
-    assert stock(tmp_path).state is State.NEW
+    assert stock(tmp_path).status is Status.NEW
 
 
 @pytest.mark.parametrize("status", ["finished", "diverged"])
 def test_run_that_is_over_is_not_run_again(tmp_path, status):
     standing = stock(tmp_path, status=status, config=CONFIG)
-    assert standing.state.value == status
-    assert not standing.state.is_to_run
+    assert standing.status.value == status
+    assert not standing.status.is_to_run
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_run_that_is_over_is_not_run_again(tmp_path, status):
     [("training", {}), ("finished", {"run.num_env_steps": "500"}), ("finished", {"run.num_env_steps": "2000"})],
 )
 def test_run_that_was_interrupted_or_had_another_length_goes_on(tmp_path, status, changed):
-    assert stock(tmp_path, status=status, config={**CONFIG, **changed}).state is State.INTERRUPTED
+    assert stock(tmp_path, status=status, config={**CONFIG, **changed}).status is Status.INTERRUPTED
 
 
 @pytest.mark.parametrize(
@@ -56,18 +57,18 @@ def test_run_that_was_interrupted_or_had_another_length_goes_on(tmp_path, status
 def test_plan_is_compared_with_all_that_was_in_force(tmp_path, recorded, differing, complete):
     config = {**CONFIG, **recorded}
     standing = stock(tmp_path, status="finished", config=config, **({"config_complete": True} if complete else {}))
-    assert standing.state is (State.REFUSED if differing else State.FINISHED), standing.note
+    assert standing.status is (Status.REFUSED if differing else Status.FINISHED), standing.note
     assert differing in standing.note
 
 
 def test_binding_that_the_run_did_not_read_makes_no_other_experiment(tmp_path):
     config = {name: value for name, value in CONFIG.items() if not name.startswith("NaturalGradient")}
-    assert stock(tmp_path, status="finished", config=config, config_complete=True).state is State.FINISHED
+    assert stock(tmp_path, status="finished", config=config, config_complete=True).status is Status.FINISHED
 
 
 def test_run_of_another_experiment_is_refused_by_name_and_setting(tmp_path):
     standing = stock(tmp_path, status="finished", config={**CONFIG, "NaturalGradient.damping": "2.0"})
-    assert standing.state is State.REFUSED
+    assert standing.status is Status.REFUSED
     assert "NaturalGradient.damping (2.0 there, 1.0 here)" in standing.note
 
 
@@ -81,5 +82,5 @@ def test_directory_in_which_another_process_trains_is_left_alone(tmp_path):
     (tmp_path / "x-seed0").mkdir()
     with (tmp_path / "x-seed0" / "run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert stock(tmp_path).state is State.IN_USE
-    assert stock(tmp_path).state is State.INTERRUPTED
+        assert stock(tmp_path).status is Status.IN_USE
+    assert stock(tmp_path).status is Status.INTERRUPTED

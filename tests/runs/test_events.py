@@ -1,0 +1,46 @@
+"""Event files as TensorBoard reads them."""
+
+import math
+
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ngrl.runs.events import EventFile
+
+
+def points(folder):
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    return {
+        tag: [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def test_every_finite_number_is_a_point_at_its_step_and_there_while_the_file_is_open(tmp_path):
+    with EventFile(tmp_path) as events:
+        events.scalars({"a": 1.5, "b": math.nan}, 1)
+        events.scalars({"a": 2.0, "b": -3.0, "c": math.inf}, 7)
+        assert points(tmp_path) == {"a": [(1, 1.5), (7, 2.0)], "b": [(7, -3.0)]}
+
+
+def test_files_of_one_second_stand_beside_each_other_unless_they_replace(tmp_path):
+    for step in (1, 2):
+        with EventFile(tmp_path) as events:
+            events.scalars({"a": step}, step)
+    assert points(tmp_path) == {"a": [(1, 1), (2, 2)]}
+    with EventFile(tmp_path, replace=True) as events:
+        events.scalars({"a": 3}, 3)
+    assert points(tmp_path) == {"a": [(3, 3)]}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_points_are_in_the_tab_of_scalars_as_tensorflows_own_are(tmp_path):
+    with EventFile(tmp_path / "ours") as events:
+        events.scalars({"a": 0.1}, 3)
+    with tf.summary.create_file_writer(str(tmp_path / "theirs")).as_default(step=3):
+        tf.summary.scalar("a", 0.1)
+    ours, theirs = (EventAccumulator(str(tmp_path / name)).Reload() for name in ("ours", "theirs"))
+    assert ours.SummaryMetadata("a").plugin_data.plugin_name == theirs.SummaryMetadata("a").plugin_data.plugin_name
+    values = [tf.make_ndarray(events.Tensors("a")[0].tensor_proto) for events in (ours, theirs)]
+    assert values[0] == values[1]
+    assert values[0].dtype == values[1].dtype
