@@ -154,7 +154,8 @@ def story(study):
     runs = [study.parent / "runs" / "small" / f"{CELL}-seed{seed}" for seed in range(2)]
     told = {"runs": runs}
     process = start(study, "--jobs=2")
-    until(lambda: has_come_to(runs[0], 2 * INTERVAL))
+    # Whichever is first: while one compiles, the other may come to its end, and would have no process to kill.
+    until(lambda: any(has_come_to(run, 2 * INTERVAL) for run in runs))
     told["processes"] = descendants(process.pid)
     told["addresses"] = listening_addresses(told["processes"])
     process.send_signal(signal.SIGINT)
@@ -294,9 +295,10 @@ def test_sweep_that_a_signal_ends_says_so_and_tells_the_shell_which(study, numbe
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         process = start(study, f"--ray_address=127.0.0.1:{silent.getsockname()[1]}")
-        silent.accept()  # it now waits for an answer
-        process.send_signal(number)
-        assert process.communicate(timeout=60) == ("", "ngrl.sweep: stopped; the same command goes on\n")
+        connection, _ = silent.accept()  # it now waits for an answer
+        with connection:
+            process.send_signal(number)
+            assert process.communicate(timeout=60) == ("", "ngrl.sweep: stopped; the same command goes on\n")
     assert process.returncode == code
 
 
