@@ -182,7 +182,7 @@ def test_environment_that_says_nothing_of_why_it_cannot_be_drawn_is_refused_too(
 
     monkeypatch.setattr("gymnasium.envs.classic_control.CartPoleEnv.render", render)
     with pytest.raises(ValueError, match=r"^no video: CartPole-v1 can't be drawn: .*NotImplementedError"):
-        training.evaluation.check_video("CartPole-v1")
+        training.evaluation.check_video(environments.Environment("CartPole-v1"))
 
 
 def test_checkpoints_that_vanished_are_an_error_and_not_a_fresh_start(tmp_path):
