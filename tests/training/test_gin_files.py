@@ -103,7 +103,7 @@ def test_entry_runs_as_the_file_says(path, tmp_path):
     operative = configuration.operative_config()
     dead = [name for name in configuration.bindings() if f"{name} = " not in operative]
     if compares_solvers:  # these include an experiment for its agent, and run no training of its length
-        dead = [name for name in dead if not name.startswith("run.")]
+        dead = [name for name in dead if not name.startswith(("run.", "Evaluation."))]
     assert not dead, "bound, but without effect"
     assert result["summary"]
     assert (tmp_path / "run" / "run.json").exists()
