@@ -1,5 +1,8 @@
 # `make` or `make help` lists the targets. Everything runs from .venv, which `make install` makes.
 
+# Nobody wants to read which folder a make within make is in.
+MAKEFLAGS += --no-print-directory
+
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -40,7 +43,7 @@ check: install ## lint, formatting, types, the installed set and the documentati
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/python tools/check_installed.py
-	@$(MAKE) --no-print-directory docs
+	@$(MAKE) docs
 
 bench: install ## measure speed and memory; prints JSON
 	@$(BIN)/python tools/bench.py $(ARGS)

@@ -1,6 +1,7 @@
 """The scripts in `tools/` that the README names, in short."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -30,15 +31,12 @@ def test_scores_prints_a_table_and_plot_runs_draws_the_curves(tmp_path):
 
 
 def test_rounds_of_bench_take_turns():
-    program = """
-from bench_rounds import interleave, quartiles
-turns = []
-times = interleave({name: lambda name=name: turns.append(name) or len(turns) for name in "ab"}, 3)
-assert turns == list("ababab"), turns
-assert times == {"a": [1, 3, 5], "b": [2, 4, 6]}, times
-assert quartiles([1.0, 2.0, 3.0]) == {"median": 2.0, "q1": 1.0, "q3": 3.0}
-"""
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT / "tools", check=True)
+    bench_rounds = runpy.run_path(str(ROOT / "tools" / "bench_rounds.py"))
+    turns = []
+    runs = {name: lambda name=name: turns.append(name) or len(turns) for name in "ab"}
+    assert bench_rounds["interleave"](runs, 3) == {"a": [1, 3, 5], "b": [2, 4, 6]}
+    assert turns == list("ababab")
+    assert bench_rounds["quartiles"]([1.0, 2.0, 3.0]) == {"median": 2.0, "q1": 1.0, "q3": 3.0}
 
 
 def test_bench_prints_ratios_as_json(tmp_path):

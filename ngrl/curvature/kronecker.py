@@ -39,7 +39,7 @@ class KroneckerLayer:
 
     def input_factor(self) -> tf.Tensor:
         """A [d̄, d̄]."""
-        return tf.matmul(self._weighted(self.inputs), self.inputs, transpose_a=True)
+        return tf.matmul(tf.reshape(self.weights, [-1, 1]) * self.inputs, self.inputs, transpose_a=True)
 
     def derivative_factor(self) -> tf.Tensor:
         """G [m, m]."""
@@ -52,9 +52,6 @@ class KroneckerLayer:
         batch = tf.shape(inputs)[0]
         per_example = tf.reduce_sum(tf.reshape(derivatives, [batch, -1, derivatives.shape[-1]]), axis=1)
         return tf.matmul(inputs, per_example, transpose_a=True)
-
-    def _weighted(self, rows: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(self.weights, [-1, 1]) * rows
 
 
 @dataclasses.dataclass(frozen=True)

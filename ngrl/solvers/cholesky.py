@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ngrl.configurable import configurable
 from ngrl.solvers import blocked_cholesky
-from ngrl.solvers.solution import Problem, Result, Solver, SolverStats, effective_rtol, eps
+from ngrl.solvers.solution import Problem, Result, Solver, SolverStats, damped, effective_rtol, eps
 
 
 @configurable
@@ -26,14 +26,12 @@ class Cholesky(Solver):
 
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, SolverStats]:
         dtype = problem.rhs.dtype
-        matrix = tf.convert_to_tensor(problem.operator.to_dense())
-        diagonal = tf.linalg.diag_part(matrix) + problem.damping
-        matrix = tf.linalg.set_diag(matrix, diagonal)
+        matrix = damped(tf.convert_to_tensor(problem.operator.to_dense()), problem.damping)
         solve = _lapack
         if matrix.shape.is_fully_defined() and blocked_cholesky.is_traced_for_xla():
             solve = blocked_cholesky.solve
         value, pivots = solve(matrix, problem.rhs)
-        is_definite = tf.reduce_all(pivots > 10 * eps(dtype) * diagonal)
+        is_definite = tf.reduce_all(pivots > 10 * eps(dtype) * tf.linalg.diag_part(matrix))
         value = tf.where(is_definite, value, tf.zeros_like(value))
         result = tf.where(is_definite, int(Result.CONVERGED), int(Result.BREAKDOWN))
         return value, result, SolverStats(tf.constant(1), tf.constant(effective_rtol(0.0, dtype), dtype))

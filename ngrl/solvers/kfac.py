@@ -10,7 +10,7 @@ import tensorflow as tf
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.solvers import blocked_cholesky
-from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats
+from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats, damped
 from ngrl.solvers.system import RightHandSide, RowProducts
 
 State = dict[str, tf.Tensor]
@@ -127,8 +127,7 @@ class Kfac(Solver):
         if free is not None:
             name = f"{layers.free.slot}/free"
             state[name] = self._averaged(state[name], layers.free.factor(), state["count"])
-            damped = tf.linalg.set_diag(state[name], tf.linalg.diag_part(state[name]) + damping)
-            free = tf.linalg.matvec(_inverse(damped), free)
+            free = tf.linalg.matvec(_inverse(damped(state[name], damping)), free)
         return layers.join(found, free), state
 
     def _block(self, layer: Any, matrix: tf.Tensor, damping: tf.Tensor, is_due: tf.Tensor, state: State) -> tf.Tensor:
@@ -195,11 +194,7 @@ def _factored_inverses(inputs: tf.Tensor, derivatives: tf.Tensor, damping: tf.Te
     ratio = tf.math.divide_no_nan(means[0], means[1])
     pi = tf.sqrt(tf.where(ratio > 0, ratio, tf.ones_like(ratio)))
     root = tf.sqrt(damping)
-    shifted = [
-        tf.linalg.set_diag(factor, tf.linalg.diag_part(factor) + shift)
-        for factor, shift in ((inputs, pi * root), (derivatives, root / pi))
-    ]
-    return _inverse(shifted[0]), _inverse(shifted[1])
+    return _inverse(damped(inputs, pi * root)), _inverse(damped(derivatives, root / pi))
 
 
 def _eigenbasis(inputs: tf.Tensor, derivatives: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

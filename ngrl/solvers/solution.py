@@ -286,6 +286,11 @@ def eps(dtype: tf.DType) -> float:
     return float(np.finfo(dtype.as_numpy_dtype).eps)
 
 
+def damped(matrix: tf.Tensor, damping: tf.Tensor) -> tf.Tensor:
+    """`A + λI` for a dense matrix A [n, n]."""
+    return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + damping)
+
+
 def dot(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """`xᵀy`, two vectors [P] to a scalar."""
     return tf.tensordot(x, y, 1)
