@@ -54,3 +54,8 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
         kind = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
         raise ValueError(f"{name} must be {kind}, got {value!r}")
     return int(value)
+
+
+def check_optional_count(name: str, value: Any) -> int | None:
+    """As `check_count`, but None stays None."""
+    return None if value is None else check_count(name, value)

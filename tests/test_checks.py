@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ngrl.checks import check_count, check_number, check_optional_number
+from ngrl.checks import check_count, check_number, check_optional_count, check_optional_number
 
 ENDS = {
     "[0, 1)": ([0, 0.5, np.float32(0.25)], [-1e-300, 1, math.nan, math.inf], r"x must lie in \[0, 1\), got"),
@@ -53,6 +53,13 @@ def test_counts_are_integers_of_at_least_their_minimum():
             check_count("x", value)
     with pytest.raises(ValueError, match="x must be an integer of at least 0, got -1"):
         check_count("x", -1, 0)
+
+
+def test_only_an_optional_count_may_be_none():
+    assert check_optional_count("x", None) is None
+    assert check_optional_count("x", np.int64(7)) == 7
+    with pytest.raises(ValueError, match="x must be a positive integer, got 0"):
+        check_optional_count("x", 0)
 
 
 def test_checks_need_no_tensorflow():

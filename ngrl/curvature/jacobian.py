@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.checks import check_count
+from ngrl.checks import check_optional_count
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 
 _ZERO = tf.UnconnectedGradients.ZERO
@@ -35,12 +35,10 @@ class NetworkJacobian:
         Raises:
           ValueError: `forward` doesn't return a tensor, or `chunk_size` isn't positive.
         """
-        if chunk_size is not None:
-            check_count("chunk_size", chunk_size)
         self._forward = forward
         self._variables = variables
         self._inputs = inputs
-        self._chunk_size = chunk_size
+        self._chunk_size = check_optional_count("chunk_size", chunk_size)
         self.outputs = self._run()
         if not tf.is_tensor(self.outputs):
             raise ValueError(f"forward must return a tensor [B, K], got a {type(self.outputs).__name__}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ngrl import seeding
-from ngrl.checks import check_count
+from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.environments.backends import Backend, SyncEnvironments
 from ngrl.environments.bridge import GymnasiumEnvironment
@@ -42,8 +42,7 @@ class Environment:
 
     def __post_init__(self) -> None:
         check_count("num_envs", self.num_envs)
-        if self.training_time_limit is not None:
-            check_count("training_time_limit", self.training_time_limit)
+        check_optional_count("training_time_limit", self.training_time_limit)
 
     def load(self, seed: int = 0, stream: Stream = Stream.TRAINING_EPISODES) -> GymnasiumEnvironment:
         """The environments of training.

@@ -14,7 +14,7 @@ from ngrl import (
     seeding,
     tags,
 )
-from ngrl.checks import check_count
+from ngrl.checks import check_optional_count
 from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.loops.loop import NonFiniteError
@@ -136,8 +136,7 @@ def _check_numbers(**positive: int | None) -> None:
     if positive["num_env_steps"] is None and positive["num_episodes"] is None:
         raise ValueError("a run needs num_env_steps or num_episodes")
     for name, value in positive.items():
-        if value is not None:
-            check_count(name, value)
+        check_optional_count(name, value)
 
 
 class Training:

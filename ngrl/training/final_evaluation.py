@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ngrl.checks import check_count
+from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.runs.events import EventFile
@@ -37,8 +37,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         check_count("episodes", self.episodes, 0)
-        if self.max_episode_steps is not None:
-            check_count("max_episode_steps", self.max_episode_steps)
+        check_optional_count("max_episode_steps", self.max_episode_steps)
 
 
 class FinalEvaluation(NamedTuple):
