@@ -45,6 +45,9 @@ class BuildWithExperiments(build_py):
 
 # envpool has no wheel for Python 3.10.
 ENVPOOL = "envpool>=1.2.5,<1.3; python_version >= '3.11'"
+MINATAR = ["minatar>=1.0.15,<1.1"]
+# gymnasium's own preprocessing resizes with OpenCV.
+ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.10,<6"]
 MATPLOTLIB = "matplotlib>=3.10"
 SWEEP = ["ray[tune]>=2.55,<2.56", "pyarrow>=14,<26"]
 REPORT = ["rliable>=1.2,<1.3", "pandas>=2.1,<3", MATPLOTLIB]
@@ -103,7 +106,9 @@ setup(
         "sweep": SWEEP,
         "report": REPORT,
         "docs": DOCS,
-        "envs": [ENVPOOL, "gymnasium[mujoco,atari]>=1.2.3,<1.5"],
+        "minatar": MINATAR,
+        "atari": ATARI,
+        "envs": [ENVPOOL, "gymnasium[mujoco]>=1.2.3,<1.5", *MINATAR, *ATARI],
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -114,8 +119,10 @@ setup(
             *SWEEP,
             *REPORT,
             ENVPOOL,
-            # The MuJoCo experiments are tested too.
+            # The experiments with MuJoCo and with pixels are tested too.
             "gymnasium[mujoco]>=1.2.3,<1.5",
+            *MINATAR,
+            *ATARI,
         ],
     },
     entry_points={"console_scripts": ["ngrl = ngrl.__main__:main"]},
