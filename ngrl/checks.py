@@ -1,6 +1,7 @@
 """Refusing arguments that are out of their range, in one wording. No TensorFlow is imported here."""
 
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 _WORDS = {
@@ -54,6 +55,18 @@ def check_count(name: str, value: Any, minimum: int = 1) -> int:
         kind = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
         raise ValueError(f"{name} must be {kind}, got {value!r}")
     return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """`value` itself.
+
+    Raises:
+      ValueError: It is none of `choices`.
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+    return value
 
 
 def check_optional_count(name: str, value: Any) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, modules, seeding
+from ngrl.checks import check_count, check_optional_count
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
 from ngrl.messages import reason
 
@@ -58,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     policy_dir = Path(options.policy_dir).resolve()
     problem = None
+    try:
+        check_count("--episodes", options.episodes)
+        check_optional_count("--max_episode_steps", options.max_episode_steps)
+        seeding.check_seed(options.seed, "--seed")
+    except ValueError as error:
+        problem = str(error)
     if not policy_dir.is_dir():
         problem = f"no such policy folder: {options.policy_dir}"
-    elif options.episodes < 1:
-        problem = f"--episodes must be positive, got {options.episodes}"
-    elif options.max_episode_steps is not None and options.max_episode_steps < 1:
-        problem = f"--max_episode_steps must be positive, got {options.max_episode_steps}"
-    elif not 0 <= options.seed < seeding.LIMIT:
-        problem = f"--seed must lie between 0 and {seeding.LIMIT - 1}, got {options.seed}"
     elif not options.trust and needs_trust(policy_dir):
         problem = (
             f"{options.policy_dir} lies outside runs/, and a SavedModel is a program that can do whatever you can: "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, modules, packaged, seeding, threads
+from ngrl.checks import check_optional_count
 from ngrl.messages import reason
 
 if TYPE_CHECKING:
@@ -97,12 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         print(f"ngrl.launch: no such gin file: {missing[0]}", file=sys.stderr)
         return EXIT_USAGE
-    if options.seed is not None and not 0 <= options.seed < seeding.LIMIT:
-        print(f"ngrl.launch: --seed must lie between 0 and {seeding.LIMIT - 1}, got {options.seed}", file=sys.stderr)
-        return EXIT_USAGE
-
-    if options.threads is not None and options.threads < 1:
-        print(f"ngrl.launch: --threads must be at least 1, got {options.threads}", file=sys.stderr)
+    try:
+        check_optional_count("--threads", options.threads)
+        if options.seed is not None:
+            seeding.check_seed(options.seed, "--seed")
+    except ValueError as error:
+        print(f"ngrl.launch: {error}", file=sys.stderr)
         return EXIT_USAGE
     os.environ.update(threads.variables(options.threads) if options.threads else threads.environment())
 

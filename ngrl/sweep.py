@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngrl import _releases, modules, packaged, seeding
+from ngrl.checks import check_optional_count
 from ngrl.launch import EXIT_FAILURE, EXIT_USAGE, pasted, tensorboard_command
 from ngrl.messages import reason
 
@@ -91,11 +92,12 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
     """Refuse what needs no reading of files to be refused; the shard."""
     if not packaged.find(options.study).is_file():
         raise UsageError(f"no such study: {options.study}")
-    if options.jobs is not None and options.jobs < 1:
-        raise UsageError(f"--jobs must be positive, got {options.jobs}")
-    for seed in options.seeds or ():
-        if not 0 <= seed < seeding.LIMIT:
-            raise UsageError(f"--seeds must lie between 0 and {seeding.LIMIT - 1}, got {seed}")
+    try:
+        check_optional_count("--jobs", options.jobs)
+        for seed in options.seeds or ():
+            seeding.check_seed(seed, "--seeds")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if options.shard is None:
         return 0, 1
     index, _, count = options.shard.partition("/")

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ngrl.checks import check_count, check_number, check_optional_count, check_optional_number
+from ngrl.checks import check_choice, check_count, check_number, check_optional_count, check_optional_number
 
 ENDS = {
     "[0, 1)": ([0, 0.5, np.float32(0.25)], [-1e-300, 1, math.nan, math.inf], r"x must lie in \[0, 1\), got"),
@@ -65,3 +65,9 @@ def test_only_an_optional_count_may_be_none():
 def test_checks_need_no_tensorflow():
     code = "import sys, ngrl.checks; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_word_that_is_none_of_the_choices_is_refused_with_them():
+    assert check_choice("per", "step", ("episode", "step")) == "step"
+    with pytest.raises(ValueError, match="per must be 'episode' or 'step', got 'day'"):
+        check_choice("per", "day", ("episode", "step"))

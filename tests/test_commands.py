@@ -116,7 +116,7 @@ def test_evaluate_repeats_the_launchers_own_evaluation(finished):
     [
         (["--gin_file=nowhere.gin"], "no such gin file: nowhere.gin"),
         ([f"--gin_file={GIN}", "--seed=-1"], "--seed must lie between"),
-        ([f"--gin_file={GIN}", "--threads=0"], "--threads must be at least 1, got 0"),
+        ([f"--gin_file={GIN}", "--threads=0"], "--threads must be a positive integer, got 0"),
         ([f"--gin_file={GIN}", *bind("run.num_env_stps=3")], 'did you mean "num_env_steps"?'),
         ([f"--gin_file={GIN}", *bind("NaturalGradient.max_kl='0.1'")], "write 0.1"),
         ([f"--gin_file={GIN}", *bind("Environment.env_id='CartPool-v1'")], "did you mean CartPole-v1"),
@@ -182,8 +182,8 @@ def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(
     ("arguments", "expected"),
     [
         (["--policy_dir=nowhere"], "no such policy folder: nowhere"),
-        (["--policy_dir=.", "--episodes=0"], "--episodes must be positive"),
-        (["--policy_dir=.", "--max_episode_steps=0"], "--max_episode_steps must be positive, got 0"),
+        (["--policy_dir=.", "--episodes=0"], "--episodes must be a positive integer, got 0"),
+        (["--policy_dir=.", "--max_episode_steps=0"], "--max_episode_steps must be a positive integer, got 0"),
         (["--policy_dir=."], "holds no SavedModel"),
     ],
 )

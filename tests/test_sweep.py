@@ -277,7 +277,7 @@ def test_run_of_another_experiment_is_named_and_the_rest_goes_on(story, study):
     ("options", "expected"),
     [
         (["--study=nowhere.gin"], "no such study: nowhere.gin"),
-        (["--jobs=0"], "--jobs must be positive"),
+        (["--jobs=0"], "--jobs must be a positive integer"),
         (["--shard=2/2"], "--shard must be I/N"),
         (["--only", "ngdqn_cartpol_v1"], f'small has no cell "ngdqn_cartpol_v1"; did you mean "{CELL}"?'),
     ],

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.agents.trajectories import Steps, rows_of, time_major
-from ngrl.checks import check_number
+from ngrl.checks import check_choice, check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import EmpiricalFisher
 from ngrl.solvers import MinresQLP, RowCombination, Solution, Solver
@@ -68,8 +68,7 @@ class LstdQ(CompatibleCritic):
         check_number("LstdQ: gamma", gamma, "[0, 1]")
         check_number("LstdQ: trace_decay", trace_decay, "[0, 1]")
         check_number("LstdQ: damping", damping, "[0, inf)")
-        if basis not in ("linear", "quadratic", "critic"):
-            raise ValueError(f"LstdQ: basis must be 'linear', 'quadratic' or 'critic', got {basis!r}")
+        check_choice("LstdQ: basis", basis, ("linear", "quadratic", "critic"))
         self._gamma = float(gamma)
         self._trace_decay = float(trace_decay)
         self._basis = basis
@@ -149,8 +148,7 @@ class EpisodicCritic(CompatibleCritic):
     def __init__(self, gamma: float = 1.0, baseline: Literal["optimal", "average"] = "optimal", damping: float = 0.0):
         check_number("EpisodicCritic: gamma", gamma, "[0, 1]")
         check_number("EpisodicCritic: damping", damping, "[0, inf)")
-        if baseline not in ("optimal", "average"):
-            raise ValueError(f"EpisodicCritic: baseline must be 'optimal' or 'average', got {baseline!r}")
+        check_choice("EpisodicCritic: baseline", baseline, ("optimal", "average"))
         self._gamma = float(gamma)
         self._optimal = baseline == "optimal"
         self._damping = float(damping)

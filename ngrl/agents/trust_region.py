@@ -9,7 +9,7 @@ from ngrl import losses
 from ngrl.agents.heads import ActionHead, CategoricalHead
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.target_update import SoftUpdate, TargetUpdate
-from ngrl.checks import check_optional_number
+from ngrl.checks import check_choice, check_optional_number
 from ngrl.configurable import configurable
 
 # The objective [N] under distribution parameters [N, K], and what these mean.
@@ -58,9 +58,7 @@ class TrustRegion:
         average_update: TargetUpdate | None = None,
     ):
         self._delta = check_optional_number("TrustRegion: delta", delta, "[0, inf]")
-        if statistics not in ("probabilities", "logits"):
-            raise ValueError(f"TrustRegion: statistics must be one of probabilities, logits, got {statistics!r}")
-        self._statistics = statistics
+        self._statistics = check_choice("TrustRegion: statistics", statistics, ("probabilities", "logits"))
         self.average_update = SoftUpdate(0.01) if average_update is None else average_update
 
     def check(self, is_discrete: bool) -> None:

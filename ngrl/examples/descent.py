@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl import losses, seeding
+from ngrl.checks import check_count, check_optional_number
 from ngrl.curvature import EmpiricalFisher
 from ngrl.examples.gaussian import Gaussian
 from ngrl.loops import NonFiniteError
@@ -79,9 +80,7 @@ def sampled_fisher(num_samples: int, seed: int) -> Metric:
     Raises:
       ValueError: There are fewer than 2 samples.
     """
-    if num_samples < 2:
-        raise ValueError(f"fisher_samples must be at least 2, got {num_samples}: fewer make a singular Fisher matrix")
-
+    check_count("fisher_samples", num_samples, 2)
     key = seeding.key(seed, seeding.Stream.FISHER_SAMPLES)
 
     def metric(theta: tf.Variable, step: tf.Tensor) -> tf.linalg.LinearOperator:
@@ -122,9 +121,7 @@ class Descent:
         if (self.step_size is None) == (self.max_kl is None):
             raise ValueError(f"{self.name} needs either step_size or max_kl")
         for name in ("step_size", "max_kl"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, got {value}")
+            check_optional_number(name, getattr(self, name), "(0, inf)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +174,7 @@ def draw_points(target: Gaussian, num_points: int, seed: int) -> np.ndarray:
     Raises:
       ValueError: There are fewer than 2 points, and the likelihood of one has no maximum; or the seed is out of range.
     """
-    if num_points < 2:
-        raise ValueError(f"num_points must be at least 2, got {num_points}")
+    check_count("num_points", num_points, 2)
     return seeding.generator(seed, seeding.Stream.POINTS).normal(target.mean, target.std, num_points)
 
 
@@ -208,8 +204,7 @@ def descend(data: np.ndarray, start: Gaussian, target: Gaussian, descent: Descen
         raise ValueError(f"data must be finite, but point {first} is {data[first]}")
     if np.unique(data).size < 2:
         raise ValueError("data need at least two different points: otherwise no σ > 0 is the most likely")
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be positive, got {num_steps}")
+    check_count("num_steps", num_steps)
     theta, loss, gradient_norm, skip_cause = _follow(tf.constant(data), start, descent, num_steps)
     _check_path(descent, theta, skip_cause)
     fitted = tf.constant(theta)

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl import losses
+from ngrl.checks import check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +22,8 @@ class Gaussian:
     std: float
 
     def __post_init__(self) -> None:
-        for name, value in (("mean", self.mean), ("std", self.std)):
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}")
-        if not self.std > 0:
-            raise ValueError(f"std must be positive, got {self.std}")
+        check_number("mean", self.mean, "(-inf, inf)")
+        check_number("std", self.std, "(0, inf)")
 
     def __str__(self) -> str:
         return f"N({self.mean:g}, {self.std:g}²)".replace("-", "−")

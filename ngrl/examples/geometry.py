@@ -11,9 +11,9 @@ symmetrised KL; with equal σ it is the KL itself. The second number of Vitay's 
 formula does.
 """
 
-import math
 from typing import NamedTuple
 
+from ngrl.checks import check_number
 from ngrl.configurable import configurable
 from ngrl.examples import figures
 from ngrl.examples.gaussian import Gaussian
@@ -54,8 +54,7 @@ def pairs(distance: float, stds: tuple[float, ...]) -> list[Pair]:
     """
     if not stds:
         raise ValueError("at least one standard deviation is needed")
-    if not math.isfinite(distance):
-        raise ValueError(f"distance must be finite, got {distance}")
+    check_number("distance", distance, "(-inf, inf)")
     return [Pair(Gaussian(0.0, std), Gaussian(distance, std)) for std in stds]
 
 

@@ -18,13 +18,13 @@ ends near (5, 13), while the natural gradient arrives within 40. (Gradient desce
 the last steps are as long as the first: Algorithms 1 and 2 end by hopping about the optimum, a step away at most.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.examples import figures
 from ngrl.examples.descent import (
@@ -105,13 +105,12 @@ def maximum_likelihood(
       RunDirectoryError: The directory can't be used.
       NonFiniteError: A descent left σ > 0.
     """
-    if not (all(map(math.isfinite, start)) and start[1] > 0):
-        raise ValueError(f"start must be a finite μ and a σ > 0, got {start}")
+    check_number("start's μ", start[0], "(-inf, inf)")
+    check_number("start's σ", start[1], "(0, inf)")
     target, first = Gaussian(mean, std), Gaussian(*start)
     data = draw_points(target, num_points, seed)
     ways = descents(step_size, max_kl, fisher_samples, seed)
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be positive, got {num_steps}")
+    check_count("num_steps", num_steps)
     figures.check_matplotlib()
     settings = {
         "mean": mean,

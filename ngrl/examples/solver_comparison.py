@@ -25,6 +25,7 @@ from ngrl import (
     solvers,
 )
 from ngrl.agents import DqnAgent
+from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton
 from ngrl.loops.off_policy import OffPolicyLoop, as_transition
@@ -181,8 +182,14 @@ def solver_comparison(
     """
     if not methods or not dampings or not at_env_steps:
         raise ValueError("methods, dampings and at_env_steps must not be empty")
-    if min(*dampings, *at_env_steps, batch_size, repeats) <= 0 or list(at_env_steps) != sorted(set(at_env_steps)):
-        raise ValueError("dampings, at_env_steps, batch_size and repeats must be positive, and at_env_steps increase")
+    check_count("batch_size", batch_size)
+    check_count("repeats", repeats)
+    for damping in dampings:
+        check_number("dampings", damping, "(0, inf)")
+    for steps in at_env_steps:
+        check_count("at_env_steps", steps)
+    if list(at_env_steps) != sorted(set(at_env_steps)):
+        raise ValueError(f"at_env_steps must increase, got {at_env_steps}")
     figures.check_matplotlib()
     tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
     env_id = environment.env_id

@@ -2,6 +2,7 @@
 
 from typing import Literal, Protocol
 
+from ngrl.checks import check_choice, check_count, check_number
 from ngrl.configurable import configurable
 
 
@@ -32,8 +33,7 @@ class LinearEpsilon:
 
     def __init__(self, start: float = 1.0, end: float = 0.02, steps: int = 10_000):
         _check(start, end)
-        if steps < 1:
-            raise ValueError(f"steps must be positive, got {steps}")
+        check_count("steps", steps)
         self._start, self._end, self._steps = start, end, steps
 
     def __call__(self, env_steps: int, episodes: int) -> float:
@@ -60,10 +60,8 @@ class ExponentialEpsilon:
         self, start: float = 1.0, end: float = 0.02, decay: float = 0.995, per: Literal["episode", "step"] = "episode"
     ):
         _check(start, end)
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay must lie in (0, 1], got {decay}")
-        if per not in ("episode", "step"):
-            raise ValueError(f"per must be 'episode' or 'step', got {per!r}")
+        check_number("decay", decay, "(0, 1]")
+        check_choice("per", per, ("episode", "step"))
         self._start, self._end, self._decay, self._per = start, end, decay, per
 
     def __call__(self, env_steps: int, episodes: int) -> float:

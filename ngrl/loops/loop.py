@@ -10,6 +10,7 @@ from ngrl import (
     seeding,
     tags,
 )
+from ngrl.checks import check_count
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import EpisodeStatistics
 from ngrl.optimizers import SkipCause
@@ -48,8 +49,7 @@ class TrainingLoop:
     """
 
     def __init__(self, environment: Any, seed: int, max_skipped_updates: int):
-        if max_skipped_updates < 1:
-            raise ValueError(f"max_skipped_updates must be positive, got {max_skipped_updates}")
+        check_count("max_skipped_updates", max_skipped_updates)
         self._environment = environment
         self._seed = seed
         self._actions_key = seeding.key(seed, seeding.Stream.ACTIONS)

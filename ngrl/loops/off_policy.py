@@ -7,6 +7,7 @@ import tensorflow as tf
 from tf_agents.trajectories import policy_step, time_step, trajectory
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
@@ -73,11 +74,10 @@ class OffPolicyLoop(TrainingLoop):
         max_skipped_updates: int = 100,
         jit_compile: bool = True,
     ):
-        for name, value in (("batch_size", batch_size), ("updates_per_call", updates_per_call)):
-            if value < 1:
-                raise ValueError(f"{name} must be positive, got {value}")
-        if updates_per_step < 0 or warmup_steps < 0:
-            raise ValueError("updates_per_step and warmup_steps must not be negative")
+        check_count("batch_size", batch_size)
+        check_count("updates_per_call", updates_per_call)
+        check_count("warmup_steps", warmup_steps, 0)
+        check_number("updates_per_step", updates_per_step, "[0, inf)")
         if replay_capacity < batch_size:
             raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
         if replay_capacity < environment.batch_size:

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.checks import check_count
 from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop
 from ngrl.loops.compiled import Compiled
@@ -57,8 +58,8 @@ class OnPolicyLoop(CollectingLoop):
         jit_compile: bool = True,
     ):
         num_envs = environment.batch_size
-        if batch_size < 1 or batch_size % num_envs:
-            raise ValueError(f"batch_size ({batch_size}) must be a positive multiple of num_envs ({num_envs})")
+        if check_count("batch_size", batch_size) % num_envs:
+            raise ValueError(f"batch_size ({batch_size}) must be a multiple of num_envs ({num_envs})")
         check_agent(Experience.TRAJECTORIES, agent)
         super().__init__(agent, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile)
         self._train = Compiled(agent.train, jit_compile)

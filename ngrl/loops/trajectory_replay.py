@@ -10,6 +10,7 @@ from ngrl import (
     _tf_agents,  # noqa: F401  (quiet import of tf_agents)
     seeding,
 )
+from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop
 from ngrl.loops.compiled import Compiled
@@ -72,18 +73,15 @@ class TrajectoryReplayLoop(CollectingLoop):
         jit_compile: bool = True,
     ):
         num_envs = environment.batch_size
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be positive, got {num_steps}")
+        check_count("num_steps", num_steps)
         if replay_capacity < num_steps * num_envs:
             raise ValueError(
                 f"replay_capacity ({replay_capacity}) is below num_steps · num_envs ({num_steps * num_envs})"
             )
         if replay_capacity % num_steps:
             raise ValueError(f"replay_capacity ({replay_capacity}) must be a multiple of num_steps ({num_steps})")
-        if not 0 <= replay_ratio < math.inf:
-            raise ValueError(f"replay_ratio must be finite and not negative, got {replay_ratio}")
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
+        check_number("replay_ratio", replay_ratio, "[0, inf)")
+        check_count("warmup_steps", warmup_steps, 0)
         check_agent(Experience.REPLAYED_TRAJECTORIES, agent)
         super().__init__(agent, environment, seed, num_steps, max_skipped_updates, jit_compile)
         self._replay_ratio = replay_ratio

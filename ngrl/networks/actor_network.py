@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
 
+from ngrl.checks import check_choice
 from ngrl.configurable import configurable
 from ngrl.networks.dense_network import Activation, DenseNetwork, Trunk
 from ngrl.networks.encoding import ObservationNormaliser
@@ -105,8 +106,7 @@ class ActorNetwork(DenseNetwork):
         discrete = is_discrete_action(action_spec)
         if discrete and (std is not None or initial_log_std is not None):
             raise ValueError("std and initial_log_std are for continuous actions; the environment's are discrete")
-        if std not in (None, "state_independent", "state_dependent"):
-            raise ValueError(f"std must be 'state_independent' or 'state_dependent', got {std!r}")
+        check_choice("std", std, (None, "state_independent", "state_dependent"))
         log_std = 0.0 if initial_log_std is None else float(initial_log_std)
         if not math.isfinite(min_log_std) or not math.isfinite(log_std) or log_std < min_log_std:
             raise ValueError(f"initial_log_std ({log_std}) must be finite and not below min_log_std ({min_log_std})")

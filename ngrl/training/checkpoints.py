@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow as tf
 
+from ngrl.checks import check_count
 from ngrl.loops.state import LoopState
 from ngrl.messages import reason
 from ngrl.runs.files import CheckpointError, checksum, failure, size_of, sync
@@ -44,8 +45,7 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: Path, trackable: Any, keep: int = 2, warn: Callable[[str], None] = lambda line: None):
-        if keep < 1:
-            raise ValueError(f"keep must be positive, got {keep}")
+        check_count("keep", keep)
         self._folder = folder
         self._checkpoint = tf.train.Checkpoint(agent=trackable)
         self._keep = keep

@@ -11,6 +11,7 @@ import numpy as np
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
+from ngrl.checks import check_count, check_optional_count
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.messages import reason
 from ngrl.runs.files import unfinished, writing
@@ -80,8 +81,7 @@ def evaluate(
       ValueError: `episodes` or `max_episode_steps` is not positive, or the environment has other
         observations or actions than `specs`.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes must be positive, got {episodes}")
+    check_count("episodes", episodes)
     num_envs = min(num_envs, episodes)
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     playing, bound = _load_bounded(environment.for_evaluation(num_envs), seed, max_episode_steps, UNLIMITED_STEPS)
@@ -111,8 +111,7 @@ def _load_bounded(
     settings: Environment, seed: int, bound: int | None, default: int
 ) -> tuple[GymnasiumEnvironment, int | None]:
     """The environment, and the bound on its episodes where that had to be set because no earlier one holds."""
-    if bound is not None and bound < 1:
-        raise ValueError(f"max_episode_steps must be positive, got {bound}")
+    check_optional_count("max_episode_steps", bound)
     environment = settings.load(seed, Stream.EVALUATION_EPISODES)
     own = environment.time_limit
     if bound is None and own is None:

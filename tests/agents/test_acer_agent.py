@@ -262,7 +262,7 @@ def test_trajectories_without_behaviour_probabilities_are_refused_in_one_line(in
         ({"truncation": 0.0}, "truncation must be positive, got 0.0"),
         ({"truncation": math.nan}, "truncation must be positive, got nan"),
         ({"trust_region": -1.0}, "TrustRegion: delta must not be negative"),
-        ({"phi": "logit"}, "statistics must be one of probabilities, logits"),
+        ({"phi": "logit"}, "statistics must be 'probabilities' or 'logits'"),
         (
             {"policy": "gaussian", "phi": "logits"},
             "statistics='logits' is for discrete",

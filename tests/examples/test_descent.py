@@ -256,18 +256,18 @@ def test_data_without_a_most_likely_gaussian_are_refused(data, expected):
 
 
 def test_wrong_numbers_are_refused():
-    with pytest.raises(ValueError, match="num_steps must be positive, got 0"):
+    with pytest.raises(ValueError, match="num_steps must be a positive integer, got 0"):
         descend(DATA, START, TARGET, NATURAL, 0)
-    with pytest.raises(ValueError, match="step_size must be positive and finite, got -1"):
+    with pytest.raises(ValueError, match="step_size must be positive and finite or None, got -1"):
         Descent("x", "x", euclidean, step_size=-1)
-    with pytest.raises(ValueError, match="max_kl must be positive and finite, got nan"):
+    with pytest.raises(ValueError, match="max_kl must be positive and finite or None, got nan"):
         Descent("x", "x", euclidean, max_kl=math.nan)
     for both in ({}, {"step_size": 1.0, "max_kl": 1.0}):
         with pytest.raises(ValueError, match="either step_size or max_kl"):
             Descent("x", "x", euclidean, **both)
-    with pytest.raises(ValueError, match="fisher_samples must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="fisher_samples must be an integer of at least 2, got 1"):
         sampled_fisher(1, seed=0)
-    with pytest.raises(ValueError, match="num_points must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="num_points must be an integer of at least 2, got 1"):
         draw_points(TARGET, 1, seed=0)
     with pytest.raises(ValueError, match="seed must lie between"):
         draw_points(TARGET, 10, seed=-1)

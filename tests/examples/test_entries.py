@@ -183,12 +183,12 @@ def test_geometry_leaves_its_pictures_and_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"std": 0.0}, "std must be positive, got 0"),
+        ({"std": 0.0}, "std must be positive and finite, got 0"),
         ({"mean": float("nan")}, "mean must be finite, got nan"),
-        ({"start": (0.0, -1.0)}, r"start must be a finite μ and a σ > 0, got \(0.0, -1.0\)"),
-        ({"num_steps": 0}, "num_steps must be positive, got 0"),
-        ({"num_points": 1}, "num_points must be at least 2"),
-        ({"fisher_samples": 1}, "fisher_samples must be at least 2"),
+        ({"start": (0.0, -1.0)}, "start's σ must be positive and finite, got -1.0"),
+        ({"num_steps": 0}, "num_steps must be a positive integer, got 0"),
+        ({"num_points": 1}, "num_points must be an integer of at least 2"),
+        ({"fisher_samples": 1}, "fisher_samples must be an integer of at least 2"),
         ({"step_size": 0.0}, "step_size must be positive"),
         ({"max_kl": -0.1}, "max_kl must be positive"),
         ({"seed": -1}, "seed must lie between"),

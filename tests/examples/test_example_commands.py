@@ -82,7 +82,7 @@ def test_directory_of_another_experiment_is_refused_in_one_line(finished):
         ([f"--gin_file={GEOMETRY}", "--seed=1"], '--seed: no parameter "seed" on geometry'),
         (
             [f"--gin_file={MLE}", "--gin_bindings=maximum_likelihood.start=(0.0, 0.0)"],
-            "start must be a finite μ and a σ > 0",
+            "start's σ must be positive and finite, got 0.0",
         ),
     ],
 )

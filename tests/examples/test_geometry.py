@@ -75,7 +75,7 @@ def test_no_gaussian_has_such_parameters(mean, std):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"vitay_stds": (0.2, 0.0)}, "std must be positive, got 0"),
+        ({"vitay_stds": (0.2, 0.0)}, "std must be positive and finite, got 0"),
         ({"vanheeswijk_stds": ()}, "at least one standard deviation"),
         ({"distance": math.nan}, "distance must be finite, got nan"),
     ],

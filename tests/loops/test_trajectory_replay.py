@@ -271,12 +271,12 @@ def test_updates_that_are_skipped_in_a_row_end_the_run_with_the_first_cause(pois
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_steps": 0}, "num_steps must be positive, got 0"),
+        ({"num_steps": 0}, "num_steps must be a positive integer, got 0"),
         ({"replay_capacity": 31}, r"replay_capacity \(31\) is below num_steps · num_envs \(32\)"),
         ({"replay_capacity": 1_001}, r"replay_capacity \(1001\) must be a multiple of num_steps \(8\)"),
         ({"replay_ratio": -1.0}, "replay_ratio must be finite and not negative, got -1.0"),
         ({"replay_ratio": float("inf")}, "replay_ratio must be finite and not negative, got inf"),
-        ({"warmup_steps": -1}, "warmup_steps must not be negative, got -1"),
+        ({"warmup_steps": -1}, "warmup_steps must be an integer of at least 0, got -1"),
         ({"max_skipped_updates": 0}, "max_skipped_updates"),
     ],
 )

@@ -150,7 +150,7 @@ def test_bound_never_lengthens_an_environments_own_limit():
     assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 0, None)
     result = training.evaluate(into_the_wall, cliff_of(50), 1, max_episode_steps=9)
     assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 1, 9)
-    with pytest.raises(ValueError, match="max_episode_steps must be positive, got 0"):
+    with pytest.raises(ValueError, match="max_episode_steps must be a positive integer, got 0"):
         training.evaluate(into_the_wall, CLIFF, 1, max_episode_steps=0)
 
 
