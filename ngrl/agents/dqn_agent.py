@@ -12,6 +12,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
 from ngrl import losses
+from ngrl.agents.average import Average
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.network_check import check_separate, check_trainable, penalty_of
 from ngrl.agents.random_numbers import GENERATOR
@@ -125,6 +126,7 @@ class DqnAgent(tf_agent.TFAgent):
         self._td_loss = td_loss
         self._fisher_outputs = fisher_outputs
         self._reward_scale = reward_scale
+        self._average: Average | None = None
         self._target_network: Any = None
         if target_update is not None:
             self._target_network = q_network.copy(name="TargetQNetwork")
@@ -183,6 +185,21 @@ class DqnAgent(tf_agent.TFAgent):
         explores = uniform[1] < epsilon
         return policy_step.PolicyStep(tf.cast(tf.where(explores, random, greedy), self.action_spec.dtype), (), ())
 
+    def average_into(self, network: network.Network, update: TargetUpdate) -> None:
+        """Make `policy` greedy in an `Average` of the action values; `collect_policy` and targets stay what they are.
+
+        Args:
+          network: Becomes the average: a network like the Q-network.
+          update: How it follows the Q-network after each update that was not skipped.
+
+        Raises:
+          ValueError: The network's weights are not of the Q-network's shapes, or are the Q-network's own.
+        """
+        observation_spec, natural = self.time_step_spec.observation, is_natural(self._optimizer)
+        self._average = Average(self.name, "the Q-network", self._q_network, network, update, observation_spec, natural)
+        policy = q_policy.QPolicy(self.time_step_spec, self.action_spec, q_network=network)
+        self._policy = greedy_policy.GreedyPolicy(policy)
+
     def system(self, experience: Any) -> tuple[GaussNewton, tf.Tensor]:
         """The system `F x = g` of a natural step on a minibatch, which any optimizer may take.
 
@@ -203,6 +220,8 @@ class DqnAgent(tf_agent.TFAgent):
 
     def _train(self, experience: Any, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
         info = self._step(self._batch(experience, weights))
+        if self._average is not None:
+            self._average.follow(self.train_step_counter, info.extra.optimizer.skipped)
         self.train_step_counter.assign_add(1)
         if self._target_update is not None:
             self._target_update.apply(

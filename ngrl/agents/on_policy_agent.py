@@ -11,6 +11,7 @@ from tf_agents.typing import types
 
 from ngrl import losses
 from ngrl.agents.advantage import GeneralisedAdvantage
+from ngrl.agents.average import Average
 from ngrl.agents.critic import Critic
 from ngrl.agents.heads import head_for
 from ngrl.agents.minibatches import masked_rows
@@ -18,7 +19,7 @@ from ngrl.agents.network_check import check_separate, check_trainable, check_unp
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
 from ngrl.agents.policy import Policy, PolicyBatch
 from ngrl.agents.schedules import Schedule, check_weight, counter
-from ngrl.agents.target_update import TargetUpdate, follow_update
+from ngrl.agents.target_update import TargetUpdate
 from ngrl.agents.trajectories import (
     Steps,
     boundaries,
@@ -120,7 +121,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         self._update = update
         self._critic = critic
         self._advantage = GeneralisedAdvantage() if advantage is None else advantage
-        self._average: tuple[ActorNetwork, TargetUpdate] | None = None
+        self._average: Average | None = None
         step = counter(train_step_counter)
         self._head = head_for(action_spec)
         self._trained = Policy(actor_network, self._head, entropy_weight, seed, step)
@@ -170,10 +171,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         return sampled_step(self._actor, self._head, parameters, self.action_spec, seed)
 
     def average_into(self, network: ActorNetwork, update: TargetUpdate) -> None:
-        """Make `policy` the greedy policy of an average over the updates, while `collect_policy` stays what it is.
-
-        The mean of many iterates of a noisy optimization lies nearer to what they scatter around than the last of
-        them (Polyak & Juditsky 1992).
+        """Make `policy` the greedy policy of an `Average` over the updates, while `collect_policy` stays what it is.
 
         Args:
           network: Becomes the average: a network like the policy's, with the same normaliser.
@@ -182,15 +180,8 @@ class OnPolicyAgent(tf_agent.TFAgent):
         Raises:
           ValueError: The network's weights are not of the policy's shapes, or are the policy's own.
         """
-        network.create_variables(self.time_step_spec.observation)
-        check_trainable(self.name, network, self._update.is_natural)
-        check_separate(self.name, "the policy", self._actor, "the average", network)
-        shapes = [[tuple(v.shape) for v in each.trainable_weights] for each in (self._actor, network)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"{self.name}: the average's weights {shapes[1]} don't match the policy's {shapes[0]}")
-        for source, destination in zip(self._actor.trainable_weights, network.trainable_weights, strict=True):
-            destination.assign(source)
-        self._average = network, update
+        observation_spec, natural = self.time_step_spec.observation, self._update.is_natural
+        self._average = Average(self.name, "the policy", self._actor, network, update, observation_spec, natural)
         policy = actor_policy.ActorPolicy(self.time_step_spec, self.action_spec, network)
         self._policy = greedy_policy.GreedyPolicy(policy)
 
@@ -202,9 +193,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         loss, stats = self._update(self._trained, batch)
         self._actor.project()
         if self._average is not None:
-            network, update = self._average
-            online, average = self._actor.trainable_weights, network.trainable_weights
-            follow_update(update, online, average, self.train_step_counter, stats.skipped)
+            self._average.follow(self.train_step_counter, stats.skipped)
         extra = self._measure(batch, stats)
         if self._critic is not None:
             seed = self._trained.draw(Stream.CRITIC_MINIBATCHES)

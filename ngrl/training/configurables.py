@@ -1,5 +1,6 @@
 """What `ngrl.launch` runs, and agents as gin files describe them: built for the environment's specs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ def dqn_agent(
     seed: int,
     optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
     network: Callable[..., Any] = configured(networks.QNetwork),
+    average_update: agents.TargetUpdate | None = None,
     agent: Callable[..., agents.DqnAgent] = configured(agents.DqnAgent),
 ) -> agents.DqnAgent:
     """A DQN agent with a network built for the environment's specs.
@@ -31,14 +33,19 @@ def dqn_agent(
       seed: Seed of the network's initial weights.
       optimizer: `@NaturalGradient()` or `@Adam()`.
       network: Called with the observation spec, the number of actions and `seed`.
+      average_update: `@average/SoftUpdate()` to evaluate and export an average of the Q-network over its updates; None
+        for the Q-network itself.
       agent: Called with the specs, the network and the optimizer.
 
     Raises:
       ValueError: The environment's actions are not discrete.
     """
     agents.check_discrete_action(action_spec)
-    q_network = network(time_step_spec.observation, int(action_spec.maximum) + 1, seed=seed)
-    return agent(time_step_spec, action_spec, q_network, optimizer)
+    make = functools.partial(network, time_step_spec.observation, int(action_spec.maximum) + 1, seed=seed)
+    result = agent(time_step_spec, action_spec, make(), optimizer)
+    if average_update is not None:
+        result.average_into(make(), average_update)
+    return result
 
 
 @configured

@@ -268,3 +268,46 @@ def test_continuous_actions_and_foreign_outputs_are_refused():
         agents.DqnAgent(SPEC, box, network, natural())
     with pytest.raises(ValueError, match="output has shape \\(3,\\)"):
         agents.DqnAgent(SPEC, ACTION, networks.QNetwork(OBSERVATION, 3, (5,)), natural())
+
+
+@pytest.mark.parametrize("target_update", [None, agents.HardUpdate(2)])
+def test_average_follows_the_q_network_and_is_what_acts_greedily(target_update):
+    agent = make(target_update=target_update)
+    plain = make(target_update=target_update)
+    average = networks.QNetwork(OBSERVATION, 2, (5,), seed=9)
+    agent.average_into(average, agents.SoftUpdate(0.25))
+    expected = [v.numpy() for v in agent.q_network.trainable_weights]
+    for seed in range(3):
+        agent.train(experience(seed=seed))
+        plain.train(experience(seed=seed))
+        pairs = zip(expected, agent.q_network.trainable_weights, strict=True)
+        expected = [0.75 * mean + 0.25 * new.numpy() for mean, new in pairs]
+    for variable, value in zip(average.trainable_weights, expected, strict=True):
+        np.testing.assert_allclose(variable, value, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(weights(agent), weights(plain))  # training knows nothing of it
+    observation = experience(size=64, seed=7).observation[:, 0]
+    first = ts.restart(observation, batch_size=64)
+    averaged, online = (np.argmax(net(observation)[0], axis=1) for net in (average, agent.q_network))
+    assert (averaged != online).any()
+    agent.set_epsilon(0.0)
+    np.testing.assert_array_equal(agent.policy.action(first).action, averaged)
+    np.testing.assert_array_equal(agent.collect_policy.action(first).action, online)
+
+
+def test_average_of_a_skipped_update_stays_as_it_is():
+    agent = make()
+    average = networks.QNetwork(OBSERVATION, 2, (5,), seed=9)
+    agent.average_into(average, agents.SoftUpdate(0.5))
+    agent.train(experience())
+    before = [v.numpy().tobytes() for v in average.trainable_weights]
+    batch = experience()
+    agent.train(batch._replace(reward=batch.reward * np.inf))
+    assert [v.numpy().tobytes() for v in average.trainable_weights] == before
+
+
+def test_average_that_does_not_fit_the_q_network_is_refused():
+    agent = make()
+    with pytest.raises(ValueError, match=r"DqnAgent: the average's weights .* don't match the Q-network's"):
+        agent.average_into(networks.QNetwork(OBSERVATION, 2, (4,)), agents.SoftUpdate())
+    with pytest.raises(ValueError, match=r"DqnAgent: the average shares '.*' with the Q-network"):
+        agent.average_into(agent.q_network, agents.SoftUpdate())

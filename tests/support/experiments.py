@@ -6,6 +6,7 @@ from typing import NamedTuple
 GIN = Path(__file__).parents[2] / "gin"
 
 _OFF_POLICY = ("OffPolicyLoop.warmup_steps=64", "OffPolicyLoop.batch_size=16", "OffPolicyLoop.jit_compile=False")
+_RECIPE = ("dqn_agent.average_update=@SoftUpdate()",)
 _ON_POLICY = ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False")
 _REPLAY = (
     "TrajectoryReplayLoop.num_steps=16",
@@ -29,7 +30,7 @@ class Agent(NamedTuple):
 
 #: A new agent is a line here.
 AGENTS = {
-    "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)"), continuous=False),
+    "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), continuous=False),
     "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "ClippedUpdate.epochs=1")),

@@ -1,0 +1,56 @@
+"""An average of a network over its updates, which is evaluated and exported in the network's place."""
+
+from typing import Any
+
+import tensorflow as tf
+from tf_agents.networks import network
+
+from ngrl.agents.network_check import check_separate, check_trainable
+from ngrl.agents.target_update import TargetUpdate, follow_update
+
+
+class Average(tf.Module):
+    """A network that follows another one through its updates.
+
+    The mean of many iterates of a noisy optimization lies nearer to what they scatter around than the last of them
+    (Polyak & Juditsky 1992).
+
+    Args:
+      owner: The agent, for messages.
+      noun: What is averaged, for messages.
+      online: The network that is trained.
+      average: Becomes the average: a network like it, with the same normaliser; its weights are set to the other's.
+      update: How it follows after each update that was not skipped.
+      observation_spec: Spec of what both take.
+      natural: Whether the network is trained by natural steps.
+
+    Raises:
+      ValueError: The average's weights are not of the network's shapes, or are the network's own.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        noun: str,
+        online: network.Network,
+        average: network.Network,
+        update: TargetUpdate,
+        observation_spec: Any,
+        natural: bool,
+    ):
+        super().__init__(name="Average")
+        average.create_variables(observation_spec)
+        check_trainable(owner, average, natural)
+        check_separate(owner, noun, online, "the average", average)
+        shapes = [[tuple(v.shape) for v in each.trainable_weights] for each in (online, average)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{owner}: the average's weights {shapes[1]} don't match {noun}'s {shapes[0]}")
+        for source, destination in zip(online.trainable_weights, average.trainable_weights, strict=True):
+            destination.assign(source)
+        self.network = average
+        self._online, self._update = online, update
+
+    def follow(self, train_step_counter: tf.Variable, skipped: tf.Tensor) -> None:
+        """Follow an update; arguments as `follow_update`."""
+        online, average = self._online.trainable_weights, self.network.trainable_weights
+        follow_update(self._update, online, average, train_step_counter, skipped)
