@@ -1,14 +1,15 @@
 """Solving in output space: n rows instead of P parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from ngrl.checks import check_number
 from ngrl.configurable import configurable
 from ngrl.solvers.conjugate_gradient import ConjugateGradient
 from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver
-from ngrl.solvers.system import RightHandSide, RowSystem
+from ngrl.solvers.system import ParameterSystem, RightHandSide, RowSystem
 
 
 class DualSolution(NamedTuple):
@@ -39,29 +40,35 @@ class Dual(Solver):
     The operator must offer `gram()`, `row_matvec(v)` = A v and `row_rmatvec(z)` = Aᵀ z, as the operators of
     `ngrl.curvature` do.
 
-    Source: the Woodbury identity; Ren & Goldfarb 2019 (arXiv:1906.02353), section 3.
+    With `momentum` μ the solution v of an optimizer's step before is remembered, and what the rows leave undetermined stays
+    with μv: `x = μv + Aᵀ(AAᵀ + λI)⁻¹(c − μ A v)`, the minimum of ‖A x − c‖² + λ‖x − μv‖².
+
+    Source: the Woodbury identity; Ren & Goldfarb 2019 (arXiv:1906.02353), section 3. Momentum: SPRING, Goldshlager,
+    Abrahamsen & Lin 2024 (arXiv:2401.10190), section 3.
     """
 
     needs_damping_outside_rows = True
 
-    def __init__(self, *, solver: Solver | None = None) -> None:
+    def __init__(self, *, solver: Solver | None = None, momentum: float = 0.0) -> None:
         """Configures the solver.
 
         Args:
           solver: Solves the n-by-n system; `ConjugateGradient()` if None.
+          momentum: μ in [0, 1), how much of the solution before is kept where the rows don't say otherwise.
 
         Raises:
-          ValueError: `solver` is no `Solver`, or is itself a `Dual`.
+          ValueError: `solver` is no `Solver`, or is itself a `Dual`, or μ is out of its range.
         """
         if solver is None:
             solver = ConjugateGradient()
         if not isinstance(solver, Solver) or isinstance(solver, Dual):
             raise ValueError(f"solver must be a Solver other than Dual, got {solver!r}")
         self.solver = solver
+        self.momentum = check_number("momentum", momentum, "[0, 1)")
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, the inner solver serialised."""
-        return {"solver": tf.keras.utils.serialize_keras_object(self.solver)}
+        return {"solver": tf.keras.utils.serialize_keras_object(self.solver), "momentum": self.momentum}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Dual":
@@ -69,10 +76,18 @@ class Dual(Solver):
         solver = config["solver"]
         if isinstance(solver, dict):
             solver = tf.keras.utils.deserialize_keras_object(solver)
-        return cls(solver=solver)
+        return cls(**{**config, "solver": solver})
 
     def __repr__(self) -> str:
-        return f"Dual(solver={self.solver!r})"
+        momentum = f", momentum={self.momentum!r}" if self.momentum else ""
+        return f"Dual(solver={self.solver!r}{momentum})"
+
+    def slots(self, variables: Sequence[tf.Variable]) -> dict[str, tf.Tensor]:
+        """With momentum the solution before, v [P]; see `Solver.slots`."""
+        if not self.momentum:
+            return {}
+        size = sum(variable.shape.num_elements() for variable in variables)
+        return {"solution": tf.zeros([size], variables[0].dtype)}
 
     def answer(
         self,
@@ -83,11 +98,35 @@ class Dual(Solver):
     ) -> Answer:
         """In the space of the rows where b lies in it, else by Woodbury's full form; see `Solver.answer`."""
         coefficients = gradient.coefficients(operator)
+        kept = self.momentum * state["solution"] if self.momentum and state else None  # μv
         if coefficients is None:
-            return super().answer(operator, gradient, damping, state)
-        rows = self.solve_rows(operator, coefficients, damping)
+            answer = self._answer_outside(operator, gradient.gradient(operator), damping, kept)
+        else:
+            answer = self._answer_in_rows(operator, coefficients, damping, kept)
+        return answer._replace(state={"solution": answer.solution.value} if self.momentum else dict(state or {}))
+
+    def _answer_in_rows(
+        self,
+        operator: tf.linalg.LinearOperator,
+        coefficients: tf.Tensor,
+        damping: float | tf.Tensor,
+        kept: tf.Tensor | None,
+    ) -> Answer:
+        """`x = μv + Aᵀ(AAᵀ + λI)⁻¹(c − μ A v)`, whose image is A x; without μv where it is None."""
+        image = None if kept is None else operator.row_matvec(kept)
+        rows = self.solve_rows(operator, coefficients if image is None else coefficients - image, damping)
         system = RowSystem(operator, coefficients, rows.gram)
-        return Answer(Solution(rows.value, rows.result, rows.stats), rows.gram_dual, system, dict(state or {}))
+        if kept is None:
+            return Answer(Solution(rows.value, rows.result, rows.stats), rows.gram_dual, system, {})
+        return Answer(Solution(kept + rows.value, rows.result, rows.stats), image + rows.gram_dual, system, {})
+
+    def _answer_outside(
+        self, operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float | tf.Tensor, kept: tf.Tensor | None
+    ) -> Answer:
+        """`(AᵀA + λI) x = b + λμv`, which is the same for a b that needn't lie in the row space."""
+        shifted = rhs if kept is None else rhs + damping * kept
+        solution, product = self.solve_with_product(operator, shifted, damping)
+        return Answer(solution, product, ParameterSystem(operator, rhs), {})
 
     def solve_rows(
         self,

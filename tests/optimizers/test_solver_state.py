@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.optimizers import BacktrackingLineSearch, NaturalGradient
 from ngrl.solvers import Answer, Cholesky, ConjugateGradient, Dual, ParameterSystem
 
@@ -81,6 +82,38 @@ def test_restored_optimizer_goes_on_with_the_state_that_was_saved(tmp_path):
     tf.train.Checkpoint(variable=again, optimizer=restored).restore(path).assert_consumed()
     step(restored, again, [3.0, 2.0, 1.0], 2.0)
     np.testing.assert_array_equal(again, variable)
+
+
+def test_momentum_in_output_space_takes_the_steps_of_a_dense_reference_and_survives_a_checkpoint(tmp_path):
+    """SPRING: x = (F + λI)⁻¹ (g + λ μ v), v the x of the step before; α and the radius scale the step, not v."""
+
+    def made():
+        layer = tf.keras.layers.Dense(1, use_bias=False, dtype=tf.float64, kernel_initializer="zeros")
+        layer.build([None, 3])
+        solver = Dual(solver=Cholesky(), momentum=0.8)
+        return layer, NaturalGradient(0.5, solver=solver, damping=0.3, max_kl=0.1)
+
+    def take(layer, optimizer, target):
+        operator = GaussNewton(layer, layer.trainable_variables, tf.constant(ROWS), SquaredError())
+        return optimizer.apply_output_gradient((operator.outputs - target[:, None]) / len(ROWS), operator)
+
+    targets = np.random.default_rng(5).normal(size=(3, len(ROWS)))
+    layer, optimizer = made()
+    weights, before, curvature = np.zeros(3), np.zeros(3), ROWS.T @ ROWS / len(ROWS)
+    for number, target in enumerate(targets):
+        if number == 2:
+            path = tf.train.Checkpoint(layer=layer, optimizer=optimizer).save(str(tmp_path / "saved"))
+        take(layer, optimizer, target)
+        gradient = ROWS.T @ (ROWS @ weights - target) / len(ROWS)
+        before = np.linalg.solve(curvature + 0.3 * np.eye(3), gradient + 0.3 * 0.8 * before)
+        weights = weights - min(0.5, np.sqrt(0.2 / (before @ curvature @ before))) * before
+        np.testing.assert_allclose(layer.kernel[:, 0], weights, rtol=1e-10)
+    again, restored = made()
+    restored.build(again.trainable_variables)
+    tf.train.Checkpoint(layer=again, optimizer=restored).restore(path).assert_consumed()
+    assert take(again, restored, targets[2] * np.nan).skipped == 1  # which leaves v as it is
+    take(again, restored, targets[2])
+    np.testing.assert_array_equal(again.kernel, layer.kernel)
 
 
 @pytest.mark.parametrize("solver", [Dual(), ConjugateGradient(), Cholesky()], ids=lambda solver: type(solver).__name__)

@@ -162,3 +162,42 @@ def test_an_operator_without_rows_is_refused_by_what_it_lacks():
         solvers.Dual()(operator, tf.ones(3), 1.0)
     with pytest.raises(TypeError, match="gram"):
         solvers.Dual().solve_rows(operator, tf.ones(3), 1.0)
+
+
+@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "xla"])
+@pytest.mark.parametrize("in_rows", [True, False], ids=["output gradient", "parameter gradient"])
+def test_solutions_with_momentum_are_those_of_a_dense_regression_towards_the_solution_before(in_rows, jit_compile):
+    dual = solvers.Dual(solver=solvers.Cholesky(), momentum=0.9)
+    generator = np.random.default_rng(4)
+
+    def answer(rows, coefficients, before):
+        operator = DenseRows(rows)
+        gradient = solvers.RowCombination(coefficients)
+        if not in_rows:
+            gradient = solvers.ParameterGradient(gradient.gradient(operator))
+        found = dual.answer(operator, gradient, 0.3, {"solution": before})
+        value, system = found.solution.value, found.system
+        return value, found.state["solution"], system.slope(value, found.image), system.curvature(value, found.image)
+
+    solve = answer if jit_compile is None else tf.function(answer, jit_compile=jit_compile)
+    remembered, expected = tf.zeros(PARAMETERS, tf.float64), np.zeros(PARAMETERS)
+    for _ in range(3):
+        rows, coefficients = generator.normal(size=(ROWS, PARAMETERS)), generator.normal(size=ROWS)
+        value, remembered, slope, curvature = solve(tf.constant(rows), tf.constant(coefficients), remembered)
+        # ‖A x − c‖² + λ ‖x − μv‖² as one least-squares problem
+        stacked = np.concatenate([rows, np.sqrt(0.3) * np.eye(PARAMETERS)])
+        wanted = np.concatenate([coefficients, np.sqrt(0.3) * 0.9 * expected])
+        expected = np.linalg.lstsq(stacked, wanted, rcond=None)[0]
+        np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_array_equal(value, remembered)
+        np.testing.assert_allclose(slope, coefficients @ rows @ expected, rtol=1e-9)
+        np.testing.assert_allclose(curvature, np.sum((rows @ expected) ** 2), rtol=1e-9)
+
+
+def test_momentum_is_in_the_config_and_checked():
+    dual = tf.keras.utils.deserialize_keras_object(
+        tf.keras.utils.serialize_keras_object(solvers.Dual(solver=solvers.Cholesky(), momentum=0.9))
+    )
+    assert (dual.momentum, type(dual.solver)) == (0.9, solvers.Cholesky)
+    with pytest.raises(ValueError, match=r"momentum must lie in \[0, 1\), got 1.0"):
+        solvers.Dual(momentum=1.0)
