@@ -40,8 +40,8 @@ class Dual(Solver):
     The operator must offer `gram()`, `row_matvec(v)` = A v and `row_rmatvec(z)` = Aᵀ z, as the operators of
     `ngrl.curvature` do.
 
-    With `momentum` μ the solution v of an optimizer's step before is remembered, and what the rows leave undetermined stays
-    with μv: `x = μv + Aᵀ(AAᵀ + λI)⁻¹(c − μ A v)`, the minimum of ‖A x − c‖² + λ‖x − μv‖².
+    With `momentum` μ the solution v of an optimizer's step before is remembered, and what the rows leave undetermined
+    stays with μv: `x = μv + Aᵀ(AAᵀ + λI)⁻¹(c − μ A v)`, the minimum of ‖A x − c‖² + λ‖x − μv‖².
 
     Source: the Woodbury identity; Ren & Goldfarb 2019 (arXiv:1906.02353), section 3. Momentum: SPRING, Goldshlager,
     Abrahamsen & Lin 2024 (arXiv:2401.10190), section 3.
