@@ -7,7 +7,7 @@ from ngrl.agents.advantage import GeneralisedAdvantage, RewardNormaliser
 from ngrl.agents.compatible import CompatibleCritic, CompatibleRegression, EpisodicCritic, LstdQ
 from ngrl.agents.critic import Critic, CriticStats
 from ngrl.agents.dqn_agent import DqnAgent, DqnExtra, check_discrete_action
-from ngrl.agents.methods import NacAgent, NpgAgent, PpoAgent, ReinforceAgent, TrpoAgent
+from ngrl.agents.methods import AcktrAgent, NacAgent, NpgAgent, PpoAgent, ReinforceAgent, TrpoAgent
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyExtra
 from ngrl.agents.policy import Policy, PolicyBatch
 from ngrl.agents.retrace import Retrace
@@ -25,6 +25,7 @@ from ngrl.agents.updates import (
 __all__ = [
     "AcerAgent",
     "AcerExtra",
+    "AcktrAgent",
     "ActionValueCritic",
     "ClippedUpdate",
     "CompatibleCritic",

@@ -24,6 +24,7 @@ def _method(name: str, update: Callable[..., updates.PolicyUpdate]) -> Callable[
 
 ReinforceAgent = _method("ReinforceAgent", updates.PlainUpdate)
 NpgAgent = _method("NpgAgent", updates.NaturalUpdate)
+AcktrAgent = _method("AcktrAgent", updates.NaturalUpdate)
 TrpoAgent = _method("TrpoAgent", updates.LineSearchedUpdate)
 PpoAgent = _method("PpoAgent", updates.ClippedUpdate)
 NacAgent = _method("NacAgent", updates.CompatibleUpdate)

@@ -33,6 +33,7 @@ AGENTS = {
     "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), continuous=False),
     "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
+    "acktr": Agent("acktr_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "ClippedUpdate.epochs=1")),
     "nac": Agent("nac_cartpole_v1", _ON_POLICY),
     "acer": Agent("acer_cartpole_v1", (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)")),

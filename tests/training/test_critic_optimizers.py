@@ -46,7 +46,7 @@ def test_the_policies_are_there():
 def test_a_base_file_trains_with_a_critic_optimizer(tmp_path, base, optimizer):
     final = run(tmp_path, base, f"policy_agent.critic_optimizer = {OPTIMIZERS[optimizer]}")
     assert (final["train_steps"], final["skipped_updates"]) == (2, 0)
-    if optimizer == "NaturalGradient":
+    if optimizer == "NaturalGradient" and base != "acktr":  # whose critic has settings of its own
         # Nothing of the policy's is the critic's.
         settings = [line for line in gin.operative_config_str().splitlines() if line.startswith("critic/")]
         assert "critic/NaturalGradient.learning_rate = 1.0" in settings
