@@ -10,7 +10,7 @@ def check_weight(owner: str, argument: str, value: float | Schedule) -> None:
     """Refuse a number that is negative; what a schedule gives is known only later.
 
     Raises:
-      ValueError: So it is.
+      ValueError: The number is negative or none at all.
     """
     if not isinstance(value, tf.keras.optimizers.schedules.LearningRateSchedule):
         check_number(f"{owner}: {argument}", value, "[0, inf]")

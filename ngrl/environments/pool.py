@@ -62,11 +62,9 @@ class EnvpoolVector(VectorEnvironment):
             raise ValueError(f"{self.env_id} can't be made by envpool{settings}: {one_line(error)}") from error
 
     def reset(self) -> Any:
-        """See VectorEnvironment."""
         return self._pool.reset()[0]
 
     def step(self, actions: np.ndarray) -> Transition:
-        """See VectorEnvironment."""
         try:
             observation, reward, terminated, truncated, _ = self._pool.step(actions)
         except Exception as error:
@@ -75,12 +73,10 @@ class EnvpoolVector(VectorEnvironment):
 
     @property
     def time_limit(self) -> int | None:
-        """See VectorEnvironment."""
         limit = int(self._pool.config.get("max_episode_steps", _NO_LIMIT))
         return limit if limit < _NO_LIMIT else None
 
     def seed(self, seed: int) -> None:
-        """See VectorEnvironment."""
         self._restarts = 0
         self._reopen(seed)
 
@@ -104,5 +100,4 @@ class EnvpoolVector(VectorEnvironment):
         raise ValueError(f"{self.env_id}: the envpool backend doesn't render; use 'sync'")
 
     def close(self) -> None:
-        """See VectorEnvironment."""
         self._pool.close()

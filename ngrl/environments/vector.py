@@ -83,19 +83,16 @@ class GymnasiumVector(VectorEnvironment):
 
     @property
     def time_limit(self) -> int | None:
-        """See VectorEnvironment."""
         return self._call("time_limit")[0]
 
     def seed(self, seed: int) -> None:
-        """See VectorEnvironment."""
         self._call("reseed", seed)
 
     def save(self) -> list[Episode]:
-        """See VectorEnvironment."""
         return list(self._call("save_episode"))
 
     def restore(self, seed: int, episodes: list[Episode]) -> Any:
-        """See VectorEnvironment; no time limit holds, since replay takes as long as the episodes took."""
+        """Replay the actions of each; no time limit holds, since that takes as long as the episodes took."""
         # The reset makes gymnasium forget which members it was to reset; the episodes it starts are replaced.
         self.reset()
         results = self._call("restore_episodes", seed, episodes)
@@ -105,7 +102,6 @@ class GymnasiumVector(VectorEnvironment):
         return _stack(self.observation_space, [observation for observation, _ in results])
 
     def render(self) -> Sequence[Any]:
-        """See VectorEnvironment."""
         if self._vector.render_mode != "rgb_array":
             raise ValueError(f'{self.env_id}: to render, load it with render_mode="rgb_array"')
         return self._call("render")
@@ -131,15 +127,12 @@ class SyncVector(GymnasiumVector):
         super().__init__(maker.env_id, vector)
 
     def reset(self) -> Any:
-        """See VectorEnvironment."""
         return self._vector.reset()[0]
 
     def step(self, actions: np.ndarray) -> Transition:
-        """See VectorEnvironment."""
         return Transition(*self._vector.step(actions)[:4])
 
     def close(self) -> None:
-        """See VectorEnvironment."""
         if not self._vector.closed:
             self._vector.close()
 

@@ -62,7 +62,6 @@ class WorkerVector(GymnasiumVector):
         super().__init__(maker.env_id, vector)
 
     def reset(self) -> Any:
-        """See VectorEnvironment."""
         with self._answers():
             self._vector.reset_async()
             answer: tuple[Any, dict[str, Any]] = self._vector.reset_wait(self._timeout)
@@ -71,7 +70,6 @@ class WorkerVector(GymnasiumVector):
         return observation
 
     def step(self, actions: np.ndarray) -> Transition:
-        """See VectorEnvironment."""
         with self._answers():
             self._vector.step_async(actions)
             observation, reward, terminated, truncated, infos = self._vector.step_wait(self._timeout)

@@ -17,7 +17,7 @@ from ngrl.checks import check_number
 from ngrl.configurable import configurable
 from ngrl.examples import figures
 from ngrl.examples.gaussian import Gaussian
-from ngrl.training import Result
+from ngrl.training import RunResult
 from ngrl.training.context import RunContext
 from ngrl.training.recording import recording
 
@@ -77,7 +77,7 @@ def geometry(
     distance: float = 1.0,
     vanheeswijk_stds: tuple[float, ...] = (0.3, 3.0),
     vitay_stds: tuple[float, ...] = (0.2, 10.0),
-) -> Result:
+) -> RunResult:
     """Draw both figures: `vanheeswijk_figure_2.png`, `vitay_figure_28.png`, and `pairs.csv` with the numbers.
 
     Args:

@@ -39,9 +39,9 @@ from ngrl.examples.descent import (
     sampled_fisher,
 )
 from ngrl.examples.gaussian import Gaussian
-from ngrl.training import Result
+from ngrl.training import RunResult
 from ngrl.training.context import RunContext
-from ngrl.training.recording import Record, recording
+from ngrl.training.recording import Recorder, recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,7 @@ def maximum_likelihood(
     num_steps: int = 1_000,
     fisher_samples: int = 1_000,
     seed: int = 0,
-) -> Result:
+) -> RunResult:
     """Fit N(mean, std²) in five ways and draw the paper's Figs. 1 to 3.
 
     Leaves `figure_1.png`, `figure_2.png` and `figure_3.png`, `trajectories.csv`, and in TensorBoard the same pictures
@@ -146,7 +146,7 @@ def maximum_likelihood(
         return record.finish(final, [title, *_summary(trajectories, agreement, record.path)])
 
 
-def _write(record: Record, trajectories: Sequence[Trajectory], num_steps: int) -> None:
+def _write(record: Recorder, trajectories: Sequence[Trajectory], num_steps: int) -> None:
     record.table("trajectories", _HEADER, (row for trajectory in trajectories for row in trajectory.rows()))
     logged = sorted({*range(0, num_steps + 1, _LOG_EVERY), num_steps})
     for trajectory in trajectories:

@@ -30,7 +30,7 @@ from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton
 from ngrl.loops.off_policy import OffPolicyLoop, as_transition
 from ngrl.training.context import RunContext
-from ngrl.training.experiment import Result
+from ngrl.training.experiment import RunResult
 from ngrl.training.recording import recording
 
 _HEADER = (
@@ -153,7 +153,7 @@ def solver_comparison(
     repeats: int = 20,
     jit_compile: bool = True,
     seed: int = 0,
-) -> Result:
+) -> RunResult:
     """Compare solvers on systems that occur while NGDQN learns.
 
     Leaves `solvers.csv` and `solvers.png`, and the picture in TensorBoard.

@@ -81,7 +81,7 @@ class TrainingLoop:
         """Stop where too many updates in a row were skipped.
 
         Raises:
-          NonFiniteError: So it is.
+          NonFiniteError: As many as `max_skipped_updates`.
         """
         in_a_row, cause = int(self._streak[0]), SkipCause(int(self._streak[1]))
         if in_a_row >= self._max_skipped:

@@ -34,7 +34,7 @@ class DampingRule(abc.ABC):
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """What `from_config` takes, as Keras serialises it."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DampingRule":
@@ -62,7 +62,7 @@ class FixedDamping(DampingRule):
         return self.value
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """What `from_config` takes, as Keras serialises it."""
         return {"value": self.value}
 
 
@@ -92,7 +92,7 @@ class ScheduledDamping(DampingRule):
         return tf.cast(self.schedule(iterations), value.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """What `from_config` takes, as Keras serialises it."""
         return {"schedule": tf.keras.optimizers.schedules.serialize(self.schedule)}
 
 
@@ -164,7 +164,7 @@ class LevenbergMarquardt(DampingRule):
         return tf.where(poor, larger, tf.where(good, smaller, value))
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """What `from_config` takes, as Keras serialises it."""
         return {
             "initial": self._initial,
             "minimum": self.minimum,

@@ -111,7 +111,7 @@ class BacktrackingLineSearch:
         return SearchResult(accepted, backtracks, scale, new_loss, kl)
 
     def get_config(self) -> dict[str, Any]:
-        """Constructor arguments."""
+        """What `from_config` takes, as Keras serialises it."""
         return {
             "shrink": self.shrink,
             "max_backtracks": self.max_backtracks,

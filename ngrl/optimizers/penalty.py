@@ -47,7 +47,7 @@ def check_penalised(optimizer: NaturalGradient) -> None:
     """Refuse an optimizer that can't take a step for a loss with regularisers.
 
     Raises:
-      ValueError: So it is.
+      ValueError: Its solver works on rows alone, and its damping is 0.
     """
     rule = optimizer.damping_rule
     if optimizer.solver.needs_damping_outside_rows and isinstance(rule, FixedDamping) and rule.value == 0:

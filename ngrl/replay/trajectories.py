@@ -14,7 +14,7 @@ def check_behaviour(trajectories: Any) -> None:
     """Refuse trajectories whose `policy_info` does not say what the behaviour policy was.
 
     Raises:
-      ValueError: So it is.
+      ValueError: They lack them.
     """
     info = trajectories.policy_info
     if not isinstance(info, dict) or BEHAVIOUR not in info:

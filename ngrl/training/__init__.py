@@ -4,7 +4,7 @@ from ngrl.signals import Interrupted
 from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.context import RunContext
 from ngrl.training.evaluation import EvaluationResult, evaluate
-from ngrl.training.experiment import Result, run
+from ngrl.training.experiment import RunResult, run
 from ngrl.training.export import PolicyError, export_policy, load_policy
 from ngrl.training.final_evaluation import Evaluation
 
@@ -14,8 +14,8 @@ __all__ = [
     "EvaluationResult",
     "Interrupted",
     "PolicyError",
-    "Result",
     "RunContext",
+    "RunResult",
     "evaluate",
     "export_policy",
     "load_policy",

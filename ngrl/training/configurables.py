@@ -147,7 +147,7 @@ run = configured(experiment.run)
 
 @configured
 @configurable
-def main(context: RunContext, /, entry: Callable[[RunContext], experiment.Result] = run) -> experiment.Result:
+def main(context: RunContext, /, entry: Callable[[RunContext], experiment.RunResult] = run) -> experiment.RunResult:
     """What `ngrl.launch` runs: a training run, or what a gin file names with `main.entry = @name`.
 
     Args:

@@ -56,7 +56,7 @@ class Loop(Protocol):
         """Set what `state` returned."""
 
 
-class Result(dict[str, Any]):
+class RunResult(dict[str, Any]):
     """What a run reached: the JSON object under `final` in `run.json`."""
 
 
@@ -74,7 +74,7 @@ def run(
     checkpoint_every: int = 20_000,
     keep_checkpoints: int = 2,
     evaluation: Evaluation = Evaluation(),  # noqa: B008  (frozen)
-) -> Result:
+) -> RunResult:
     """Train, evaluate the greedy policy, export it.
 
     Continues by itself where an earlier call with the same directory stopped.
@@ -129,7 +129,7 @@ def run(
             for line in final.warnings(played):
                 context.progress.warn(line)
             training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
-            return Result(training.finish(final, played))
+            return RunResult(training.finish(final, played))
 
 
 def _check_numbers(**positive: int | None) -> None:

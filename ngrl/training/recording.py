@@ -12,10 +12,10 @@ from ngrl.runs.events import EventFile
 from ngrl.runs.files import write_bytes, write_csv
 from ngrl.runs.record import Status
 from ngrl.training.context import RunContext
-from ngrl.training.experiment import Result
+from ngrl.training.experiment import RunResult
 
 
-class Record:
+class Recorder:
     """Writes into a run's directory; what an earlier run of the same entry left there is replaced.
 
     Args:
@@ -56,15 +56,15 @@ class Record:
             for step in steps:
                 events.scalars(scalars(step), step)
 
-    def finish(self, final: Mapping[str, Any], summary: Sequence[str]) -> Result:
+    def finish(self, final: Mapping[str, Any], summary: Sequence[str]) -> RunResult:
         """Set what was reached in `run.json`, and return it with the lines that a command shows."""
         wall_s = round(time.monotonic() - self._started, 1)
         self._directory.write(status=Status.FINISHED, final={**final, "wall_s": wall_s})
-        return Result(final, wall_s=wall_s, summary=list(summary))
+        return RunResult(final, wall_s=wall_s, summary=list(summary))
 
 
 @contextlib.contextmanager
-def recording(context: RunContext, settings: Mapping[str, Any]) -> Iterator[Record]:
+def recording(context: RunContext, settings: Mapping[str, Any]) -> Iterator[Recorder]:
     """Hold an entry's directory while it is written.
 
     Args:
@@ -80,4 +80,4 @@ def recording(context: RunContext, settings: Mapping[str, Any]) -> Iterator[Reco
     """
     with context.open(lambda: settings) as directory:
         directory.write(status=Status.RUNNING, **({"seed": settings["seed"]} if "seed" in settings else {}))
-        yield Record(directory)
+        yield Recorder(directory)

@@ -3,38 +3,27 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from on_policy_agents import ON_POLICY, make_optimizer
 from tf_agents.drivers import dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 
-from ngrl import agents, environments, networks, optimizers
+from ngrl import agents, environments, networks
 
 NUM_ENVS, ROWS = 4, 24
 
 
-def natural(**options):
-    return optimizers.NaturalGradient(None, damping=0.1, max_kl=0.02, **options)
-
-
-AGENTS = {
-    "reinforce": (agents.ReinforceAgent, lambda: tf.keras.optimizers.Adam(0.01)),
-    "npg": (agents.NpgAgent, natural),
-    "trpo": (agents.TrpoAgent, lambda: natural(line_search=optimizers.BacktrackingLineSearch())),
-    "ppo": (agents.PpoAgent, lambda: tf.keras.optimizers.Adam(0.01)),
-}
-
-
 def build(kind, time_step_spec, action_spec):
-    agent, optimizer = AGENTS[kind]
+    optimizer = make_optimizer(kind, 0.01, damping=0.1, max_kl=0.02)
     observation = time_step_spec.observation
     normaliser = networks.ObservationNormaliser(observation)
     actor = networks.ActorNetwork(observation, action_spec, (8,), normaliser=normaliser)
     value = networks.ValueNetwork(observation, (8,), normaliser=normaliser)
     critic = agents.Critic(value, tf.keras.optimizers.Adam(0.01), epochs=2, batch_size=32)
-    return agent(time_step_spec, action_spec, actor, optimizer(), critic)
+    return ON_POLICY[kind][0](time_step_spec, action_spec, actor, optimizer, critic)
 
 
-@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize("kind", ON_POLICY)
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "ngrl/Identity-v0", "Pendulum-v1", "ngrl/IdentityBox-v0"])
 def test_agent_trains_on_what_a_stock_driver_collected(kind, env_id):
     environment = tf_py_environment.TFPyEnvironment(environments.load(env_id, num_envs=NUM_ENVS, seed=0))

@@ -12,7 +12,6 @@ import pytest
 from fork_server import Server, has_ended
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 
 
 class Process:

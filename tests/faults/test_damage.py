@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from chaos import differences
-from conftest import ROOT
-from experiments import arguments
+from experiments import ROOT, arguments
 from small_on_policy import make
 
 from ngrl.loops import LoopState

@@ -10,8 +10,7 @@ import sys
 import pytest
 import tensorflow as tf
 from chaos import contents, differences, litter
-from conftest import ROOT
-from experiments import PAIRS, arguments
+from experiments import PAIRS, ROOT, arguments
 from tensorboard.backend.event_processing import event_accumulator
 
 from ngrl.training import CheckpointStore

@@ -2,7 +2,7 @@
 
 import re
 
-from conftest import ROOT
+from experiments import ROOT
 
 
 def test_every_test_named_on_the_page_exists():

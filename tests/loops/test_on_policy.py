@@ -302,10 +302,15 @@ def test_skipped_updates_with_others_in_between_are_counted_and_forgiven(kind, p
     assert loop.train_steps == 4
 
 
-@pytest.mark.parametrize(("batch_size", "num_envs"), [(64, 5), (0, 4), (-4, 4), (3, 4)])
+@pytest.mark.parametrize(("batch_size", "num_envs"), [(64, 5), (3, 4)])
 def test_number_of_environments_must_divide_the_batch(batch_size, num_envs):
     with pytest.raises(ValueError, match=rf"batch_size \({batch_size}\) .* multiple of num_envs \({num_envs}\)"):
         make(batch_size=batch_size, num_envs=num_envs)
+
+
+def test_batch_size_must_be_positive():
+    with pytest.raises(ValueError, match="batch_size must be a positive integer, got 0"):
+        make(batch_size=0)
 
 
 def test_wrong_number_of_skipped_updates_is_named():

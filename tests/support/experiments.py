@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-GIN = Path(__file__).parents[2] / "gin"
+ROOT = Path(__file__).parents[2]
+GIN = ROOT / "gin"
 
 _OFF_POLICY = ("OffPolicyLoop.warmup_steps=64", "OffPolicyLoop.batch_size=16", "OffPolicyLoop.jit_compile=False")
 _RECIPE = ("dqn_agent.average_update=@SoftUpdate()", "Dual.momentum=0.9")

@@ -4,10 +4,12 @@ The reference reads the networks' weights and nothing else of `ngrl`: loops over
 the distributions written out, and second derivatives by nested tapes.
 """
 
+import functools
 import math
 
 import numpy as np
 import tensorflow as tf
+from on_policy_agents import ON_POLICY, make_optimizer
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
@@ -55,17 +57,15 @@ def trust_region(**options):
     )
 
 
-#: Every on-policy agent, its own step large enough to be seen: called with `policy`, `critic` and other options.
-AGENTS = {
-    "reinforce": lambda **options: make(agents.ReinforceAgent, tf.keras.optimizers.Adam(0.05), **options),
-    "npg": lambda **options: make(
-        agents.NpgAgent, optimizers.NaturalGradient(None, damping=0.1, max_kl=0.05), **options
-    ),
-    "trpo": lambda **options: make(agents.TrpoAgent, trust_region(), **options),
-    "ppo": lambda **options: make(
-        agents.PpoAgent, tf.keras.optimizers.Adam(0.05), **{"epochs": 2, "batch_size": 8, **options}
-    ),
-}
+def build(kind, **options):
+    """An on-policy agent whose step is large enough to be seen; `policy`, `critic` and other options are passed on."""
+    own = {"epochs": 2, "batch_size": 8} if kind == "ppo" else {}
+    optimizer = make_optimizer(kind, 0.05, damping=0.1, max_kl=0.05)
+    return make(ON_POLICY[kind][0], optimizer, **{**own, **options})
+
+
+#: Every on-policy agent: called with `policy`, `critic` and other options.
+AGENTS = {kind: functools.partial(build, kind) for kind in ON_POLICY}
 
 
 def experience(policy="discrete", trajectories=4, rows=9, seed=0, ends=0.25, reward=None):

@@ -1,22 +1,16 @@
 """Small on-policy agents and loops for the tests of training."""
 
 import tensorflow as tf
+from on_policy_agents import ON_POLICY, make_optimizer
 from tf_agents.specs import tensor_spec
 
-from ngrl import agents, environments, loops, networks, optimizers
+from ngrl import agents, environments, loops, networks
 
-
-def natural(learning_rate=None, **options):
-    return optimizers.NaturalGradient(learning_rate, damping=0.01, max_kl=0.03, **options)
-
-
-#: Agent, its optimizer, and its options. With α = 1 NPG shortens its steps as the advantages fade.
-AGENTS = {
-    "reinforce": (agents.ReinforceAgent, lambda: tf.keras.optimizers.Adam(0.05), {}),
-    "npg": (agents.NpgAgent, lambda: natural(1.0), {}),
-    "trpo": (agents.TrpoAgent, lambda: natural(line_search=optimizers.BacktrackingLineSearch()), {}),
-    "ppo": (agents.PpoAgent, lambda: tf.keras.optimizers.Adam(0.01), {"epochs": 4, "batch_size": 64}),
-}
+AGENTS = tuple(ON_POLICY)
+#: Where the smallest agent that learns its task is not the others'. With α = 1 NPG shortens its steps as the advantages
+#: fade.
+_OPTIMIZERS = {"npg": {"learning_rate": 1.0}, "ppo": {"rate": 0.01}}
+_OPTIONS = {"ppo": {"epochs": 4, "batch_size": 64}}
 
 
 NATURAL_TAGS = {
@@ -45,7 +39,7 @@ PLAIN_TAGS = NATURAL_TAGS - {
 
 
 def build_agent(time_step_spec, action_spec, seed, kind, hidden=(), normalise=False, scale_rewards=False, tau=None):
-    agent, optimizer, options = AGENTS[kind]
+    optimizer = make_optimizer(kind, **{"rate": 0.05, "damping": 0.01, "max_kl": 0.03, **_OPTIMIZERS.get(kind, {})})
     observation = time_step_spec.observation
     shared = {"normaliser": networks.ObservationNormaliser(observation) if normalise else None, "seed": seed}
     actor = networks.ActorNetwork(observation, action_spec, hidden, **shared)
@@ -53,7 +47,8 @@ def build_agent(time_step_spec, action_spec, seed, kind, hidden=(), normalise=Fa
     critic = agents.Critic(value, tf.keras.optimizers.Adam(0.01), epochs=4, batch_size=64)
     reward_normaliser = agents.RewardNormaliser() if scale_rewards else None
     advantage = agents.GeneralisedAdvantage(0.5, 0.9, reward_normaliser=reward_normaliser)
-    result = agent(time_step_spec, action_spec, actor, optimizer(), critic, advantage, seed=seed, **options)
+    options = {"seed": seed, **_OPTIONS.get(kind, {})}
+    result = ON_POLICY[kind][0](time_step_spec, action_spec, actor, optimizer, critic, advantage, **options)
     if tau is not None:
         result.average_into(networks.ActorNetwork(observation, action_spec, hidden, **shared), agents.SoftUpdate(tau))
     return result
