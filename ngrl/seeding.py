@@ -38,6 +38,7 @@ class Stream(enum.IntEnum):
     FISHER_SAMPLES = 15  # of the examples' sampled Fisher: step
     BOOTSTRAP = 16  # of reports
     KILLS = 17  # moments at which tools/chaos.py kills
+    TRUNK_WEIGHTS = 18  # first weights of convolutions: the stream of their network's weights, layer
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:

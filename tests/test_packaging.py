@@ -33,7 +33,7 @@ ALLOWED = {
     "patches": set(),  # serves whoever convolves
     "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
-    "networks": {"networks", "checks", "seeding", "_tf_agents", "specs", "configurable"},
+    "networks": {"networks", "checks", "seeding", "_tf_agents", "specs", "configurable", "patches"},
     "environments": {"environments", "checks", "configurable", "seeding", "_tf_agents", "specs"},
     "replay": {"replay", "checks", "seeding", "_tf_agents"},
     "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents", "configurable"},

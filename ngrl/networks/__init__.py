@@ -2,6 +2,7 @@
 
 from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
 from ngrl.networks.actor_network import ActorNetwork, describe_actions, is_discrete_action, num_discrete_actions
+from ngrl.networks.conv_network import ConvNetwork
 from ngrl.networks.dense_network import DenseNetwork
 from ngrl.networks.dueling_network import StochasticDuelingNetwork
 from ngrl.networks.encoding import (
@@ -18,6 +19,7 @@ from ngrl.networks.value_network import ValueNetwork
 
 __all__ = [
     "ActorNetwork",
+    "ConvNetwork",
     "DenseNetwork",
     "Encoder",
     "GaussianActor",

@@ -10,7 +10,8 @@ from tf_agents.specs import tensor_spec
 
 from ngrl.checks import check_choice
 from ngrl.configurable import configurable
-from ngrl.networks.dense_network import Activation, DenseNetwork, Trunk
+from ngrl.networks.activation import Activation
+from ngrl.networks.dense_network import DenseNetwork, Trunk
 from ngrl.networks.encoding import ObservationNormaliser
 from ngrl.seeding import Stream
 

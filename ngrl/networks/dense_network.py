@@ -2,36 +2,19 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 from tf_agents.networks import network
 
 from ngrl import seeding
 from ngrl.checks import check_count, check_number
+from ngrl.networks.activation import Activation
+from ngrl.networks.conv_network import ConvNetwork
 from ngrl.networks.encoding import Encoder, ObservationNormaliser, scale_observation
 
-#: Keras' activations by name: a wrong one in a gin file is answered before TensorFlow is loaded.
-Activation = Literal[
-    "elu",
-    "exponential",
-    "gelu",
-    "hard_sigmoid",
-    "linear",
-    "mish",
-    "relu",
-    "selu",
-    "sigmoid",
-    "softmax",
-    "softplus",
-    "softsign",
-    "swish",
-    "tanh",
-]
-
-
 #: Makes the layers that a network puts before its Dense ones, or is such a layer itself.
-Trunk: TypeAlias = Callable[..., Any]
+Trunk: TypeAlias = Callable[..., Any] | ConvNetwork
 
 
 class DenseNetwork(network.Network):
@@ -50,10 +33,10 @@ class DenseNetwork(network.Network):
         et al. (2015).
       output_scale: The last kernel's initial standard deviation times the root of its fan-in.
       normaliser: Normalises the encoded observations; None leaves them as they are.
-      trunk: A function that makes a Keras layer or model: called with observations [B, ...], scaled as
-        `scale_observation` says, it gives what is flattened for the first Dense layer. A layer itself will do where
+      trunk: A `ConvNetwork`, or a function that makes a Keras layer or model: called with observations [B, ...], scaled
+        as `scale_observation` says, it gives what is flattened for the first Dense layer. A layer itself will do where
         no second network is made like this one. None for none.
-      seed: Seed of the initial weights, a trunk's excepted.
+      seed: Seed of the initial weights; those of a trunk of your own are your own.
       name: Name of the network.
 
     Raises:
@@ -84,7 +67,7 @@ class DenseNetwork(network.Network):
         #: Makes vectors of observations; None with a trunk.
         self.encoder = Encoder(input_tensor_spec, normaliser) if trunk is None else None
         #: The layers before the Dense ones, if there are any.
-        self.trunk: Any = None if trunk is None else _made(name, trunk, normaliser)
+        self.trunk: Any = None if trunk is None else self._made(trunk, normaliser, seed)
         self._normaliser = normaliser
         widths = [*hidden_layers, num_outputs]
         self.layers_in_order = [
@@ -112,11 +95,16 @@ class DenseNetwork(network.Network):
         """The input of the first Dense layer [B, D]."""
         if self.encoder is not None:
             return self.encoder(observation)
-        return self._features(observation, self.input_tensor_spec)
+        return self._features(observation)
 
-    def _features(self, observation: Any, spec: Any) -> tf.Tensor:
-        """What the trunk makes of observations of a spec [B, D]."""
-        features = self.trunk(scale_observation(observation, spec))
+    @property
+    def _trunk_spec(self) -> Any:
+        """Spec of what the trunk is for."""
+        return self.input_tensor_spec
+
+    def _features(self, observation: Any) -> tf.Tensor:
+        """What the trunk makes of observations of its spec [B, D]."""
+        features = self.trunk(scale_observation(observation, self._trunk_spec))
         return tf.reshape(features, [-1, math.prod(features.shape[1:])])
 
     def dense(self, encoded: tf.Tensor) -> tf.Tensor:
@@ -129,11 +117,12 @@ class DenseNetwork(network.Network):
         """Outputs [B, K] of the last layer."""
         return self.dense(self.encode(observation))
 
-
-def _made(owner: str, trunk: Trunk, normaliser: ObservationNormaliser | None) -> tf.keras.layers.Layer:
-    if normaliser is not None:
-        raise ValueError(f"{owner}: a trunk takes observations that are not normalised: set normaliser to None")
-    layer = trunk if isinstance(trunk, tf.keras.layers.Layer) else trunk()
-    if not isinstance(layer, tf.keras.layers.Layer):
-        raise ValueError(f"{owner}: trunk must make a Keras layer or model, got {layer!r}")
-    return layer
+    def _made(self, trunk: Trunk, normaliser: ObservationNormaliser | None, seed: int) -> tf.keras.layers.Layer:
+        if normaliser is not None:
+            raise ValueError(f"{self.name}: a trunk takes observations that are not normalised: set normaliser to None")
+        made = trunk if isinstance(trunk, tf.keras.layers.Layer | ConvNetwork) else trunk()
+        if isinstance(made, ConvNetwork):
+            return made.make(self.name, self._trunk_spec, seed, self.stream)
+        if not isinstance(made, tf.keras.layers.Layer):
+            raise ValueError(f"{self.name}: trunk must make a Keras layer or model, got {made!r}")
+        return made

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from ngrl.checks import check_count
 from ngrl.configurable import configurable
+from ngrl.networks.activation import Activation
 from ngrl.networks.actor_network import is_discrete_action
-from ngrl.networks.dense_network import Activation, Trunk
+from ngrl.networks.dense_network import Trunk
 from ngrl.networks.value_network import ValueNetwork
 from ngrl.seeding import Stream
 
@@ -20,12 +21,16 @@ class _Value(ValueNetwork):
 class _Advantage(ValueNetwork):
     stream = Stream.DUELING_ADVANTAGE_WEIGHTS
 
+    @property
+    def _trunk_spec(self) -> Any:
+        return self.input_tensor_spec[0]
+
     def encode(self, observation: Any) -> tf.Tensor:
         """Of states and actions: a trunk is for the states [B, D]."""
         if self.trunk is None:
             return super().encode(observation)
         state, action = observation
-        return tf.concat([self._features(state, self.input_tensor_spec[0]), action], axis=1)
+        return tf.concat([self._features(state), action], axis=1)
 
 
 @configurable

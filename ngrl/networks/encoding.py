@@ -12,24 +12,30 @@ from ngrl.specs import holds_categories
 
 _MOST_CATEGORIES = 1024
 
-#: D at most. Four frames of 84 × 84 pixels are 28,224.
+#: D at most, and an image's part in it: Dense layers can use MinAtar's 10 × 10 × 10, and not Atari's.
 _WIDEST = 2**15
+_LARGEST_IMAGE = 2**12
 
 # Quantities of wider ranges, which float32 can't tell apart, have bounds that say nothing of their size.
 _WIDEST_SCALE = 2**24
 
 
 def check_observation_spec(spec: Any) -> None:
-    """Refuse what `encode_observation` can't encode.
+    """Refuse what `encode_observation` can't encode, and images that want convolutions.
 
     Raises:
-      ValueError: A part is neither float, integer nor bool, its categories have no bounds or are too many, or the
-        encoded observation is too wide.
+      ValueError: A part is neither float, integer nor bool, its categories have no bounds or are too many, it is a
+        large image, or the encoded observation is too wide.
     """
     for leaf in tf.nest.flatten(spec):
         if not (leaf.dtype.is_floating or leaf.dtype.is_integer or leaf.dtype.is_bool):
             raise ValueError(f"an observation of dtype {leaf.dtype.name} can't be encoded")
         if not _is_one_hot(leaf):
+            if leaf.shape.rank >= 3 and leaf.shape.num_elements() > _LARGEST_IMAGE:
+                raise ValueError(
+                    f"an image of {' × '.join(map(str, leaf.shape))} is too large for Dense layers alone: give each "
+                    "network convolutions, as in QNetwork.trunk = @ConvNetwork() (in Python trunk=ConvNetwork())"
+                )
             continue
         if not tensor_spec.is_bounded(leaf):
             raise ValueError(f"a discrete observation needs bounds, got {leaf}")

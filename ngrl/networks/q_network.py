@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.configurable import configurable
-from ngrl.networks.dense_network import Activation, DenseNetwork, Trunk
+from ngrl.networks.activation import Activation
+from ngrl.networks.dense_network import DenseNetwork, Trunk
 from ngrl.seeding import Stream
 
 

@@ -82,7 +82,7 @@ def test_quantities_without_bounds_and_bools_are_numbers_as_they_are():
 
 def test_an_image_is_as_wide_as_it_has_pixels():
     assert encoded_size(tensor_spec.BoundedTensorSpec([84, 84, 4], tf.uint8, 0, 255)) == 28224
-    networks.QNetwork(tensor_spec.BoundedTensorSpec([84, 84, 4], tf.uint8, 0, 255), 2)
+    networks.QNetwork(tensor_spec.BoundedTensorSpec([16, 16, 4], tf.uint8, 0, 255), 2)
 
 
 def test_a_scalar_is_a_category_unless_its_name_says_otherwise():
@@ -94,11 +94,19 @@ def test_a_scalar_is_a_category_unless_its_name_says_otherwise():
 
 @pytest.mark.parametrize("dtype", [tf.uint8, tf.float32])
 def test_an_observation_too_wide_for_dense_layers_is_refused_with_the_way_out(dtype):
-    spec = {"camera": tensor_spec.BoundedTensorSpec([210, 160, 3], dtype, 0, 255)}
+    spec = {"sound": tensor_spec.BoundedTensorSpec([100_800], dtype, 0, 255)}
     with pytest.raises(
         ValueError, match=r"too wide .*: 100,800 numbers, at most 32,768; .*a network of your own"
     ) as caught:
         networks.ValueNetwork(spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.float32])
+def test_an_image_too_large_for_dense_layers_is_refused_with_the_trunk_it_wants(dtype):
+    spec = {"camera": tensor_spec.BoundedTensorSpec([4, 84, 84], dtype, 0, 255)}
+    with pytest.raises(ValueError, match=r"an image of 4 × 84 × 84 .*trunk = @ConvNetwork\(\)") as caught:
+        networks.ActorNetwork(spec, tensor_spec.BoundedTensorSpec([], tf.int64, 0, 2))
     assert "\n" not in str(caught.value)
 
 
