@@ -19,6 +19,8 @@ from ngrl.seeding import Stream
 
 # Packages whose environments gymnasium knows only after their import.
 _PLUGINS = {"ALE/": "ale_py"}
+# The extras of ngrl that bring others' packages, by the beginning of their environments' names.
+_EXTRAS = {"ALE/": "atari", "MinAtar/": "minatar"}
 
 
 class MemberMaker:
@@ -130,7 +132,6 @@ def _import_plugin(env_id: str, package: str) -> None:
 
 
 def _missing(env_id: str, error: BaseException) -> str:
-    return (
-        f"{env_id} needs a package that is not installed ({one_line(error)}): "
-        "install it with pip install 'ngrl[envs]' or the extra of gymnasium that it names"
-    )
+    extra = next((extra for prefix, extra in _EXTRAS.items() if env_id.startswith(prefix)), None)
+    way = f"'ngrl[{extra}]'" if extra else "'ngrl[envs]' or the extra of gymnasium that it names"
+    return f"{env_id} needs a package that is not installed ({one_line(error)}): install it with pip install {way}"

@@ -7,7 +7,10 @@
 | `ngrl/Identity-v0` | name the digit that is shown (`toy.identity_q_values`) |
 | `ngrl/IdentityBox-v0` | the same with a continuous action |
 | `ngrl/HoaglandToy-v0` | a walk that had better stay at the origin (`toy.hoagland_return`) |
+| `MinAtar/Breakout-v1` and so on | MinAtar's games (`minatar_games.Game`); those of v0 have all six actions |
 """
+
+from typing import Any
 
 import gymnasium
 
@@ -19,13 +22,14 @@ def register() -> None:
     _register("ngrl/Identity-v0", "toy:Identity", 20)
     _register("ngrl/IdentityBox-v0", "toy:IdentityBox", 20)
     _register("ngrl/HoaglandToy-v0", "toy:HoaglandToy", 5)
+    for game in ("asterix", "breakout", "freeway", "seaquest", "space_invaders"):
+        for version in (0, 1):
+            env_id = f"MinAtar/{game.title().replace('_', '')}-v{version}"
+            _register(env_id, "minatar_games:Game", None, kwargs={"game": game, "use_minimal_action_set": version == 1})
 
 
-def _register(env_id: str, entry_point: str, max_episode_steps: int, reward_threshold: float | None = None) -> None:
+def _register(env_id: str, entry_point: str, max_episode_steps: int | None, **settings: Any) -> None:
     if env_id not in gymnasium.registry:
         gymnasium.register(
-            env_id,
-            entry_point=f"ngrl.environments.{entry_point}",
-            max_episode_steps=max_episode_steps,
-            reward_threshold=reward_threshold,
+            env_id, entry_point=f"ngrl.environments.{entry_point}", max_episode_steps=max_episode_steps, **settings
         )

@@ -72,10 +72,15 @@ def test_a_missing_package_is_named_with_what_to_install():
     assert "\n" not in str(caught.value)
 
 
-def test_atari_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ale_py", None)
-    with pytest.raises(ImportError, match=r"ALE/Pong-v5 needs a package.*pip install 'ngrl\[envs\]'"):
-        environments.load("ALE/Pong-v5")
+@pytest.mark.parametrize(
+    ("env_id", "package", "extra"), [("ALE/Pong-v5", "ale_py", "atari"), ("MinAtar/Breakout-v1", "minatar", "minatar")]
+)
+def test_games_without_their_package_say_what_to_install(env_id, package, extra, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ngrl.environments.minatar_games", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"{env_id} needs a package.*pip install 'ngrl\[{extra}\]'") as caught:
+        environments.load(env_id)
+    assert "\n" not in str(caught.value)
 
 
 def test_envpool_not_installed_says_what_to_install(monkeypatch):

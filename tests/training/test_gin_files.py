@@ -5,11 +5,13 @@ from pathlib import Path
 import gin
 import pytest
 
-from ngrl import configuration
+from ngrl import configuration, environments
 from ngrl.training import RunContext, configurables
 
 ROOT = Path(__file__).parents[2] / "gin"
 EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "Environment.env_id" in path.read_text())
+GAMES = ("asterix", "freeway", "seaquest", "space_invaders")  # MinAtar's, whose files are Breakout's but for the game
+RUN = [path for path in EXPERIMENTS if not path.stem.endswith(GAMES)]
 ENTRIES = sorted(
     path
     for path in ROOT.rglob("*.gin")
@@ -61,6 +63,22 @@ def test_the_published_and_the_own_experiments_are_there():
     for env in ("hopper", "halfcheetah", "walker2d"):
         assert {f"{agent}_{env}.gin" for agent in ("npg", "trpo", "ppo", "acktr")} <= names
     assert {f"acktr_{env}.gin" for env in ("cartpole_v1", "lunar", "pendulum")} <= names
+    for game in ("breakout", *GAMES):
+        assert {f"{agent}minatar_{game}.gin" for agent in ("", "dqn_", "trpo_", "ppo_")} <= names
+
+
+@pytest.mark.parametrize("agent", ["", "dqn_", "trpo_", "ppo_"])
+@pytest.mark.parametrize("game", GAMES)
+def test_minatars_games_differ_by_their_name_alone(agent, game):
+    bound = []
+    for name in ("breakout", game):
+        configuration.parse([str(ROOT / f"{agent}minatar_{name}.gin")], [])
+        bound.append(configuration.bindings())
+        gin.clear_config()
+    first, second = ({name for name in found.items() if name[0] != "Environment.env_id"} for found in bound)
+    assert first == second
+    assert game.title().replace("_", "") in str(bound[1])
+    environments.making.find_spec(bound[1]["Environment.env_id"].strip("'\""))
 
 
 def _unused(name):
@@ -69,14 +87,16 @@ def _unused(name):
     return name.startswith(replaced)
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", RUN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_experiment_runs(path, tmp_path):
     configuration.parse([str(path)], [])
     loop = next(name for name in LOOPS if name in str(gin.query_parameter("run.loop")))
     gin.clear_config()
     shortened, least_updates = LOOPS[loop]
     short = [*SHORT, *shortened]
-    if loop != "OffPolicyLoop" and not path.stem.endswith(("cartpole_v1", "pendulum")):
+    if path.stem == "dqn_minatar_breakout" or (
+        loop != "OffPolicyLoop" and not path.stem.endswith(("cartpole_v1", "pendulum"))
+    ):
         short.append(f"{loop}.jit_compile = False")  # compiling takes most of the time, and is the same for all
     configuration.parse([str(path)], short)
     final = configurables.run(RunContext(tmp_path / "run"))
