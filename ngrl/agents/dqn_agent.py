@@ -7,7 +7,7 @@ import tensorflow as tf
 from tf_agents.agents import data_converter, tf_agent
 from tf_agents.networks import network
 from tf_agents.policies import epsilon_greedy_policy, greedy_policy, q_policy
-from tf_agents.trajectories import policy_step
+from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
@@ -15,10 +15,12 @@ from ngrl import losses
 from ngrl.agents.average import Average
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.network_check import check_separate, check_trainable, penalty_of
+from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.random_numbers import GENERATOR
 from ngrl.agents.schedules import counter
 from ngrl.agents.steps import Stepper, differentiated, is_natural
 from ngrl.agents.target_update import TargetUpdate
+from ngrl.agents.trajectories import boundaries, by_trajectory, flat_rows, sizes, time_major
 from ngrl.checks import check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, SquaredError
@@ -77,6 +79,8 @@ class DqnAgent(tf_agent.TFAgent):
       fisher_outputs: "chosen" takes the Fisher over the outputs of the actions taken, which alone carry a residual
         (B rows); "all" over every output (B·A rows, the paper's eq. 7).
       max_gradient_norm: Clip the norm of a plain optimizer's gradients, all variables together.
+      multi_step: Looks several steps ahead for targets, `QLambda(...)`: `train` then takes trajectories [B, n + 1, ...]
+        and trains on the first step of each. None for one step.
       reward_scale: Factor on rewards.
       train_step_counter: Counts train steps; a counter of this agent's own by default.
       name: Name of the agent.
@@ -101,6 +105,7 @@ class DqnAgent(tf_agent.TFAgent):
         td_loss: TdLoss = losses.half_squared_error,
         fisher_outputs: Literal["chosen", "all"] = "chosen",
         max_gradient_norm: float | None = None,
+        multi_step: QLambda | None = None,
         reward_scale: float = 1.0,
         train_step_counter: tf.Variable | None = None,
         name: str = "DqnAgent",
@@ -125,6 +130,7 @@ class DqnAgent(tf_agent.TFAgent):
         self._double_q = double_q
         self._td_loss = td_loss
         self._fisher_outputs = fisher_outputs
+        self._multi_step = multi_step
         self._reward_scale = reward_scale
         self._average: Average | None = None
         self._target_network: Any = None
@@ -145,7 +151,7 @@ class DqnAgent(tf_agent.TFAgent):
             action_spec,
             policy=greedy_policy.GreedyPolicy(policy),
             collect_policy=epsilon_greedy_policy.EpsilonGreedyPolicy(policy, epsilon=epsilon_greedy),
-            train_sequence_length=2,
+            train_sequence_length=2 if multi_step is None else multi_step.num_steps + 1,
             train_step_counter=counter(train_step_counter),
         )
         self._as_transition = data_converter.AsTransition(self.data_context, squeeze_time_dim=True)
@@ -236,24 +242,54 @@ class DqnAgent(tf_agent.TFAgent):
         return tf_agent.LossInfo(loss if self._penalty is None else loss + self._penalty(), extra=())
 
     def _batch(self, experience: Any, weights: tf.Tensor | None) -> _Batch:
+        if self._multi_step is not None:
+            return self._first_steps(experience, weights)
         time_steps, policy_steps, next_time_steps = self._as_transition(experience)
-        network_t = self._q_network if self._target_network is None else self._target_network
-        q_t, _ = network_t(next_time_steps.observation)
+        q_t, selector = self._bootstrapped(next_time_steps.observation)
         r_t = self._reward_scale * next_time_steps.reward
         if self._double_q:
-            selector, _ = self._q_network(next_time_steps.observation)
             target = losses.double_q_target(r_t, next_time_steps.discount, q_t, selector, self._gamma)
         else:
             target = losses.q_learning_target(r_t, next_time_steps.discount, q_t, self._gamma)
         # From the last step of an episode to the first of the next nothing was decided: no transition.
         mask = tf.cast(tf.logical_not(time_steps.is_last()), target.dtype)
-        target = tf.where(mask > 0, target, 0)  # so that a masked entry has no gradient either, whatever it holds
-        return _Batch(
-            observation=time_steps.observation,
-            action=tf.cast(policy_steps.action, tf.int32),
-            target=target,
-            weights=mask if weights is None else mask * tf.cast(weights, mask.dtype),
+        return _masked(time_steps.observation, policy_steps.action, target, mask, weights)
+
+    def _bootstrapped(self, observation: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """Action values [N, A] of states reached: those to bootstrap from, and those that choose the action."""
+        network_t = self._q_network if self._target_network is None else self._target_network
+        q_t, _ = network_t(observation)
+        return q_t, self._q_network(observation)[0] if self._double_q else q_t
+
+    def _first_steps(self, experience: trajectory.Trajectory, weights: tf.Tensor | None) -> _Batch:
+        """The first step of each trajectory [B, n + 1, ...]."""
+        assert self._multi_step is not None
+        num_rows, num_steps = sizes(experience)[1], self._multi_step.num_steps
+        if num_rows != num_steps + 1:
+            raise ValueError(
+                f"{self.name} looks {num_steps} steps ahead: trajectories need {num_steps + 1} rows, got {num_rows}"
+            )
+        targets, masks = self._returns(self._multi_step, experience)
+        observation, action = tf.nest.map_structure(
+            lambda leaf: leaf[:, 0], (experience.observation, experience.action)
         )
+        return _masked(observation, action, targets[0], masks.weights[0], weights)
+
+    def _returns(
+        self, multi_step: QLambda, experience: trajectory.Trajectory
+    ) -> tuple[tf.Tensor, losses.BoundaryMasks]:
+        """Targets of trajectories [B, T + 1, ...] and where they hold; both [T, B]."""
+        num_trajectories, _ = sizes(experience)
+        q_t, selector = self._bootstrapped(
+            flat_rows(tf.nest.map_structure(lambda leaf: leaf[:, 1:], experience.observation))
+        )
+        v_t = losses.gather_actions(q_t, tf.argmax(selector, axis=1, output_type=tf.int32))
+        v_t, selector = (time_major(by_trajectory(values, num_trajectories)) for values in (v_t, selector))
+        a_t = time_major(tf.cast(experience.action[:, 1:], tf.int32))
+        steps = tf.nest.map_structure(lambda leaf: leaf[:, :-1], experience._replace(observation=()))
+        masks = boundaries(steps)
+        r_t, discount_t = self._reward_scale * time_major(steps.reward), time_major(steps.discount)
+        return multi_step(r_t, discount_t, masks.continues_t, v_t, selector, a_t, self._gamma), masks
 
     def _td(self, batch: _Batch, q_values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The weighted mean loss and the action values of the actions taken [B]."""
@@ -287,6 +323,18 @@ class DqnAgent(tf_agent.TFAgent):
             optimizer=stats,
         )
         return tf_agent.LossInfo(loss, extra)
+
+
+def _masked(
+    observation: Any, action: tf.Tensor, target: tf.Tensor, mask: tf.Tensor, weights: tf.Tensor | None
+) -> _Batch:
+    """A batch of B steps of which those count whose mask is 1, each with its weight where there are weights."""
+    return _Batch(
+        observation=observation,
+        action=tf.cast(action, tf.int32),
+        target=tf.where(mask > 0, target, 0),  # so that a masked entry has no gradient either, whatever it holds
+        weights=mask if weights is None else mask * tf.cast(weights, mask.dtype),
+    )
 
 
 def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:

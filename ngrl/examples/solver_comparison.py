@@ -28,7 +28,7 @@ from ngrl.agents import DqnAgent
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton
-from ngrl.loops.off_policy import OffPolicyLoop, as_transition
+from ngrl.loops.off_policy import OffPolicyLoop, as_experience
 from ngrl.training.context import RunContext
 from ngrl.training.experiment import RunResult
 from ngrl.training.recording import recording
@@ -224,7 +224,7 @@ def solver_comparison(
 def _system(agent: DqnAgent, training: OffPolicyLoop, batch_size: int) -> System:
     """The system of the agent's next step, on a minibatch of what it has collected."""
     batch = tf.nest.map_structure(lambda leaf: tf.convert_to_tensor(leaf[0]), training.replay.sample(1, batch_size))
-    return System(*agent.system(as_transition(batch)))
+    return System(*agent.system(as_experience(batch)))
 
 
 def compare(

@@ -11,16 +11,18 @@ from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
-from ngrl.loops.loop import TrainingLoop, check_agent, part
+from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part
 from ngrl.loops.state import LoopState
 from ngrl.loops.updates import many_updates
-from ngrl.replay import Experience, Transition, UniformReplayBuffer
+from ngrl.replay import Experience, SequenceReplayBuffer, Sequences, Transition, UniformReplayBuffer
 
 
 class OffPolicyAgent(Protocol):
     """What the loop asks of an agent: TF-Agents' `train`, and exploration without hidden state."""
 
     experience: Experience
+    #: 2 for transitions; n + 1 for trajectories [B, n + 1, ...], of which the first steps are trained on.
+    train_sequence_length: int
 
     def train(self, experience: Any) -> Any:
         """One update; returns a LossInfo whose `extra.scalars(loss)` says its tags and values."""
@@ -47,7 +49,7 @@ class OffPolicyLoop(TrainingLoop):
       agent: The agent.
       environment: A batched environment of `ngrl.environments`.
       seed: Seed of exploration and replay.
-      batch_size: Transitions in a minibatch.
+      batch_size: Transitions in a minibatch, each with those that followed it if the agent looks several steps ahead.
       replay_capacity: Transitions kept.
       warmup_steps: Environment steps taken with uniformly random actions before the first update.
       updates_per_step: Updates per environment step.
@@ -90,7 +92,7 @@ class OffPolicyLoop(TrainingLoop):
         self._updates_per_step = updates_per_step
         self._updates_per_call = updates_per_call
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
-        self._replay = UniformReplayBuffer(self._transition_example(), replay_capacity, seed)
+        self._replay = self._make_replay(replay_capacity, agent.train_sequence_length - 1)
         self._act = Compiled(lambda *arguments: agent.act(*arguments).action, jit_compile)
         self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
         self._actions: np.ndarray | None = None
@@ -99,6 +101,12 @@ class OffPolicyLoop(TrainingLoop):
         first = tf.nest.map_structure(lambda leaf: leaf[0], self._observation)
         spec = self._environment.action_spec()
         return Transition(first, np.zeros(spec.shape, spec.dtype), np.float32(0), np.float32(0), first)
+
+    def _make_replay(self, capacity: int, num_steps: int) -> UniformReplayBuffer:
+        if num_steps == 1:
+            return UniformReplayBuffer(self._transition_example(), capacity, self._seed)
+        num_envs = self._environment.batch_size
+        return SequenceReplayBuffer(self._transition_example(), capacity, num_envs, num_steps, self._seed)
 
     @property
     def replay(self) -> UniformReplayBuffer:
@@ -124,13 +132,20 @@ class OffPolicyLoop(TrainingLoop):
         if self._actions is None:
             self._actions = self._choose_actions()
         step = self._advance(self._actions)
-        items = Transition(step.from_observation, self._actions, step.reward, step.discount, step.observation)
-        if not step.moved.all():
-            items = tf.nest.map_structure(lambda leaf: leaf[step.moved], items)
         if step.moved.any():
-            self._replay.add_batch(items)
+            self._store(step, self._actions)
         self._actions = self._train() if self._updates_due() else None
         return step.finished
+
+    def _store(self, step: Moved, actions: np.ndarray) -> None:
+        items = Transition(step.from_observation, actions, step.reward, step.discount, step.observation)
+        if not step.moved.all():
+            items = tf.nest.map_structure(lambda leaf: leaf[step.moved], items)
+        if isinstance(self._replay, SequenceReplayBuffer):
+            is_first = step.from_step_type == time_step.StepType.FIRST
+            self._replay.add_steps(items, np.flatnonzero(step.moved), is_first[step.moved])
+        else:
+            self._replay.add_batch(items)
 
     def _updates_due(self) -> bool:
         env_steps = self.statistics.env_steps
@@ -157,12 +172,12 @@ class OffPolicyLoop(TrainingLoop):
         return actions.numpy()
 
     def _train_and_act_graph(
-        self, batches: Transition, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor, streak: tf.Tensor
+        self, batches: Transition | Sequences, observation: Any, epsilon: tf.Tensor, seed: tf.Tensor, streak: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.Tensor, tf.Tensor]:
         """The updates of one call, then the next actions."""
 
         def update(index: tf.Tensor) -> Any:
-            return self._agent.train(as_transition(tf.nest.map_structure(lambda leaf: leaf[index], batches)))
+            return self._agent.train(as_experience(tf.nest.map_structure(lambda leaf: leaf[index], batches)))
 
         loss, extra, skipped, streak = many_updates(update, self._agent.zero_extra(), self._updates_per_call, streak)
         with tf.control_dependencies([loss]):
@@ -193,6 +208,11 @@ class OffPolicyLoop(TrainingLoop):
         self._actions = state.arrays.get("actions") if self._environment.can_restore else None
 
 
+def as_experience(items: Transition | Sequences) -> trajectory.Transition | trajectory.Trajectory:
+    """A minibatch [B, ...] as TF-Agents' agents take it: sequences of T steps as a trajectory [B, T + 1]."""
+    return as_trajectory(items) if isinstance(items, Sequences) else as_transition(items)
+
+
 def as_transition(items: Transition) -> trajectory.Transition:
     """A minibatch [B, ...] as TF-Agents' agents take it: no boundary among its steps."""
     zeros = tf.zeros_like(items.reward)
@@ -201,4 +221,31 @@ def as_transition(items: Transition) -> trajectory.Transition:
         time_step=time_step.TimeStep(middle, zeros, zeros + 1, items.observation),
         action_step=policy_step.PolicyStep(items.action, (), ()),
         next_time_step=time_step.TimeStep(middle, items.reward, items.discount, items.next_observation),
+    )
+
+
+def as_trajectory(items: Sequences) -> trajectory.Trajectory:
+    """Sequences of T steps [B, T] as a trajectory [B, T + 1]; after a sequence that is shorter come rows that are none.
+
+    Whether an episode ended there or nothing has followed yet, a target bootstraps from the state reached as far as the
+    discount says so: the step counts as the last of its episode.
+    """
+    steps, valid = items
+
+    def with_last(leaf: tf.Tensor) -> tf.Tensor:
+        return tf.concat([leaf, leaf[:, -1:]], axis=1)
+
+    def observed(left: tf.Tensor, reached: tf.Tensor) -> tf.Tensor:
+        inside = tf.reshape(valid, [*valid.shape, *[1] * (left.shape.rank - 2)])
+        return tf.concat([tf.where(inside, left, reached), reached[:, -1:]], axis=1)
+
+    step_type = tf.where(with_last(valid), int(time_step.StepType.MID), int(time_step.StepType.LAST))
+    return trajectory.Trajectory(
+        step_type=step_type,
+        observation=tf.nest.map_structure(observed, steps.observation, steps.next_observation),
+        action=with_last(steps.action),
+        policy_info=(),
+        next_step_type=tf.concat([step_type[:, 1:], step_type[:, -1:]], axis=1),
+        reward=with_last(steps.reward),
+        discount=with_last(steps.discount),
     )

@@ -43,6 +43,7 @@ from ngrl.losses.returns import (
     boundary_masks,
     discounted_returns,
     generalised_advantage,
+    q_lambda_returns,
     td_lambda_returns,
 )
 from ngrl.losses.td import (
@@ -85,6 +86,7 @@ __all__ = [
     "normalise_advantages",
     "policy_gradient_loss",
     "probability_trust_region_projection",
+    "q_lambda_returns",
     "q_learning_target",
     "retrace_coefficient",
     "retrace_targets",

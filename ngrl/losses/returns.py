@@ -91,6 +91,41 @@ def td_lambda_returns(
     return tf.stop_gradient(accumulate_backwards(base, decay))
 
 
+def q_lambda_returns(
+    r_t: tf.Tensor,
+    discount_t: tf.Tensor,
+    continues_t: tf.Tensor,
+    v_t: tf.Tensor,
+    q_t: tf.Tensor,
+    a_t: tf.Tensor,
+    gamma: float | tf.Tensor,
+    trace_lambda: float | tf.Tensor,
+    watkins: bool,
+) -> tf.Tensor:
+    """`G_t = r_t + γ · discount_t · ((1 − λ_t) v_t + λ_t G_{t+1})` [T, B], a constant for every gradient.
+
+    Peng's Q(λ) has `λ_t = λ` (Peng & Williams 1996, eq. 14), Watkins' `λ_t = λ` where `a_t` is greedy, 0 elsewhere
+    (Watkins 1989; Sutton & Barto 2018, section 12.10). `v_t` stands for the bracket at a boundary and at the end of the
+    batch. With λ = 1 a batch of n rows gives the n-step return of its first row.
+
+    Args:
+      r_t: Rewards [T, B].
+      discount_t: Discounts of the environment [T, B]; 0 ends the return.
+      continues_t: 0 where the step was the last of its episode [T, B].
+      v_t: max_a Q of the states truly reached [T, B].
+      q_t: Action values that say which actions are greedy there [T, B, A]; several may be.
+      a_t: The actions taken in the states reached [T, B]; meaningless at a boundary and in the last row.
+      gamma: The agent's discount factor.
+      trace_lambda: λ.
+      watkins: Whether the trace stops before an action that is not greedy.
+    """
+    check_steps(r_t, a_t)
+    if watkins:
+        is_greedy = tf.gather(q_t, a_t, axis=2, batch_dims=2) >= tf.reduce_max(q_t, axis=2)
+        trace_lambda = trace_lambda * tf.cast(is_greedy, r_t.dtype)
+    return td_lambda_returns(r_t, discount_t, continues_t, v_t, gamma, trace_lambda)
+
+
 def generalised_advantage(
     r_t: tf.Tensor,
     discount_t: tf.Tensor,

@@ -1,7 +1,17 @@
 """Replay buffers: seeded and checkpointable."""
 
 from ngrl.replay.experience import Experience
+from ngrl.replay.sequences import SequenceReplayBuffer, Sequences
 from ngrl.replay.trajectories import BEHAVIOUR, TrajectoryReplayBuffer, check_behaviour
 from ngrl.replay.uniform import Transition, UniformReplayBuffer
 
-__all__ = ["BEHAVIOUR", "Experience", "TrajectoryReplayBuffer", "Transition", "UniformReplayBuffer", "check_behaviour"]
+__all__ = [
+    "BEHAVIOUR",
+    "Experience",
+    "SequenceReplayBuffer",
+    "Sequences",
+    "TrajectoryReplayBuffer",
+    "Transition",
+    "UniformReplayBuffer",
+    "check_behaviour",
+]

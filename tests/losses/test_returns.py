@@ -215,3 +215,24 @@ def test_shapes_are_checked():
         losses.discounted_returns(arrays[0], arrays[1], arrays[2], arrays[4][1:], 0.9)
     with pytest.raises(ValueError, match="rank"):
         losses.boundary_masks(tf.constant([True]), tf.constant([True]))
+
+
+@pytest.mark.parametrize("watkins", [False, True], ids=["Peng", "Watkins"])
+@pytest.mark.parametrize(("gamma", "trace_lambda"), COEFFICIENTS)
+def test_q_lambda_returns_equal_a_plain_loop(gamma, trace_lambda, watkins):
+    r_t, discount_t, continues_t, _, _ = trajectories()
+    random = np.random.default_rng(1)
+    q_t, a_t = random.normal(size=(*KINDS.shape, 3)), random.integers(3, size=KINDS.shape)
+    q_t[random.random(KINDS.shape) < 0.2] = 1.0  # ties: whichever was taken was greedy
+    v_t = q_t.max(axis=2)
+    expected = np.zeros(KINDS.shape)
+    for column in range(KINDS.shape[1]):
+        for t in reversed(range(NUM_STEPS)):
+            beyond = v_t[t, column]
+            ends = KINDS[t, column] != PLAIN or t == NUM_STEPS - 1
+            if not ends and not (watkins and q_t[t, column, a_t[t, column]] < v_t[t, column]):
+                beyond = (1 - trace_lambda) * beyond + trace_lambda * expected[t + 1, column]
+            expected[t, column] = r_t[t, column] + gamma * discount_t[t, column] * beyond
+    arguments = [tf.constant(x) for x in (r_t, discount_t, continues_t, v_t, q_t, a_t)]
+    result = losses.q_lambda_returns(*arguments, gamma, trace_lambda, watkins)
+    np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)

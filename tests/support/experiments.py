@@ -7,7 +7,12 @@ ROOT = Path(__file__).parents[2]
 GIN = ROOT / "gin"
 
 _OFF_POLICY = ("OffPolicyLoop.warmup_steps=64", "OffPolicyLoop.batch_size=16", "OffPolicyLoop.jit_compile=False")
-_RECIPE = ("dqn_agent.average_update=@SoftUpdate()", "Dual.momentum=0.9")
+_RECIPE = (
+    "dqn_agent.average_update=@SoftUpdate()",
+    "Dual.momentum=0.9",
+    "DqnAgent.multi_step=@QLambda()",
+    "QLambda.num_steps=3",
+)
 _ON_POLICY = ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False")
 _REPLAY = (
     "TrajectoryReplayLoop.num_steps=16",
