@@ -23,7 +23,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -99,10 +99,17 @@ def save_one(folder: str, step: int, keep: int) -> int:
     return 0
 
 
-def work(request: dict) -> int:
-    """Do what a request asks; the exit code of the command."""
+def play_live_policies(setattr: Callable[[Any, str, Any], None] = setattr) -> None:
+    """From now on, export no policy, and play those that would have been exported; `setattr` changes the module."""
     from ngrl.training import export, final_evaluation
 
+    live: dict[str, Any] = {}
+    setattr(final_evaluation, "export_policy", lambda policy, folder, description: live.update({folder.name: policy}))
+    setattr(final_evaluation, "load_policy", lambda folder: (export.as_actor(live[folder.name]), {}))
+
+
+def work(request: dict) -> int:
+    """Do what a request asks; the exit code of the command."""
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -112,9 +119,7 @@ def work(request: dict) -> int:
     if "save" in request:
         return save_one(*request["save"])
     if not request.get("export", True):
-        live = {}
-        final_evaluation.export_policy = lambda policy, folder, description: live.update({folder.name: policy})
-        final_evaluation.load_policy = lambda folder: (export.as_actor(live[folder.name]), {})
+        play_live_policies()
     code = importlib.import_module(f"ngrl.{request.get('command', 'launch')}").main(request["argv"])
     sys.stdout.flush()
     return code

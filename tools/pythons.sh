@@ -23,7 +23,7 @@ part=(
 )
 
 # What only other tests use, two fifths of an installation.
-unused='^(arch|babel|envpool|mkdocs|mujoco|mypy|pyarrow|ray|rliable|ruff|seaborn|statsmodels)[-a-z_]*=='
+unused='^(arch|babel|envpool|librt|mkdocs|mujoco|mypy|pyarrow|ray|rliable|ruff|statsmodels)[-a-z_]*=='
 
 # The Python of a version: on the path, also where pyenv's shim there has been told of no version, or under pyenv.
 find_python() {

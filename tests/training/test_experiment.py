@@ -42,8 +42,9 @@ def adam_agent(time_step_spec, action_spec, seed):
 
 
 small_loop = functools.partial(
-    loops.OffPolicyLoop, batch_size=16, replay_capacity=300, warmup_steps=64, updates_per_call=4
+    loops.OffPolicyLoop, batch_size=16, replay_capacity=300, warmup_steps=64, updates_per_call=4, jit_compile=False
 )
+compiled_loop = functools.partial(small_loop, jit_compile=True)
 
 
 def run(folder, steps, agent=natural_agent, env_id="CartPole-v1", loop=small_loop, **options):
@@ -67,13 +68,18 @@ def test_training_time_limit_must_be_positive(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("agent", "env_id"),
-    [(natural_agent, "CartPole-v1"), (adam_agent, "CartPole-v1"), (natural_agent, "LunarLander-v3")],
+    ("agent", "env_id", "loop"),
+    [
+        (natural_agent, "CartPole-v1", compiled_loop),
+        (adam_agent, "CartPole-v1", small_loop),
+        (natural_agent, "LunarLander-v3", small_loop),
+    ],
+    ids=["natural-cartpole-compiled", "adam-cartpole", "natural-lunar"],
 )
-def test_interrupted_run_goes_on_bit_for_bit(tmp_path, agent, env_id):
-    run(tmp_path / "whole", 1000, agent, env_id)
-    run(tmp_path / "parts", 500, agent, env_id)
-    run(tmp_path / "parts", 1000, agent, env_id)
+def test_interrupted_run_goes_on_bit_for_bit(tmp_path, agent, env_id, loop):
+    run(tmp_path / "whole", 1000, agent, env_id, loop)
+    run(tmp_path / "parts", 500, agent, env_id, loop)
+    run(tmp_path / "parts", 1000, agent, env_id, loop)
     (whole, whole_state), (parts, parts_state) = (variables(tmp_path / name) for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     for name in whole:
