@@ -96,7 +96,7 @@ def test_experiment_runs(path, tmp_path, monkeypatch):
     shortened, least_updates = LOOPS[loop]
     short = [*SHORT, *shortened]
     if path.parent != ROOT or not (
-        path.stem.endswith("cartpole_v1") or path.stem in ("acer_pendulum", "trpo_pendulum", "ngdqn_minatar_breakout")
+        path.stem.endswith("cartpole_v1") or path.stem in ("acer_pendulum", "trpo_pendulum")
     ):
         # Compiling and exporting take most of the time, and are the same for all.
         short.append(f"{loop}.jit_compile = False")
