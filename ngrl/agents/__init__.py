@@ -12,7 +12,7 @@ from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyExtra
 from ngrl.agents.policy import Policy, PolicyBatch
 from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.retrace import Retrace
-from ngrl.agents.target_update import HardUpdate, SoftUpdate, TargetUpdate
+from ngrl.agents.target_update import FunctionalRegularisation, HardUpdate, SoftUpdate, TargetUpdate
 from ngrl.agents.trust_region import TrustRegion
 from ngrl.agents.updates import (
     ClippedUpdate,
@@ -39,6 +39,7 @@ __all__ = [
     "DqnExtra",
     "DuelingCritic",
     "EpisodicCritic",
+    "FunctionalRegularisation",
     "GeneralisedAdvantage",
     "HardUpdate",
     "LineSearchedUpdate",

@@ -19,7 +19,7 @@ from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.random_numbers import GENERATOR
 from ngrl.agents.schedules import counter
 from ngrl.agents.steps import Stepper, differentiated, is_natural
-from ngrl.agents.target_update import TargetUpdate
+from ngrl.agents.target_update import FunctionalRegularisation, TargetUpdate
 from ngrl.agents.trajectories import boundaries, by_trajectory, flat_rows, sizes, time_major
 from ngrl.checks import check_number
 from ngrl.configurable import configurable
@@ -55,6 +55,7 @@ class _Batch(NamedTuple):
     action: tf.Tensor  # [B] int32
     target: tf.Tensor  # y [B]
     weights: tf.Tensor  # [B]
+    lagging: tf.Tensor | None  # with functional regularisation what the network that follows says [B, A]
 
 
 @configurable
@@ -73,7 +74,8 @@ class DqnAgent(tf_agent.TFAgent):
       optimizer: `NaturalGradient` or any other Keras optimizer.
       epsilon_greedy: ε of the collect policy: a number, a variable, or a callable.
       gamma: Discount factor γ.
-      target_update: How a target network follows; None bootstraps from the online network.
+      target_update: How a target network follows; None bootstraps from the online network, and so does
+        `FunctionalRegularisation(...)`, which holds the online network to the one that follows.
       double_q: Let the online network choose and the target network value the next action. Needs `target_update`.
       td_loss: Elementwise loss of target and prediction, differentiable in the prediction.
       fisher_outputs: "chosen" takes the Fisher over the outputs of the actions taken, which alone carry a residual
@@ -113,7 +115,8 @@ class DqnAgent(tf_agent.TFAgent):
         tf.Module.__init__(self, name=name)
         self._num_actions = check_discrete_action(action_spec)
         self._stepper = Stepper(name, optimizer, max_gradient_norm)
-        if double_q and target_update is None:
+        self._pull = target_update.weight if isinstance(target_update, FunctionalRegularisation) else 0.0
+        if double_q and (target_update is None or self._pull):
             raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
         if fisher_outputs not in ("chosen", "all"):
             raise ValueError(f"fisher_outputs must be 'chosen' or 'all', got {fisher_outputs!r}")
@@ -253,11 +256,24 @@ class DqnAgent(tf_agent.TFAgent):
             target = losses.q_learning_target(r_t, next_time_steps.discount, q_t, self._gamma)
         # From the last step of an episode to the first of the next nothing was decided: no transition.
         mask = tf.cast(tf.logical_not(time_steps.is_last()), target.dtype)
-        return _masked(time_steps.observation, policy_steps.action, target, mask, weights)
+        return self._masked(time_steps.observation, policy_steps.action, target, mask, weights)
+
+    def _masked(
+        self, observation: Any, action: tf.Tensor, target: tf.Tensor, mask: tf.Tensor, weights: tf.Tensor | None
+    ) -> _Batch:
+        """B steps of which those count whose mask is 1, each with its weight where there are weights."""
+        return _Batch(
+            observation=observation,
+            action=tf.cast(action, tf.int32),
+            target=tf.where(mask > 0, target, 0),  # so that a masked entry has no gradient either, whatever it holds
+            weights=mask if weights is None else mask * tf.cast(weights, mask.dtype),
+            lagging=self._target_network(observation)[0] if self._pull else None,
+        )
 
     def _bootstrapped(self, observation: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Action values [N, A] of states reached: those to bootstrap from, and those that choose the action."""
-        network_t = self._q_network if self._target_network is None else self._target_network
+        from_online = self._target_network is None or self._pull
+        network_t = self._q_network if from_online else self._target_network
         q_t, _ = network_t(observation)
         return q_t, self._q_network(observation)[0] if self._double_q else q_t
 
@@ -273,7 +289,7 @@ class DqnAgent(tf_agent.TFAgent):
         observation, action = tf.nest.map_structure(
             lambda leaf: leaf[:, 0], (experience.observation, experience.action)
         )
-        return _masked(observation, action, targets[0], masks.weights[0], weights)
+        return self._masked(observation, action, targets[0], masks.weights[0], weights)
 
     def _returns(
         self, multi_step: QLambda, experience: trajectory.Trajectory
@@ -294,7 +310,11 @@ class DqnAgent(tf_agent.TFAgent):
     def _td(self, batch: _Batch, q_values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The weighted mean loss and the action values of the actions taken [B]."""
         chosen = losses.gather_actions(q_values, batch.action)
-        return losses.weighted_mean(self._td_loss(batch.target, chosen), batch.weights), chosen
+        loss = self._td_loss(batch.target, chosen)
+        if batch.lagging is not None:
+            lagging = losses.gather_actions(tf.stop_gradient(batch.lagging), batch.action)
+            loss += self._pull * losses.half_squared_error(lagging, chosen)
+        return losses.weighted_mean(loss, batch.weights), chosen
 
     def _curvature(self, batch: _Batch) -> GaussNewton:
         """The Fisher F over the batch's states."""
@@ -323,18 +343,6 @@ class DqnAgent(tf_agent.TFAgent):
             optimizer=stats,
         )
         return tf_agent.LossInfo(loss, extra)
-
-
-def _masked(
-    observation: Any, action: tf.Tensor, target: tf.Tensor, mask: tf.Tensor, weights: tf.Tensor | None
-) -> _Batch:
-    """A batch of B steps of which those count whose mask is 1, each with its weight where there are weights."""
-    return _Batch(
-        observation=observation,
-        action=tf.cast(action, tf.int32),
-        target=tf.where(mask > 0, target, 0),  # so that a masked entry has no gradient either, whatever it holds
-        weights=mask if weights is None else mask * tf.cast(weights, mask.dtype),
-    )
 
 
 def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:

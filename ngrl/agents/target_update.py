@@ -59,6 +59,30 @@ class SoftUpdate(TargetUpdate):
             destination.assign((1 - self.tau) * destination + self.tau * source)
 
 
+@configurable
+class FunctionalRegularisation(TargetUpdate):
+    """Use the network that follows to hold the online one back, instead of bootstrapping from it (Piché et al. 2022).
+
+    Targets come from the online network, and the loss gains `κ · ½ (Q_θ(s, a) − Q_θ̄(s, a))²` (eq. 6 there), θ̄ being
+    the weights that follow.
+
+    Args:
+      update: How θ̄ follows; `HardUpdate()` by default.
+      weight: κ.
+
+    Raises:
+      ValueError: κ is out of its range.
+    """
+
+    def __init__(self, update: TargetUpdate | None = None, weight: float = 1.0):
+        self._update = HardUpdate() if update is None else update
+        self.weight = check_number("FunctionalRegularisation: weight", weight, "(0, inf)")
+
+    def apply(self, online: Sequence[tf.Variable], target: Sequence[tf.Variable], step: tf.Tensor) -> None:
+        """Move `target` as `update` says."""
+        self._update.apply(online, target, step)
+
+
 def follow_update(
     rule: TargetUpdate,
     online: Sequence[tf.Variable],

@@ -21,8 +21,9 @@ class DenseNetwork(network.Network):
     """Observation to encoded vector to Dense layers to outputs [B, K].
 
     The part with parameters is `layers_in_order`, a plain chain of Dense layers, which is what the layer-wise
-    products of `ngrl.curvature` need; `encode` has none. With a `trunk`, such as convolutions, what that makes of an
-    observation takes the encoded vector's place, and products go through a vectorised Jacobian.
+    products of `ngrl.curvature` need; `encode` has none. With `layer_norm` there are other layers between; with a
+    `trunk`, such as convolutions, what that makes of an observation takes the encoded vector's place: products then go
+    layer by layer.
 
     Args:
       input_tensor_spec: Spec of the observations: floats, bounded integers, or nested dicts of those.
@@ -38,6 +39,7 @@ class DenseNetwork(network.Network):
         no second network is made like this one. None for none.
       seed: Seed of the initial weights; those of a trunk of your own are your own.
       name: Name of the network.
+      layer_norm: Normalise each hidden layer over its units, before the activation (Ba et al. 2016).
 
     Raises:
       ValueError: An argument is out of its range, or a trunk has a normaliser beside it.
@@ -58,6 +60,7 @@ class DenseNetwork(network.Network):
         trunk: Trunk | None,
         seed: int,
         name: str,
+        layer_norm: bool = False,
     ):
         super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
         for width in (*hidden_layers, num_outputs):
@@ -70,10 +73,10 @@ class DenseNetwork(network.Network):
         self.trunk: Any = None if trunk is None else self._made(trunk, normaliser, seed)
         self._normaliser = normaliser
         widths = [*hidden_layers, num_outputs]
-        self.layers_in_order = [
+        kernels = [
             tf.keras.layers.Dense(
                 width,
-                activation=activation if layer < len(hidden_layers) else None,
+                activation=activation if layer < len(hidden_layers) and not layer_norm else None,
                 # Variance `scale` / fan-in. Fan-in alone, because observations are narrow beside hidden layers:
                 # Glorot's rule would start the first layer in the linear range of its activations.
                 kernel_initializer=tf.keras.initializers.VarianceScaling(
@@ -85,6 +88,7 @@ class DenseNetwork(network.Network):
             )
             for layer, width in enumerate(widths)
         ]
+        self.layers_in_order: list[Any] = kernels if not layer_norm else _with_norms(kernels, activation)
 
     @property
     def normaliser(self) -> ObservationNormaliser | None:
@@ -126,3 +130,12 @@ class DenseNetwork(network.Network):
         if not isinstance(made, tf.keras.layers.Layer):
             raise ValueError(f"{self.name}: trunk must make a Keras layer or model, got {made!r}")
         return made
+
+
+def _with_norms(kernels: Sequence[Any], activation: Activation) -> list[Any]:
+    """The layers with a normalisation and the activation after each but the last."""
+    layers = tf.keras.layers
+    found: list[Any] = []
+    for kernel in kernels[:-1]:
+        found += [kernel, layers.LayerNormalization(epsilon=1e-5), layers.Activation(activation)]
+    return [*found, kernels[-1]]

@@ -26,6 +26,7 @@ class QNetwork(DenseNetwork):
       trunk: Makes layers to be put before the Dense ones, see `DenseNetwork`; None for none.
       seed: Seed of the initial weights.
       name: Name of the network.
+      layer_norm: Normalise each hidden layer over its units, before the activation (Ba et al. 2016).
 
     Raises:
       ValueError: An argument is out of its range.
@@ -44,6 +45,7 @@ class QNetwork(DenseNetwork):
         trunk: Trunk | None = None,
         seed: int = 0,
         name: str = "QNetwork",
+        layer_norm: bool = False,
     ):
         if not isinstance(num_actions, int):
             raise ValueError(f"QNetwork is for discrete actions and needs their number, got {num_actions!r}")
@@ -58,6 +60,7 @@ class QNetwork(DenseNetwork):
             trunk=trunk,
             seed=seed,
             name=name,
+            layer_norm=layer_norm,
         )
 
     def call(

@@ -1,5 +1,6 @@
 """Solvers of (A + λI) x = b: how a system is solved, whatever operator describes it."""
 
+from ngrl.solvers.adam_direction import AdamDirection
 from ngrl.solvers.cholesky import Cholesky
 from ngrl.solvers.conjugate_gradient import ConjugateGradient
 from ngrl.solvers.dual import Dual, DualSolution
@@ -19,6 +20,7 @@ from ngrl.solvers.system import (
 )
 
 __all__ = [
+    "AdamDirection",
     "Answer",
     "Cholesky",
     "ConjugateGradient",

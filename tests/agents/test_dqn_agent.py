@@ -311,3 +311,37 @@ def test_average_that_does_not_fit_the_q_network_is_refused():
         agent.average_into(networks.QNetwork(OBSERVATION, 2, (4,)), agents.SoftUpdate())
     with pytest.raises(ValueError, match=r"DqnAgent: the average shares '.*' with the Q-network"):
         agent.average_into(agent.q_network, agents.SoftUpdate())
+
+
+@pytest.mark.parametrize("optimizer", ["natural", "sgd"])
+def test_functional_regularisation_bootstraps_online_and_pulls_towards_the_network_that_follows(optimizer):
+    made = {"natural": natural, "sgd": lambda: tf.keras.optimizers.SGD(0.3)}[optimizer]
+    agent = make(made(), target_update=agents.FunctionalRegularisation(NEVER, weight=0.7))
+    old = networks.QNetwork(OBSERVATION, 2, (5,), seed=1)  # the agent's at first
+    old.create_variables(OBSERVATION)
+    agent.train(experience(seed=1))
+    batch = experience(seed=2)
+    observation, action = batch.observation[:, 0], batch.action[:, 0].numpy()
+    target = batch.reward[:, 0].numpy() + 0.9 * agent.q_network(batch.observation[:, 1])[0].numpy().max(axis=1)
+    chosen, lagging = (net(observation)[0].numpy()[np.arange(8), action] for net in (agent.q_network, old))
+    assert np.abs(chosen - lagging).max() > 1e-3
+    np.testing.assert_allclose(
+        agent.loss(batch).loss, 0.5 * np.mean((target - chosen) ** 2 + 0.7 * (lagging - chosen) ** 2), rtol=1e-5
+    )
+    gradient = jacobian(agent, observation)[np.arange(8), action].T @ (1.7 * chosen - target - 0.7 * lagging) / 8
+    np.testing.assert_allclose(agent.train(batch).extra.optimizer.gradient_norm, np.linalg.norm(gradient), rtol=1e-4)
+
+
+def test_double_q_needs_a_network_to_bootstrap_from_beside_a_regularising_one():
+    with pytest.raises(ValueError, match="double_q needs a target network"):
+        make(target_update=agents.FunctionalRegularisation(NEVER), double_q=True)
+
+
+def test_a_network_with_layer_norm_takes_natural_steps_by_its_layers_rules():
+    network = networks.QNetwork(OBSERVATION, 2, (5,), seed=1, layer_norm=True)
+    agent = make(network=network)
+    batch = experience()
+    operator, _ = agent.system(batch)
+    chosen = jacobian(agent, batch.observation[:, 0])[np.arange(8), batch.action[:, 0].numpy()]
+    assert chosen.shape[1] == operator.shape[0] == 3 * 5 + 5 + 2 * 5 + 5 * 2 + 2
+    np.testing.assert_allclose(operator.to_dense(), chosen.T @ chosen / 8, rtol=1e-3, atol=1e-5)

@@ -70,3 +70,21 @@ def test_a_spec_in_the_place_of_the_number_of_actions_is_refused():
 def test_activations_are_those_that_keras_knows_by_name():
     functions = {name for name in dir(tf.keras.activations) if not name.startswith("_")}
     assert set(typing.get_args(Activation)) == functions - {"get", "serialize", "deserialize"}
+
+
+def test_layer_norm_stands_before_the_activation_of_each_hidden_layer():
+    spec = tensor_spec.TensorSpec([3], tf.float32)
+    network = networks.QNetwork(spec, 2, (5, 4), "tanh", seed=3, layer_norm=True)
+    network.create_variables(spec)
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    variables = [v.numpy().astype(np.float64) for v in network.variables]
+    variables = [v + 0.1 * np.arange(v.size).reshape(v.shape) for v in variables]  # scales and shifts that show
+    for variable, value in zip(network.variables, variables, strict=True):
+        variable.assign(value)
+    hidden = x
+    for kernel, bias, scale, shift in (variables[:4], variables[4:8]):
+        z = hidden @ kernel + bias
+        z = (z - z.mean(1, keepdims=True)) / np.sqrt(z.var(1, keepdims=True) + 1e-5)
+        hidden = np.tanh(scale * z + shift)
+    expected = hidden @ variables[8] + variables[9]
+    np.testing.assert_allclose(network(x.astype(np.float32))[0], expected, rtol=1e-4, atol=1e-5)

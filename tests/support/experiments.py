@@ -12,6 +12,12 @@ _RECIPE = (
     "Dual.momentum=0.9",
     "DqnAgent.multi_step=@QLambda()",
     "QLambda.num_steps=3",
+    "QNetwork.layer_norm=True",
+    "OffPolicyLoop.updates_per_step=2",
+    "NaturalGradient.damping=@LevenbergMarquardt()",
+    "NaturalGradient.max_kl=@radius/PolynomialDecay()",
+    "radius/PolynomialDecay.initial_learning_rate=0.02",
+    "radius/PolynomialDecay.decay_steps=500",
 )
 _ON_POLICY = ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False")
 _REPLAY = (
