@@ -273,6 +273,7 @@ def contents(directory: Path) -> dict[str, Any]:
                 found[f"{owner}: {name}"] = reader.get_tensor(name)
     with np.load(newest / "arrays.npz", allow_pickle=False) as arrays:
         found |= {f"loop: {name}": arrays[name] for name in arrays.files}
+    found |= {f"loop: {path.name}": np.load(path, allow_pickle=False) for path in newest.glob("*.npy")}
     state = json.loads((newest / "state.json").read_text())
     final = json.loads((directory / "run.json").read_text()).get("final", {})
     for values in (state["run"], final):

@@ -20,6 +20,7 @@ from ngrl._tf_agents import time_step as ts
 from ngrl.environments import spaces
 from ngrl.environments.faults import EnvironmentFault
 from ngrl.environments.member import Episode
+from ngrl.environments.stacking import FrameStack
 from ngrl.environments.vector import VectorEnvironment
 
 _FIRST, _MID, _LAST = (int(kind) for kind in (ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST))
@@ -50,6 +51,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         seed: int = 0,
         truncation_is_terminal: bool = False,
         check_finite: bool = True,
+        frame_stack: int | None = None,
     ):
         """Wrap a vector environment, which is closed with this one.
 
@@ -59,13 +61,17 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
           truncation_is_terminal: Whether a time limit ends the return too (discount 0).
           check_finite: Whether an observation or reward with NaN or infinity in it raises an
             EnvironmentFault.
+          frame_stack: How many of the latest observations make one, [S, ...] in the place of [...]; None for none.
         """
         super().__init__()
         self._vector = vector
         self._seed = seed
         self._truncation_is_terminal = truncation_is_terminal
         self._check_finite = check_finite
-        self._observation_spec = spaces.observation_spec(vector.observation_space, vector.env_id)
+        self._stack = None
+        if frame_stack is not None:
+            self._stack = FrameStack(vector.observation_space, frame_stack, vector.num_envs, vector.env_id)
+        self._observation_spec = spaces.observation_spec(self.observation_space, vector.env_id)
         self._action_spec = spaces.action_spec(vector.action_space, vector.env_id)
         self._observation_names = [name for name, _ in spaces.leaves(self._observation_spec)]
         self._convert_observation = spaces.observation_converter(vector.observation_space)
@@ -92,7 +98,12 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
     @property
     def observation_space(self) -> gym_spaces.Space:
         """One member's gymnasium observation space, with the bounds that the spec leaves out."""
-        return self._vector.observation_space
+        return self._vector.observation_space if self._stack is None else self._stack.space
+
+    @property
+    def stacks_frames(self) -> bool:
+        """Whether an observation [S, ...] is a stack of frames, of which the next one holds all but the oldest."""
+        return self._stack is not None
 
     @property
     def action_space(self) -> gym_spaces.Space:
@@ -120,8 +131,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
     def reset_arrays(self) -> StepArrays:
         """`reset` without a TimeStep: begin the next episode of every member, even in the middle of one."""
         self._current_time_step = None
-        observation = self._convert_observation(self._vector.reset())
-        return self._first_step(observation)
+        return self._first_step(self._vector.reset())
 
     def step_arrays(self, actions: np.ndarray) -> StepArrays:
         """`step` without a TimeStep.
@@ -155,7 +165,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         step_type[first] = _FIRST
         return_ends = ended if self._truncation_is_terminal else terminated
         with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which _accept reports
-            observation = self._convert_observation(transition.observation)
+            observation = self._observed(transition.observation, first)
             reward = transition.reward.astype(np.float32)
         step = StepArrays(observation, reward, (~return_ends).astype(np.float32), step_type)
         self._steps += 1
@@ -171,8 +181,14 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         self.step_arrays(action)
         return self._current_time_step
 
-    def _first_step(self, observation: Any) -> StepArrays:
+    def _observed(self, batch: Any, first: np.ndarray) -> Any:
+        """The members' answers as new arrays of the spec, `first` where an episode begins [N]."""
+        observation = self._convert_observation(batch)
+        return observation if self._stack is None else self._stack.push(observation, first)
+
+    def _first_step(self, batch: Any) -> StepArrays:
         size = self.batch_size
+        observation = self._observed(batch, np.ones(size, bool))
         self._ended = np.zeros(size, bool)
         self._steps = np.zeros(size, np.int64)
         return self._accept(
@@ -253,14 +269,18 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         episodes = [Episode(int(number), part) for number, part in zip(numbers, actions, strict=True)]
         self._current_time_step = None
         self._seed = int(state["seed"])
-        observation = self._convert_observation(self._vector.restore(self._seed, episodes))
+        batch = self._vector.restore(self._seed, episodes)
         if not self.can_restore:
-            self._first_step(observation)
+            self._first_step(batch)
             return
         if not state["started"]:
             return
+        observation = self._convert_observation(batch)
         for name, array in spaces.leaves(observation):
-            self._require_replayed(name, array, np.asarray(state[name]), lengths)
+            saved = np.asarray(state[name])
+            self._require_replayed(name, array, saved if self._stack is None else saved[:, -1], lengths)
+        if self._stack is not None:
+            observation = self._stack.frames = np.array(state["observation"])
         self._steps = lengths.copy()
         reward, discount = (np.array(state[name], np.float32) for name in ("reward", "discount"))
         step_type = np.array(state["step_type"], np.int32)

@@ -27,6 +27,8 @@ class Environment:
         episodes' returns and lengths are those of training, and so shorter.
       truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
       check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
+      frame_stack: How many of the latest observations, which must be arrays, make one: [S, ...] in the place of [...],
+        the newest last. An episode begins with copies of its first.
 
     Raises:
       ValueError: A number is out of its range.
@@ -39,8 +41,10 @@ class Environment:
     training_time_limit: int | None = None
     truncation_is_terminal: bool = False
     check_finite: bool = True
+    frame_stack: int | None = None
 
     def __post_init__(self) -> None:
+        check_optional_count("frame_stack", self.frame_stack)
         check_count("num_envs", self.num_envs)
         check_optional_count("training_time_limit", self.training_time_limit)
 
@@ -61,7 +65,7 @@ class Environment:
             kwargs["max_episode_steps"] = self.training_time_limit
         vector = self.backend.make(self.env_id, self.num_envs, seed, kwargs, stream)
         try:
-            return GymnasiumEnvironment(vector, seed, self.truncation_is_terminal, self.check_finite)
+            return GymnasiumEnvironment(vector, seed, self.truncation_is_terminal, self.check_finite, self.frame_stack)
         except BaseException:
             vector.close()
             raise
@@ -71,7 +75,8 @@ class Environment:
 
         Its `load` is to be given `Stream.EVALUATION_EPISODES`.
         """
-        return Environment(self.env_id, num_envs, {**(self.kwargs or {}), **kwargs}, self.backend)
+        kwargs = {**(self.kwargs or {}), **kwargs}
+        return Environment(self.env_id, num_envs, kwargs, self.backend, frame_stack=self.frame_stack)
 
     def identity(self) -> dict[str, Any]:
         """What makes two experiments in Python different ones, under the names that gin files have for it."""
@@ -80,7 +85,8 @@ class Environment:
 
     def describe(self) -> dict[str, Any]:
         """Which environment it is, as JSON values: what `described` takes."""
-        return {"env_id": self.env_id, "env_kwargs": dict(self.kwargs or {}), "env_backend": self.backend.name}
+        described = {"env_id": self.env_id, "env_kwargs": dict(self.kwargs or {}), "env_backend": self.backend.name}
+        return described | ({} if self.frame_stack is None else {"env_frame_stack": self.frame_stack})
 
     @staticmethod
     def described(description: Mapping[str, Any]) -> "Environment":
@@ -90,7 +96,12 @@ class Environment:
           ValueError: There is no such backend.
         """
         backend = Backend.named(description.get("env_backend", SyncEnvironments.name))
-        return Environment(description["env_id"], kwargs=description.get("env_kwargs"), backend=backend)
+        return Environment(
+            description["env_id"],
+            kwargs=description.get("env_kwargs"),
+            backend=backend,
+            frame_stack=description.get("env_frame_stack"),
+        )
 
 
 def load(
@@ -101,6 +112,7 @@ def load(
     *,
     truncation_is_terminal: bool = False,
     check_finite: bool = True,
+    frame_stack: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     stream: Stream = Stream.TRAINING_EPISODES,
     **kwargs: Any,
@@ -116,6 +128,7 @@ def load(
         as `AsyncEnvironments(timeout=10)`.
       truncation_is_terminal: Whether a time limit ends the return too (discount 0 instead of 1).
       check_finite: Whether NaN or infinity in an observation or reward raises an EnvironmentFault.
+      frame_stack: As in `Environment`.
       env_kwargs: Given to the environment, e.g. `{"render_mode": "rgb_array", "max_episode_steps": 200}`.
       stream: As in `Environment.load`.
       **kwargs: As `env_kwargs`, as keywords.
@@ -132,4 +145,5 @@ def load(
         Backend.named(backend) if isinstance(backend, str) else backend,
         truncation_is_terminal=truncation_is_terminal,
         check_finite=check_finite,
+        frame_stack=frame_stack,
     ).load(seed, stream)

@@ -96,7 +96,7 @@ class CollectingLoop(TrainingLoop):
 
     def state(self) -> LoopState:
         """Everything beside the agent's variables that the loop's future depends on."""
-        values, arrays = super().state()
+        values, arrays, _ = super().state()
         values["row"] = self._row
         leaves = tf.nest.flatten(self._rows)
         arrays.update({f"batch/{index}": leaf[:, : self._row].copy() for index, leaf in enumerate(leaves)})

@@ -117,7 +117,7 @@ class TrainingLoop:
 
     def restore(self, state: LoopState) -> None:
         """Set what `state` returned."""
-        values, arrays = state
+        values, arrays, _ = state
         self.statistics.restore(values["statistics"])
         self.train_steps = values["train_steps"]
         self._calls = values["calls"]

@@ -14,7 +14,14 @@ from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
 from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part
 from ngrl.loops.state import LoopState
 from ngrl.loops.updates import many_updates
-from ngrl.replay import Experience, SequenceReplayBuffer, Sequences, Transition, UniformReplayBuffer
+from ngrl.replay import (
+    Experience,
+    FrameReplayBuffer,
+    SequenceReplayBuffer,
+    Sequences,
+    Transition,
+    UniformReplayBuffer,
+)
 
 
 class OffPolicyAgent(Protocol):
@@ -97,19 +104,23 @@ class OffPolicyLoop(TrainingLoop):
         self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
         self._actions: np.ndarray | None = None
 
-    def _transition_example(self) -> Transition:
+    def _make_replay(self, capacity: int, num_steps: int) -> UniformReplayBuffer | FrameReplayBuffer:
         first = tf.nest.map_structure(lambda leaf: leaf[0], self._observation)
-        spec = self._environment.action_spec()
-        return Transition(first, np.zeros(spec.shape, spec.dtype), np.float32(0), np.float32(0), first)
-
-    def _make_replay(self, capacity: int, num_steps: int) -> UniformReplayBuffer:
-        if num_steps == 1:
-            return UniformReplayBuffer(self._transition_example(), capacity, self._seed)
+        spec, stacked = self._environment.action_spec(), self._environment.stacks_frames
+        example = Transition(first, np.zeros(spec.shape, spec.dtype), np.float32(0), np.float32(0), first)
         num_envs = self._environment.batch_size
-        return SequenceReplayBuffer(self._transition_example(), capacity, num_envs, num_steps, self._seed)
+
+        def make(example: Transition) -> UniformReplayBuffer:
+            if num_steps == 1:
+                return UniformReplayBuffer(example, capacity, self._seed)
+            return SequenceReplayBuffer(example, capacity, num_envs, num_steps, self._seed)
+
+        if stacked or (isinstance(first, np.ndarray) and first.ndim > 1):
+            return FrameReplayBuffer(make, example, num_envs, stacked)
+        return make(example)
 
     @property
-    def replay(self) -> UniformReplayBuffer:
+    def replay(self) -> UniformReplayBuffer | FrameReplayBuffer:
         """What has been collected."""
         return self._replay
 
@@ -141,11 +152,8 @@ class OffPolicyLoop(TrainingLoop):
         items = Transition(step.from_observation, actions, step.reward, step.discount, step.observation)
         if not step.moved.all():
             items = tf.nest.map_structure(lambda leaf: leaf[step.moved], items)
-        if isinstance(self._replay, SequenceReplayBuffer):
-            is_first = step.from_step_type == time_step.StepType.FIRST
-            self._replay.add_steps(items, np.flatnonzero(step.moved), is_first[step.moved])
-        else:
-            self._replay.add_batch(items)
+        is_first = step.from_step_type == time_step.StepType.FIRST
+        self._replay.add_steps(items, np.flatnonzero(step.moved), is_first[step.moved])
 
     def _updates_due(self) -> bool:
         env_steps = self.statistics.env_steps
@@ -194,17 +202,19 @@ class OffPolicyLoop(TrainingLoop):
 
     def state(self) -> LoopState:
         """Everything beside the agent's variables that the loop's future depends on."""
-        values, arrays = super().state()
+        values, arrays, _ = super().state()
         replay_arrays, values["replay"] = self._replay.state()
         arrays.update({f"replay/{name}": array for name, array in replay_arrays.items()})
         if self._actions is not None:
             arrays["actions"] = self._actions
-        return LoopState(values, arrays)
+        blocks = self._replay.blocks() if isinstance(self._replay, FrameReplayBuffer) else {}
+        return LoopState(values, arrays, blocks)
 
     def restore(self, state: LoopState) -> None:
         """Set what `state` returned."""
         super().restore(state)
-        self._replay.restore(part(state.arrays, "replay/"), state.values["replay"])
+        blocks = (state.blocks,) if isinstance(self._replay, FrameReplayBuffer) else ()
+        self._replay.restore(part(state.arrays, "replay/"), state.values["replay"], *blocks)
         self._actions = state.arrays.get("actions") if self._environment.can_restore else None
 
 

@@ -1,5 +1,7 @@
 """What a loop hands to whoever saves it."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,3 +12,5 @@ class LoopState(NamedTuple):
 
     values: dict[str, Any]  # JSON values
     arrays: dict[str, np.ndarray]
+    #: Parts of large arrays, of which most stay as they are from save to save; what differs has another name.
+    blocks: Mapping[str, np.ndarray] = MappingProxyType({})

@@ -150,7 +150,7 @@ class TrajectoryReplayLoop(CollectingLoop):
 
     def state(self) -> LoopState:
         """Everything beside the agent's variables that the loop's future depends on."""
-        values, arrays = super().state()
+        values, arrays, _ = super().state()
         replay_arrays, values["replay"] = self._replay.state()
         values["rounds"] = self._rounds
         arrays.update({f"replay/{name}": array for name, array in replay_arrays.items()})

@@ -1,6 +1,7 @@
 """Replay buffers: seeded and checkpointable."""
 
 from ngrl.replay.experience import Experience
+from ngrl.replay.frames import FrameReplayBuffer
 from ngrl.replay.sequences import SequenceReplayBuffer, Sequences
 from ngrl.replay.trajectories import BEHAVIOUR, TrajectoryReplayBuffer, check_behaviour
 from ngrl.replay.uniform import Transition, UniformReplayBuffer
@@ -8,6 +9,7 @@ from ngrl.replay.uniform import Transition, UniformReplayBuffer
 __all__ = [
     "BEHAVIOUR",
     "Experience",
+    "FrameReplayBuffer",
     "SequenceReplayBuffer",
     "Sequences",
     "TrajectoryReplayBuffer",

@@ -85,7 +85,16 @@ class Ring:
         self._cursor = int((self._cursor + count) % self._capacity)
         self._size = min(self._size + count, self._capacity)
 
-    def _gather(self, index: np.ndarray) -> Any:
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the storage."""
+        return sum(stored.nbytes for stored in self._storage)
+
+    def stored(self) -> Any:
+        """All items that are kept, in no order: views [len, ...]."""
+        return self._gather(slice(self._size))
+
+    def _gather(self, index: Any) -> Any:
         """The items at these places, leaves [*index.shape, ...]."""
         return _pack(self._structure, [stored[index] for stored in self._storage])
 

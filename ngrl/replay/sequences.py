@@ -42,16 +42,7 @@ class SequenceReplayBuffer(UniformReplayBuffer):
         self._latest = np.full(num_envs, _NONE)
 
     def add_steps(self, items: Any, environments: np.ndarray, is_first: np.ndarray) -> None:
-        """Append a transition of each of some environments.
-
-        Args:
-          items: Transitions [B, ...].
-          environments: Which they are of [B], each at most once.
-          is_first: Whether each began an episode, and so followed nothing [B].
-
-        Raises:
-          ValueError: As `add_batch`.
-        """
+        """See `UniformReplayBuffer`."""
         slots = (self._cursor + np.arange(len(environments))) % self._capacity
         self.add_batch(items)
         self._successor[slots] = _NONE

@@ -36,6 +36,20 @@ class UniformReplayBuffer(Ring):
         super().__init__(example, capacity, "transition", "transitions")
         self._generator = seeding.generator(seed, seeding.Stream.REPLAY)
 
+    def add_steps(self, items: Transition, environments: np.ndarray, is_first: np.ndarray) -> None:
+        """Append a transition of each of some environments.
+
+        Args:
+          items: Transitions [B, ...].
+          environments: Which they are of [B], each at most once.
+          is_first: Whether each began an episode, and so followed nothing [B].
+
+        Raises:
+          ValueError: As `add_batch`.
+        """
+        del environments, is_first
+        self.add_batch(items)
+
     def sample(self, *shape: int) -> Any:
         """Independent uniform draws with leaves of shape [*shape, ...], e.g. `sample(updates, batch_size)`.
 

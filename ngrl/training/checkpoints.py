@@ -1,5 +1,6 @@
 """Checkpoints: a folder each, committed by a rename, proved whole by a manifest of checksums."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,7 +33,8 @@ class CheckpointStore:
     A checkpoint is written under a temporary name, every file is flushed, and a rename makes it visible: a process
     killed at any moment leaves the one before. On reading, the manifest decides whether a checkpoint is whole; a
     damaged one is passed over, with a warning, in favour of the newest whole one, and removed by the next save. At no
-    moment are there more than `keep` checkpoints and one that is being written.
+    moment are there more than `keep` checkpoints and one that is being written. A block (`LoopState`) that the
+    checkpoint before has is linked, not written again: it is one file, and damaged in both or in none.
 
     Args:
       folder: Where the checkpoints live.
@@ -51,6 +53,7 @@ class CheckpointStore:
         self._keep = keep
         self._warn = warn
         self._saved_step = -1
+        self._checksums: dict[str, str] = {}  # of the files of the checkpoint of that step
         self._damaged: list[Path] = []
 
     def save(self, step: int, state: LoopState) -> Path:
@@ -74,7 +77,8 @@ class CheckpointStore:
             self._checkpoint.write(str(temporary / "variables"))
             np.savez(temporary / "arrays.npz", **cast(dict[str, Any], state.arrays))
             (temporary / "state.json").write_text(json.dumps(state.values), encoding="utf-8")
-            _write_manifest(temporary, step)
+            linked = self._write_blocks(temporary, state)
+            checksums = _write_manifest(temporary, step, linked)
             if final.exists():  # of a store that restored nothing from it
                 shutil.rmtree(final)
             os.rename(temporary, final)
@@ -83,9 +87,22 @@ class CheckpointStore:
             line = failure(final, error, size_of(temporary))
             shutil.rmtree(temporary, ignore_errors=True)
             raise CheckpointError(line) from error
-        self._saved_step = step
+        self._saved_step, self._checksums = step, checksums
         self._remove_oldest()
         return final
+
+    def _write_blocks(self, folder: Path, state: LoopState) -> dict[str, str]:
+        """Write the blocks that the latest checkpoint lacks, link the others; the checksums of the latter."""
+        linked = {}
+        for name, block in state.blocks.items():
+            file = f"{name}.npy"
+            if file in self._checksums:
+                with contextlib.suppress(OSError):  # a file system without links
+                    os.link(self._folder / f"step_{self._saved_step:010d}" / file, folder / file)
+                    linked[file] = self._checksums[file]
+                    continue
+            np.save(folder / file, block, allow_pickle=False)
+        return linked
 
     def restore_latest(self) -> LoopState | None:
         """Load the newest whole checkpoint into the variables; None where there is no checkpoint at all.
@@ -103,6 +120,7 @@ class CheckpointStore:
                 continue
             state = self._load(folder)
             self._saved_step = _step(folder)
+            self._checksums = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["sha256"]
             return state
         if folders:
             raise CheckpointError(f"no whole checkpoint in {self._folder}: start anew with --noresume")
@@ -120,7 +138,8 @@ class CheckpointStore:
         try:
             with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
                 loaded = {name: arrays[name] for name in arrays.files}
-            return LoopState(json.loads((folder / "state.json").read_text(encoding="utf-8")), loaded)
+            blocks = {path.stem: np.load(path, "r", allow_pickle=False) for path in sorted(folder.glob("*.npy"))}
+            return LoopState(json.loads((folder / "state.json").read_text(encoding="utf-8")), loaded, blocks)
         except (OSError, ValueError) as error:  # a pickle, for example
             raise CheckpointError(f"checkpoint {folder} holds what ngrl has not written: {reason(error)}") from error
 
@@ -173,19 +192,19 @@ def _shapes(prefix: str) -> dict[str, list[int]]:
     }
 
 
-def _write_manifest(folder: Path, step: int) -> None:
+def _write_manifest(folder: Path, step: int, known: dict[str, str]) -> dict[str, str]:
+    """Write the checksums of all files, some of which are known and on the disk; all of them."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     for path in files:
-        sync(path)
-    manifest: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "step": step,
-        "sha256": {path.name: checksum(path) for path in files},
-    }
+        if path.name not in known:
+            sync(path)
+    checksums = {path.name: known.get(path.name) or checksum(path) for path in files}
+    manifest: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "step": step, "sha256": checksums}
     manifest["own_sha256"] = _own_checksum(manifest)
     path = folder / _MANIFEST
     path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     sync(path)
+    return checksums
 
 
 def _own_checksum(manifest: dict[str, Any]) -> str:

@@ -5,6 +5,8 @@ from tf_agents.specs import tensor_spec
 
 from ngrl import agents, environments, loops, networks, optimizers
 from ngrl.environments.toy import chain_q_values
+from ngrl.loops import off_policy
+from ngrl.replay import FrameReplayBuffer
 
 
 def make(env_id="ngrl/Chain-v0", optimizer=None, num_envs=4, gamma=0.9, **options):
@@ -57,6 +59,38 @@ def test_reset_steps_are_no_transitions():
     stored = loop._replay.sample(200)
     assert set(np.round(stored.reward, 3).tolist()) <= {0.5, 1.0}
     assert (stored.discount == 0).all()
+
+
+def test_a_loop_on_stacked_frames_trains_as_on_whole_observations_and_resumes_bit_for_bit(monkeypatch):
+    """Against the buffer that stores every stack whole; in between the loop is replaced by a restored one."""
+
+    def loop(stores_frames):
+        environment = environments.load("CartPole-v1", num_envs=3, seed=0, frame_stack=3)
+        specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
+        network = networks.QNetwork(specs[0].observation, 2, (8,), seed=0)
+        agent = agents.DqnAgent(*specs, network, tf.keras.optimizers.SGD(0.1))
+        with monkeypatch.context() as patched:
+            if not stores_frames:
+                patched.setattr(off_policy, "FrameReplayBuffer", lambda make, example, *_: make(example))
+            made = loops.OffPolicyLoop(agent, environment, 0, 16, 100, 30, jit_compile=False)
+        assert isinstance(made.replay, FrameReplayBuffer) == stores_frames
+        return agent, made
+
+    def weights(agent):
+        return np.concatenate([weight.numpy().ravel() for weight in agent.q_network.trainable_weights])
+
+    (agent, frames), (slow, whole) = loop(True), loop(False)
+    for _ in range(80):
+        frames.step(), whole.step()
+    np.testing.assert_array_equal(weights(agent), weights(slow))
+    assert frames.train_steps > 100
+    other, resumed = loop(True)
+    resumed.restore(frames.state())
+    for mine, weight in zip(other.q_network.weights, agent.q_network.weights, strict=True):
+        mine.assign(weight)
+    for _ in range(20):
+        resumed.step(), whole.step()
+    np.testing.assert_array_equal(weights(other), weights(slow))
 
 
 def test_episodes_that_an_environment_cannot_restore_do_not_count():

@@ -20,6 +20,7 @@ def variables(folder):
     values = {name: reader.get_tensor(name) for name in names}
     with np.load(newest / "arrays.npz") as arrays:
         values.update({name: arrays[name] for name in arrays.files})
+    values.update({path.name: np.load(path) for path in newest.glob("*.npy")})
     state = json.loads((newest / "state.json").read_text())
     del state["run"]  # wall-clock seconds, and the size of a file that holds some
     return values, state
@@ -31,7 +32,7 @@ def everything(agent, loop, path):
     reader = tf.train.load_checkpoint(str(path))
     names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
     state = loop.state()
-    return {**{name: reader.get_tensor(name) for name in names}, **state.arrays}, state.values
+    return {**{name: reader.get_tensor(name) for name in names}, **state.arrays, **state.blocks}, state.values
 
 
 def assert_identical(one, other):

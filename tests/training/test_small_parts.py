@@ -118,6 +118,36 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage, name)
     assert "step_0000000020" in warnings[0]
 
 
+def test_a_block_of_the_checkpoint_before_is_linked_not_written_again(tmp_path):
+    first, second = np.arange(3, dtype=np.uint8), np.arange(4, dtype=np.uint8)
+    store = CheckpointStore(tmp_path, Module(1))
+    store.save(10, LoopState({}, {}, {"old": first}))
+    never = np.zeros(3, np.uint8)  # what is there under that name isn't looked at
+    folder = store.save(20, LoopState({}, {}, {"old": never, "new": second}))
+    assert {path.name: path.stat().st_nlink for path in folder.glob("*.npy")} == {"old.npy": 2, "new.npy": 1}
+    other = CheckpointStore(tmp_path, Module(1))
+    found = other.restore_latest().blocks
+    np.testing.assert_array_equal(found["old"], first)
+    np.testing.assert_array_equal(found["new"], second)
+    folder = other.save(30, LoopState({}, {}, {"new": never, "newer": second}))  # as does a resumed run
+    assert {path.name: path.stat().st_nlink for path in folder.glob("*.npy")} == {"new.npy": 2, "newer.npy": 1}
+    corrupt(folder / "newer.npy")
+    warned = []
+    assert CheckpointStore(tmp_path, Module(1), warn=warned.append).restore_latest().blocks.keys() == {"old", "new"}
+    assert "newer.npy has changed since it was written" in warned[0]
+
+
+def test_a_block_is_written_where_files_cannot_be_linked(tmp_path, monkeypatch):
+    def link(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", link)
+    store = CheckpointStore(tmp_path, Module(1))
+    for step in (10, 20):
+        store.save(step, LoopState({}, {}, {"block": np.arange(3)}))
+    np.testing.assert_array_equal(store.restore_latest().blocks["block"], np.arange(3))
+
+
 def test_only_damaged_checkpoints_are_an_error_and_none_at_all_is_a_fresh_start(tmp_path):
     store = CheckpointStore(tmp_path / "c", Module(1))
     assert store.restore_latest() is None
