@@ -10,6 +10,7 @@ from ngrl.agents.dqn_agent import DqnAgent, DqnExtra, check_discrete_action
 from ngrl.agents.methods import AcktrAgent, NacAgent, NpgAgent, PpoAgent, ReinforceAgent, TrpoAgent
 from ngrl.agents.on_policy_agent import OnPolicyAgent, PolicyExtra
 from ngrl.agents.policy import Policy, PolicyBatch
+from ngrl.agents.pqn_agent import PqnAgent
 from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.retrace import Retrace
 from ngrl.agents.target_update import FunctionalRegularisation, HardUpdate, SoftUpdate, TargetUpdate
@@ -54,6 +55,7 @@ __all__ = [
     "PolicyExtra",
     "PolicyUpdate",
     "PpoAgent",
+    "PqnAgent",
     "QLambda",
     "ReinforceAgent",
     "Retrace",

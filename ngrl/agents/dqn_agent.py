@@ -55,7 +55,7 @@ class _Batch(NamedTuple):
     action: tf.Tensor  # [B] int32
     target: tf.Tensor  # y [B]
     weights: tf.Tensor  # [B]
-    lagging: tf.Tensor | None  # with functional regularisation what the network that follows says [B, A]
+    lagging: Any  # with functional regularisation what the network that follows says [B, A], else ()
 
 
 @configurable
@@ -267,7 +267,7 @@ class DqnAgent(tf_agent.TFAgent):
             action=tf.cast(action, tf.int32),
             target=tf.where(mask > 0, target, 0),  # so that a masked entry has no gradient either, whatever it holds
             weights=mask if weights is None else mask * tf.cast(weights, mask.dtype),
-            lagging=self._target_network(observation)[0] if self._pull else None,
+            lagging=self._target_network(observation)[0] if self._pull else (),
         )
 
     def _bootstrapped(self, observation: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -311,7 +311,7 @@ class DqnAgent(tf_agent.TFAgent):
         """The weighted mean loss and the action values of the actions taken [B]."""
         chosen = losses.gather_actions(q_values, batch.action)
         loss = self._td_loss(batch.target, chosen)
-        if batch.lagging is not None:
+        if self._pull:
             lagging = losses.gather_actions(tf.stop_gradient(batch.lagging), batch.action)
             loss += self._pull * losses.half_squared_error(lagging, chosen)
         return losses.weighted_mean(loss, batch.weights), chosen

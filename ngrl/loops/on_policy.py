@@ -69,7 +69,7 @@ class OnPolicyLoop(CollectingLoop):
         self.train_steps += 1
         self._last_info = _, extra = tf.nest.map_structure(float, info)
         stats = extra.optimizer
-        skipped = stats.skipped + extra.critic_skipped
+        skipped = stats.skipped + getattr(extra, "critic_skipped", 0.0)
         self.skipped_updates += int(skipped)
         if skipped:
             # A critic's minibatch is skipped for its loss or gradient; one word will do for both.

@@ -50,6 +50,34 @@ def dqn_agent(
 
 @configured
 @configurable
+def pqn_agent(
+    time_step_spec: Any,
+    action_spec: Any,
+    seed: int,
+    optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
+    network: Callable[..., Any] = configured(networks.QNetwork),
+    agent: Callable[..., agents.PqnAgent] = configured(agents.PqnAgent),
+) -> agents.PqnAgent:
+    """A PQN agent with a network built for the environment's specs.
+
+    Args:
+      time_step_spec: Spec of the environment's time steps.
+      action_spec: Spec of its actions.
+      seed: Seed of the network's initial weights and of the minibatches' order.
+      optimizer: `@Adam()` or `@NaturalGradient()`.
+      network: Called with the observation spec, the number of actions and `seed`.
+      agent: Called with the specs, the network, the optimizer and `seed`.
+
+    Raises:
+      ValueError: The environment's actions are not discrete.
+    """
+    agents.check_discrete_action(action_spec)
+    q_network = network(time_step_spec.observation, int(action_spec.maximum) + 1, seed=seed)
+    return agent(time_step_spec, action_spec, q_network, optimizer, seed=seed)
+
+
+@configured
+@configurable
 def policy_agent(
     time_step_spec: Any,
     action_spec: Any,

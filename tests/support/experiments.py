@@ -43,6 +43,11 @@ class Agent(NamedTuple):
 #: A new agent is a line here.
 AGENTS = {
     "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), continuous=False),
+    "pqn": Agent(
+        "baselines/pqn_cartpole_v1",
+        ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False", "PqnAgent.batch_size=32", "PqnAgent.epochs=1"),
+        continuous=False,
+    ),
     "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "acktr": Agent("acktr_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
