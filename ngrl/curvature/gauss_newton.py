@@ -16,6 +16,7 @@ from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
 from ngrl.curvature.kronecker import KroneckerLayers
 from ngrl.curvature.layer_jacobian import LayeredNetwork, LayerJacobian, LayerRows
 from ngrl.curvature.metrics import OutputMetric, SquaredError
+from ngrl.curvature.row_blocks import RowBlocks
 from ngrl.curvature.stack_jacobian import StackJacobian, StackRows
 
 Forward = Callable[[Any], tf.Tensor]
@@ -168,6 +169,10 @@ class GaussNewton(tf.linalg.LinearOperator):
     def row_matrix(self) -> tf.Tensor:
         """A itself: [n, P]. For tests and tiny networks."""
         return self._rows().matrix()
+
+    def row_blocks(self) -> RowBlocks:
+        """The rows A taken apart by layers, for solvers that leave out what two layers have to do with each other."""
+        return RowBlocks(self._rows().blocks(), self.parameters["variables"])
 
     def kronecker_layers(self) -> KroneckerLayers:
         """What each layer's block of F is made of, for K-FAC.

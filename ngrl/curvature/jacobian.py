@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ngrl.checks import check_optional_count
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
+from ngrl.curvature.row_blocks import ExplicitBlock, by_layer
 
 _ZERO = tf.UnconnectedGradients.ZERO
 
@@ -182,6 +183,11 @@ class JacobianRows:
 
         panels = tf.map_fn(panel, indices, fn_output_signature=dtype)
         return tf.reshape(panels, [-1, panels.shape[-1]])[:n, :n]
+
+    def blocks(self) -> list[ExplicitBlock]:
+        """The variables of a layer, as far as their names tell, a block; of a plain function no more is known."""
+        variables = self.jacobian._variables
+        return by_layer(self.matrix(), range(len(variables)), variables)
 
     def diagonal(self) -> tf.Tensor:
         """The diagonal of AᵀA: [P]."""

@@ -21,6 +21,7 @@ import tensorflow as tf
 from ngrl.curvature.flatten import flatten, unflatten
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
 from ngrl.curvature.recording import Recording
+from ngrl.curvature.row_blocks import RowBlock, by_layer
 from ngrl.curvature.uses import ExplicitRows, Linear, OneHots, Use, Vectors, linear_rows
 
 _LOG = logging.getLogger(__name__)
@@ -312,6 +313,13 @@ class LayerRows:
         if self.explicit is not None:
             self._cut(tf.reduce_sum(tf.square(self.explicit), axis=0), parts, axis=0)
         return flatten(self._filled(parts))
+
+    def blocks(self) -> list[RowBlock]:
+        """A layer a block."""
+        blocks: list[RowBlock] = list(self.factored)
+        if self.explicit is not None:
+            blocks += by_layer(self.explicit, self.explicit_slots, self.variables)
+        return blocks
 
     def _cut(self, joined: tf.Tensor, parts: list[tf.Tensor | None], axis: int) -> None:
         for slot, part in zip(self.explicit_slots, tf.split(joined, self._sizes, axis=axis), strict=True):

@@ -19,6 +19,9 @@ import tensorflow as tf
 
 from ngrl.curvature.flatten import flatten, unflatten
 from ngrl.curvature.kronecker import FreeBlock, KroneckerLayer, KroneckerLayers
+from ngrl.curvature.layer_jacobian import FactoredBlock
+from ngrl.curvature.row_blocks import ExplicitBlock, RowBlock
+from ngrl.curvature.uses import Vectors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +186,18 @@ class StackRows:
         if self.jacobian.free_slot is not None:
             parts[self.jacobian.free_slot] = self.free
         return tf.concat(parts, axis=1)
+
+    def blocks(self) -> list[RowBlock]:
+        """A layer's kernel and bias a block, the free outputs one."""
+        blocks: list[RowBlock] = []
+        for layer, g in self._layers():
+            gradients = tf.reshape(g, [-1, self.rows_per_example, 1, g.shape[1]])
+            inputs = Vectors(layer.inputs[:, tf.newaxis])
+            blocks.append(FactoredBlock(inputs, gradients, layer.kernel_slot, layer.bias_slot, transposed=False))
+        slot = self.jacobian.free_slot
+        if self.free is not None and slot is not None:
+            blocks.append(ExplicitBlock(self.free, (slot,), (self.free.shape[1],)))
+        return blocks
 
     def kronecker_layers(self, weights: tf.Tensor) -> KroneckerLayers:
         """Inputs and derivatives of every layer, for example weights w_i/Σw ([B] or a scalar)."""

@@ -1,6 +1,7 @@
 """Solvers of (A + λI) x = b: how a system is solved, whatever operator describes it."""
 
 from ngrl.solvers.adam_direction import AdamDirection
+from ngrl.solvers.block_dual import BlockDual
 from ngrl.solvers.cholesky import Cholesky
 from ngrl.solvers.conjugate_gradient import ConjugateGradient
 from ngrl.solvers.dual import Dual, DualSolution
@@ -22,6 +23,7 @@ from ngrl.solvers.system import (
 __all__ = [
     "AdamDirection",
     "Answer",
+    "BlockDual",
     "Cholesky",
     "ConjugateGradient",
     "Dual",

@@ -239,10 +239,7 @@ def _problem(operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float 
     for dimension in operator.shape:
         if not rhs.shape.is_compatible_with([dimension]):
             raise ValueError(f"rhs of shape {rhs.shape} does not fit an operator of shape {operator.shape}")
-    if isinstance(damping, (tf.Tensor, tf.Variable)):
-        damping = tf.cast(damping, dtype)
-    else:  # straight to the dtype: a detour by float32 would cost 0.1 half its digits
-        damping = tf.convert_to_tensor(damping, dtype=dtype)
+    damping = as_scalar(damping, dtype)
     if damping.shape.rank != 0:
         raise ValueError(f"damping must be a scalar, got shape {damping.shape}")
     largest = tf.reduce_max(tf.abs(rhs))
@@ -284,6 +281,14 @@ def _checked_solution(problem: Problem, value: tf.Tensor, result: tf.Tensor, sta
 def eps(dtype: tf.DType) -> float:
     """The unit roundoff of a dtype as NumPy defines it: 2⁻⁵² for float64, 2⁻²³ for float32."""
     return float(np.finfo(dtype.as_numpy_dtype).eps)
+
+
+def as_scalar(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """A float or a tensor of any dtype as a tensor of this one."""
+    if isinstance(value, (tf.Tensor, tf.Variable)):
+        return tf.cast(value, dtype)
+    # Straight to the dtype: a detour by float32 would cost 0.1 half its digits.
+    return tf.convert_to_tensor(value, dtype=dtype)
 
 
 def damped(matrix: tf.Tensor, damping: tf.Tensor) -> tf.Tensor:

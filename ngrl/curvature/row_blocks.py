@@ -1,0 +1,102 @@
+"""The rows of a scaled Jacobian taken apart by layers: A = (A_1, A_2, ...), each with its own columns.
+
+AAᵀ = Σ_l A_l A_lᵀ; without the products of two layers, F = AᵀA becomes blockdiag(A_lᵀ A_l).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import tensorflow as tf
+
+from ngrl.curvature.flatten import flatten, unflatten
+
+Parts = list[tf.Tensor | None]
+
+
+class RowBlock(Protocol):
+    """A_l [n, size]; of the parts of a vector [P], one a variable, it reads and writes its own alone."""
+
+    def gram(self) -> tf.Tensor:
+        """A_l A_lᵀ: [n, n]."""
+
+    def matvec(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
+        """A_l v_l: [n]."""
+
+    def rmatvec(self, coefficients: tf.Tensor, parts: Parts) -> None:
+        """A_lᵀ c for c [n], into its places of `parts`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExplicitBlock:
+    """A_l as it is [n, size], of the variables at some places, side by side."""
+
+    rows: tf.Tensor
+    slots: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    def gram(self) -> tf.Tensor:
+        """A_l A_lᵀ: [n, n]."""
+        return tf.matmul(self.rows, self.rows, transpose_b=True)
+
+    def matvec(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
+        """A_l v_l: [n]."""
+        return tf.linalg.matvec(self.rows, flatten([parts[slot] for slot in self.slots]))
+
+    def rmatvec(self, coefficients: tf.Tensor, parts: Parts) -> None:
+        """A_lᵀ c for c [n], into its places of `parts`."""
+        joined = tf.linalg.matvec(self.rows, coefficients, transpose_a=True)
+        for slot, part in zip(self.slots, tf.split(joined, list(self.sizes)), strict=True):
+            parts[slot] = part
+
+
+def by_layer(rows: tf.Tensor, slots: Sequence[int], variables: Sequence[tf.Variable]) -> list[ExplicitBlock]:
+    """Explicit rows [n, Σ sizes] of the variables at `slots`, one block for those whose names say the same layer."""
+    sizes = [variables[slot].shape.num_elements() for slot in slots]
+    groups: dict[str, list[tuple[int, tf.Tensor]]] = {}
+    for slot, part in zip(slots, tf.split(rows, sizes, axis=1), strict=True):
+        scope, _, _ = variables[slot].name.rpartition("/")
+        groups.setdefault(scope or variables[slot].name, []).append((slot, part))
+    return [
+        ExplicitBlock(
+            tf.concat([part for _, part in group], axis=1),
+            tuple(slot for slot, _ in group),
+            tuple(part.shape[1] for _, part in group),
+        )
+        for group in groups.values()
+    ]
+
+
+class RowBlocks:
+    """All blocks of an operator's rows, as solvers use them.
+
+    Args:
+      blocks: In any order; no variable is in two.
+      variables: Those of the flat parameter vector [P], in its order; one in no block has zero columns.
+    """
+
+    def __init__(self, blocks: Sequence[RowBlock], variables: Sequence[tf.Variable]) -> None:
+        self._blocks, self._variables = tuple(blocks), tuple(variables)
+
+    def grams(self) -> list[tf.Tensor]:
+        """A_l A_lᵀ [n, n] of each block; their sum is AAᵀ."""
+        return [block.gram() for block in self._blocks]
+
+    def matvecs(self, vector: tf.Tensor) -> list[tf.Tensor]:
+        """A_l v_l [n] of each block for v [P]; their sum is A v."""
+        parts = unflatten(vector, self._variables)
+        return [block.matvec(parts) for block in self._blocks]
+
+    def rmatvec(self, coefficients: Sequence[tf.Tensor]) -> tf.Tensor:
+        """(A_1ᵀ c_1, A_2ᵀ c_2, ...) in the order of the flat vector [P], for a c_l [n] a block."""
+        parts: Parts = [None] * len(self._variables)
+        for block, c in zip(self._blocks, coefficients, strict=True):
+            block.rmatvec(c, parts)
+        return flatten(
+            [
+                tf.zeros(variable.shape, variable.dtype) if part is None else part
+                for part, variable in zip(parts, self._variables, strict=True)
+            ]
+        )
