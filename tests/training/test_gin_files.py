@@ -13,7 +13,9 @@ from ngrl.training import RunContext, configurables
 ROOT = Path(__file__).parents[2] / "gin"
 EXPERIMENTS = sorted(path for path in ROOT.rglob("*.gin") if "Environment.env_id" in path.read_text())
 GAMES = ("asterix", "freeway", "seaquest", "space_invaders")  # MinAtar's, whose files are Breakout's but for the game
-SAME = re.compile(rf"({'|'.join(GAMES)}|baselines/.*_(acrobot|lunar))\.gin$")  # as others, but for the environment
+ROBOTS = ("halfcheetah", "walker2d", "ant", "swimmer")  # MuJoCo's, whose files are Hopper's but for robot and γ
+# As others, but for the environment.
+SAME = re.compile(rf"({'|'.join(GAMES)}|_({'|'.join(ROBOTS)})|baselines/.*_(acrobot|lunar))\.gin$")
 RUN = [path for path in EXPERIMENTS if not SAME.search(str(path))]
 ENTRIES = sorted(
     path
@@ -63,7 +65,7 @@ def test_the_published_and_the_own_experiments_are_there():
         } <= names
     for env in ("cartpole_v1", "acrobot", "lunar", "pendulum"):
         assert {f"{agent}_{env}.gin" for agent in ("reinforce", "npg", "trpo", "ppo", "acer")} <= names
-    for env in ("hopper", "halfcheetah", "walker2d"):
+    for env in ("hopper", *ROBOTS):
         assert {f"{agent}_{env}.gin" for agent in ("npg", "trpo", "ppo", "acktr")} <= names
     assert {f"acktr_{env}.gin" for env in ("cartpole_v1", "lunar", "pendulum")} <= names
     for game in ("breakout", *GAMES):
@@ -81,6 +83,19 @@ def test_minatars_games_differ_by_their_name_alone(agent, game):
     first, second = ({name for name in found.items() if name[0] != "Environment.env_id"} for found in bound)
     assert first == second
     assert game.title().replace("_", "") in str(bound[1])
+    environments.making.find_spec(bound[1]["Environment.env_id"].strip("'\""))
+
+
+@pytest.mark.parametrize("agent", ["npg", "trpo", "ppo", "acktr"])
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_robots_differ_by_their_name_and_how_far_they_look_ahead(agent, robot):
+    bound = []
+    for name in ("hopper", robot):
+        configuration.parse([str(ROOT / f"{agent}_{name}.gin")], [])
+        bound.append(configuration.bindings())
+        gin.clear_config()
+    differing = {name for name in bound[1] if bound[0].get(name) != bound[1][name]}
+    assert differing == {"Environment.env_id"} | ({"GeneralisedAdvantage.gamma"} if robot == "swimmer" else set())
     environments.making.find_spec(bound[1]["Environment.env_id"].strip("'\""))
 
 
