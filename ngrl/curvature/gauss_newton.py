@@ -178,14 +178,21 @@ class GaussNewton(tf.linalg.LinearOperator):
         """What each layer's block of F is made of, for K-FAC.
 
         Raises:
-          TypeError: the network isn't a dense stack in exactly these variables.
+          TypeError: of the network no layers are known, or it has one without a Kronecker rule.
         """
-        rows = self._rows()
-        if not isinstance(rows, StackRows):
-            raise TypeError(
-                "K-FAC has rules for chains of Dense layers, and this network is none: use a solver such as Dual()"
-            )
-        return rows.kronecker_layers(self._scale)
+        rows = self._rows() if isinstance(self._jacobian, StackJacobian) else None
+        if isinstance(rows, StackRows):
+            return rows.kronecker_layers(self._scale)
+        if isinstance(self._jacobian, LayerJacobian):
+            return self._jacobian.kronecker_layers(self._scaled_factor(), self._scale)
+        raise TypeError(
+            "K-FAC needs to know the network's layers, and this is a plain function: give a Keras model or a "
+            "LayeredNetwork, or use a solver such as Dual()"
+        )
+
+    def _scaled_factor(self) -> tf.Tensor:
+        """sqrt(w_i/Σw) L_iᵀ, [B, R, K]."""
+        return self._metric.factor(self.outputs) * _per_example(tf.sqrt(self._scale))[..., tf.newaxis]
 
     def _rows(self) -> StackRows | LayerRows | JacobianRows:
         """The rows A, made once in a graph and the graphs inside it.
@@ -197,8 +204,7 @@ class GaussNewton(tf.linalg.LinearOperator):
         while graph is not None and graph not in self._rows_by_graph:
             graph = getattr(graph, "outer_graph", None)
         if graph not in self._rows_by_graph:
-            factor = self._metric.factor(self.outputs) * _per_example(tf.sqrt(self._scale))[..., tf.newaxis]
-            self._rows_by_graph[here] = self._jacobian.rows(factor)
+            self._rows_by_graph[here] = self._jacobian.rows(self._scaled_factor())
             graph = here
         return self._rows_by_graph[graph]
 

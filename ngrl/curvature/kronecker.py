@@ -1,10 +1,15 @@
 """Kronecker-factored curvature: what a layer's block of the Gauss-Newton matrix is made of.
 
-For a layer z = W̄ᵀ ā, with homogeneous inputs ā (a 1 stands for the bias) and rows g = L_iᵀ ∂y_i/∂z, the block of F is
-Σ_i w_i ā_i ā_iᵀ ⊗ Σ_r g_ir g_irᵀ. K-FAC (Martens & Grosse 2015, section 3) takes A ⊗ G for it, the product of the
-expectations for the expectation of the product:
+For a layer z_p = W̄ᵀ ā_p at positions p (pixels, steps of time, calls; one for a plain Dense layer), with homogeneous
+inputs ā (a 1 stands for the bias) and rows g_p = L_iᵀ ∂y_i/∂z_p, the block of F is Σ_i w_i Σ_r v_ir v_irᵀ with
+v_ir = Σ_p ā_ip ⊗ g_irp. K-FAC takes A ⊗ G for it, with
 
-    A = Σ_i w_i ā_i ā_iᵀ  [d̄, d̄],      G = Σ_i w_i Σ_r g_ir g_irᵀ  [m, m]
+    expand   A = Σ_i w_i mean_p ā_ip ā_ipᵀ  [d̄, d̄],        G = Σ_i w_i Σ_r Σ_p g_irp g_irpᵀ  [m, m]
+    reduce   A = Σ_i w_i (mean_p ā_ip)(mean_p ā_ip)ᵀ,      G = Σ_i w_i Σ_r (Σ_p g_irp)(Σ_p g_irp)ᵀ
+
+which are the same for one position (Martens & Grosse 2015, section 3). "Expand" takes derivatives at different
+positions for uncorrelated (Grosse & Martens 2016, section 3), and is exact for linear layers where each position has
+outputs of its own; "reduce" where the positions' mean or sum goes on (Eschenhagen et al. 2023, section 3).
 
 The metric's factors L make G the exact expectation over the model's distribution: no targets are sampled.
 """
@@ -13,10 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import tensorflow as tf
 
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
+
+Sharing = Literal["expand", "reduce"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +34,8 @@ class KroneckerLayer:
     Attributes:
       kernel_slot: The place of its kernel in the flat parameter vector's variables.
       bias_slot: That of its bias, None without.
-      inputs: ā [B, d̄], the last column 1 with a bias.
-      derivatives: g [B·R, m], scaled by sqrt(w_i/Σw).
+      inputs: ā [B, p, d̄], the last of d̄ being 1 with a bias.
+      derivatives: g [B, R, p, m], scaled by sqrt(w_i/Σw).
       weights: w_i/Σw, [B] or a scalar.
     """
 
@@ -37,32 +45,49 @@ class KroneckerLayer:
     derivatives: tf.Tensor
     weights: tf.Tensor
 
-    def input_factor(self) -> tf.Tensor:
+    def input_factor(self, sharing: Sharing = "expand") -> tf.Tensor:
         """A [d̄, d̄]."""
-        return tf.matmul(tf.reshape(self.weights, [-1, 1]) * self.inputs, self.inputs, transpose_a=True)
+        inputs = self.inputs
+        if sharing == "reduce":
+            inputs = tf.reduce_mean(inputs, axis=1, keepdims=True)
+        weighted = tf.reshape(self.weights / inputs.shape[1], [-1, 1, 1]) * inputs
+        return tf.matmul(_flat(weighted), _flat(inputs), transpose_a=True)
 
-    def derivative_factor(self) -> tf.Tensor:
+    def derivative_factor(self, sharing: Sharing = "expand") -> tf.Tensor:
         """G [m, m]."""
-        return tf.matmul(self.derivatives, self.derivatives, transpose_a=True)
+        flat = _flat(tf.reduce_sum(self.derivatives, axis=2) if sharing == "reduce" else self.derivatives)
+        return tf.matmul(flat, flat, transpose_a=True)
 
     def second_moments(self, input_basis: tf.Tensor, derivative_basis: tf.Tensor) -> tf.Tensor:
         """The diagonal of the layer's exact block in the basis U_A ⊗ U_G: [d̄, m] (George et al. 2018, eq. 6)."""
-        inputs = tf.square(tf.matmul(self.inputs, input_basis))
-        derivatives = tf.square(tf.matmul(self.derivatives, derivative_basis))
-        batch = tf.shape(inputs)[0]
-        per_example = tf.reduce_sum(tf.reshape(derivatives, [batch, -1, derivatives.shape[-1]]), axis=1)
-        return tf.matmul(inputs, per_example, transpose_a=True)
+        inputs = tf.einsum("bpd,de->bpe", self.inputs, input_basis)
+        derivatives = tf.einsum("brpm,mn->brpn", self.derivatives, derivative_basis)
+        if inputs.shape[1] == 1:
+            per_example = tf.reduce_sum(tf.square(derivatives), axis=[1, 2])
+            return tf.matmul(tf.square(inputs[:, 0]), per_example, transpose_a=True)
+
+        def of_one(total: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            # One example's rows at a time: all of them would be B·R·d̄·m numbers.
+            return total + tf.reduce_sum(tf.square(tf.matmul(example[0], example[1], transpose_a=True)), axis=0)
+
+        zero = tf.zeros([inputs.shape[-1], derivatives.shape[-1]], inputs.dtype)
+        return tf.foldl(of_one, (inputs, derivatives), zero)
+
+    def row_matvec(self, matrix: tf.Tensor) -> tf.Tensor:
+        """v_ir · vec(V) = Σ_p g_irp · (ā_ip V) for V [d̄, m]: [B·R]."""
+        product = tf.einsum("bpd,dm->bpm", self.inputs, matrix)[:, tf.newaxis]
+        return tf.reshape(tf.reduce_sum(self.derivatives * product, axis=[2, 3]), [-1])
 
 
 @dataclasses.dataclass(frozen=True)
-class FreeBlock:
-    """The block of F that belongs to free outputs: their variable's slot, and rows [B·R, D]; F = rowsᵀ rows."""
+class ExactBlock:
+    """A variable whose block of F is taken as it is: free outputs, scales and shifts. F = rowsᵀ rows, rows [B·R, n]."""
 
     slot: int
     rows: tf.Tensor
 
     def factor(self) -> tf.Tensor:
-        """[D, D]."""
+        """[n, n]."""
         return tf.matmul(self.rows, self.rows, transpose_a=True)
 
 
@@ -72,16 +97,16 @@ class KroneckerLayers:
 
     Attributes:
       layers: Those with a kernel.
-      free: The free outputs, None without.
+      exact: The other variables.
       variables: Those of the flat parameter vector [P], in its order.
     """
 
     layers: tuple[KroneckerLayer, ...]
-    free: FreeBlock | None
+    exact: tuple[ExactBlock, ...]
     variables: tuple[tf.Variable, ...]
 
-    def split(self, vector: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor | None]:
-        """A vector [P] as the matrices W̄ [d̄, m] of the layers, the bias their last row, and the free outputs' [D]."""
+    def split(self, vector: tf.Tensor) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """A vector [P] as the matrices W̄ [d̄, m] of the layers, the bias their last row, and the exact blocks' [n]."""
         parts = unflatten(vector, self.variables)
         matrices = []
         for layer in self.layers:
@@ -90,9 +115,9 @@ class KroneckerLayers:
             if layer.bias_slot is not None:
                 matrix = tf.concat([matrix, parts[layer.bias_slot][tf.newaxis]], axis=0)
             matrices.append(matrix)
-        return matrices, None if self.free is None else parts[self.free.slot]
+        return matrices, [tf.reshape(parts[block.slot], [-1]) for block in self.exact]
 
-    def join(self, matrices: Sequence[tf.Tensor], free: tf.Tensor | None) -> tf.Tensor:
+    def join(self, matrices: Sequence[tf.Tensor], exact: Sequence[tf.Tensor]) -> tf.Tensor:
         """The inverse of `split`: [P]."""
         parts: list[tf.Tensor | None] = [None] * len(self.variables)
         for layer, matrix in zip(self.layers, matrices, strict=True):
@@ -100,30 +125,49 @@ class KroneckerLayers:
                 parts[layer.bias_slot] = matrix[-1]
                 matrix = matrix[:-1]
             parts[layer.kernel_slot] = matrix
-        if self.free is not None:
-            parts[self.free.slot] = free
+        for block, part in zip(self.exact, exact, strict=True):
+            parts[block.slot] = part
         return flatten(parts)
+
+    def row_matvec(self, vector: tf.Tensor) -> tf.Tensor:
+        """A v for v [P], A the rows of F = AᵀA: [B·R]."""
+        matrices, exact = self.split(vector)
+        terms = [layer.row_matvec(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
+        terms += [tf.linalg.matvec(block.rows, part) for block, part in zip(self.exact, exact, strict=True)]
+        return tf.add_n(terms)
+
+
+def homogeneous(inputs: tf.Tensor) -> tf.Tensor:
+    """Inputs [..., d] and a 1 behind them: [..., d + 1]."""
+    return tf.concat([inputs, tf.ones_like(inputs[..., :1])], axis=-1)
+
+
+def _flat(values: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(values, [-1, values.shape[-1]])
 
 
 class KroneckerFactored(tf.linalg.LinearOperator):
     """F̂ = blockdiag(A_l ⊗ G_l) [P, P], in the order of the operator's variables."""
 
-    def __init__(self, layers: KroneckerLayers, name: str = "KroneckerFactored"):
+    def __init__(self, layers: KroneckerLayers, sharing: Sharing = "expand", name: str = "KroneckerFactored"):
         """Form the factors.
 
         Args:
           layers: As `GaussNewton.kronecker_layers` gives them.
+          sharing: "expand" or "reduce", for weights that are used at several positions.
           name: The operator's name.
         """
         self._layers = self._no_dependency(layers)
-        self._factors = self._no_dependency([(x.input_factor(), x.derivative_factor()) for x in layers.layers])
-        self._free = None if layers.free is None else layers.free.factor()
+        self._factors = self._no_dependency(
+            [(x.input_factor(sharing), x.derivative_factor(sharing)) for x in layers.layers]
+        )
+        self._exact = self._no_dependency([block.factor() for block in layers.exact])
         super().__init__(
             dtype=layers.variables[0].dtype,
             is_self_adjoint=True,
             is_square=True,
             name=name,
-            parameters={"layers": layers, "variables": layers.variables, "name": name},
+            parameters={"layers": layers, "sharing": sharing, "variables": layers.variables, "name": name},
         )
 
     def _shape(self) -> tf.TensorShape:
@@ -134,9 +178,9 @@ class KroneckerFactored(tf.linalg.LinearOperator):
         return tf.constant(self._shape().as_list())
 
     def _matvec(self, x: tf.Tensor, adjoint: bool = False) -> tf.Tensor:
-        matrices, free = self._layers.split(x)
+        matrices, exact = self._layers.split(x)
         products = [tf.matmul(a, tf.matmul(w, g)) for (a, g), w in zip(self._factors, matrices, strict=True)]
-        return self._layers.join(products, None if free is None else tf.linalg.matvec(self._free, free))
+        return self._layers.join(products, [tf.linalg.matvec(f, v) for f, v in zip(self._exact, exact, strict=True)])
 
     def _matmul(self, x: tf.Tensor, adjoint: bool = False, adjoint_arg: bool = False) -> tf.Tensor:
         columns = x if adjoint_arg else tf.linalg.matrix_transpose(x)

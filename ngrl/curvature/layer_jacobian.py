@@ -20,8 +20,10 @@ import tensorflow as tf
 
 from ngrl.curvature.flatten import flatten, unflatten
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
+from ngrl.curvature.kronecker import KroneckerLayers
 from ngrl.curvature.recording import Recording
 from ngrl.curvature.row_blocks import RowBlock, by_layer
+from ngrl.curvature.use_groups import UseGroup, join_rows, kronecker_layers
 from ngrl.curvature.uses import ExplicitRows, Linear, OneHots, Use, Vectors, linear_rows
 
 _LOG = logging.getLogger(__name__)
@@ -93,20 +95,41 @@ class LayerJacobian(NetworkJacobian):
         Raises:
           ValueError: A layer mixes examples.
         """
+        self._check_rows()
+        if len(self._leftover) == len(self._variables):
+            return super().rows(factor)
+        factored, explicit = self._blocks(self._pull_rows(factor))
+        explicit += self._leftover_rows(factor)
+        return LayerRows(self._variables, tuple(factored), *join_rows(explicit, self._variables))
+
+    def kronecker_layers(self, factor: tf.Tensor, weights: tf.Tensor) -> KroneckerLayers:
+        """Inputs and derivatives of every layer, for a factor [B, R, K] and example weights w_i/Σw ([B] or a scalar).
+
+        Scales, shifts, and vectors that no layer uses have exact blocks.
+
+        Raises:
+          TypeError: A layer has no Kronecker rule.
+          ValueError: A layer mixes examples.
+        """
+        self._check_rows()
+        groups = self._grouped(self._pull_rows(factor))
+        return kronecker_layers(groups, self._leftover_rows(factor), self._variables, weights)
+
+    def _check_rows(self) -> None:
         if not self.has_rows:
             raise ValueError(
                 f"{self._recording.mixing} normalises over the batch, so that no example has rows of its own: use "
                 "LayerNormalization, set its trainable to False, or a solver that needs products alone"
             )
+
+    def _leftover_rows(self, factor: tf.Tensor) -> ExplicitRows:
+        """Rows [n, size] of the variables that no layer uses, through the whole network."""
         leftover = self._leftover
-        if len(leftover) == len(self._variables):
-            return super().rows(factor)
-        factored, explicit = self._blocks(self._pull_rows(factor))
-        if leftover:
-            rows = NetworkJacobian(self._forward, leftover, self._inputs, self._chunk_size).rows(factor).matrix()
-            sizes = [variable.shape.num_elements() for variable in leftover]
-            explicit += zip(leftover, tf.split(rows, sizes, axis=1), strict=True)
-        return LayerRows(self._variables, tuple(factored), *_join(explicit, self._variables, factor))
+        if not leftover:
+            return []
+        rows = NetworkJacobian(self._forward, leftover, self._inputs, self._chunk_size).rows(factor).matrix()
+        sizes = [variable.shape.num_elements() for variable in leftover]
+        return list(zip(leftover, tf.split(rows, sizes, axis=1), strict=True))
 
     def _pull_rows(self, factor: tf.Tensor) -> list[list[tf.Tensor]]:
         """G [B, R, *shape of z] of every output z of every use."""
@@ -125,8 +148,8 @@ class LayerJacobian(NetworkJacobian):
         remaining = iter(stacked)
         return [[next(remaining) for _ in use.outputs] for use in uses]
 
-    def _blocks(self, gradients: list[list[tf.Tensor]]) -> tuple[list[FactoredBlock], ExplicitRows]:
-        """The uses' rows: as factors where that is cheaper, the calls of one layer together, else as they are."""
+    def _grouped(self, gradients: list[list[tf.Tensor]]) -> list[UseGroup]:
+        """The uses with their G, the positions of one layer's calls put together."""
         groups: dict[Any, list[tuple[Any, list[tf.Tensor]]]] = {}
         owners: dict[Any, set[Any]] = {}
         for use, g in zip(self._recording.uses, gradients, strict=True):
@@ -134,23 +157,34 @@ class LayerJacobian(NetworkJacobian):
             groups.setdefault(key, []).append((use, g))
             for weight in use.weights:
                 owners.setdefault(weight.ref(), set()).add(key)
-        slots = {variable.ref(): slot for slot, variable in enumerate(self._variables)}
-        kept = set(slots) - self._recording.leftover
-        factored, explicit = [], []
+        kept = {variable.ref() for variable in self._variables} - self._recording.leftover
+        found = []
         for key, members in groups.items():
             use, g = members[0]
             if not isinstance(use, Linear):
-                explicit += use.rows(g)
+                found.append(UseGroup(use, g))
                 continue
             inputs = use.inputs.join([other.inputs for other, _ in members[1:]])
             positioned = [other.positioned(g) for other, g in members]
             joined = positioned[0] if len(positioned) == 1 else tf.concat(positioned, axis=2)
             own = all(owners[weight.ref()] == {key} and weight.ref() in kept for weight in use.weights)
-            if own and _is_cheaper_factored(inputs, joined):
+            found.append(UseGroup(use, g, own, inputs, joined))
+        return found
+
+    def _blocks(self, gradients: list[list[tf.Tensor]]) -> tuple[list[FactoredBlock], ExplicitRows]:
+        """The uses' rows: as factors where that is cheaper, the calls of one layer together, else as they are."""
+        slots = {variable.ref(): slot for slot, variable in enumerate(self._variables)}
+        kept = set(slots) - self._recording.leftover
+        factored, explicit = [], []
+        for group in self._grouped(gradients):
+            use, joined = group.use, group.gradients
+            if not isinstance(use, Linear):
+                explicit += use.rows(group.outputs)
+            elif group.owns and _is_cheaper_factored(group.inputs, joined):
                 bias_slot = None if use.bias is None else slots[use.bias.ref()]
-                factored.append(FactoredBlock(inputs, joined, slots[use.kernel.ref()], bias_slot, use.transposed))
+                factored.append(FactoredBlock(group.inputs, joined, slots[use.kernel.ref()], bias_slot, use.transposed))
             else:
-                explicit += linear_rows(use, inputs, joined)
+                explicit += linear_rows(use, group.inputs, joined)
         return factored, [
             (weight, tf.reshape(rows, [-1, rows.shape[-1]])) for weight, rows in explicit if weight.ref() in kept
         ]
@@ -167,20 +201,6 @@ def _is_cheaper_factored(inputs: Vectors | OneHots, gradients: tf.Tensor) -> boo
     """Whether p² products of two inputs and two derivatives cost less than a product of two rows [d·m]."""
     p, m = gradients.shape[2:]
     return p == 1 or p * p * (inputs.product_cost + m) <= inputs.size * m
-
-
-def _join(
-    explicit: ExplicitRows, variables: Sequence[tf.Variable], factor: tf.Tensor
-) -> tuple[tf.Tensor | None, tuple[int, ...]]:
-    """Rows [n, size] side by side [n, Σ sizes], those of one variable added up, and the variables' places."""
-    by_slot: dict[int, list[tf.Tensor]] = {}
-    places = {variable.ref(): slot for slot, variable in enumerate(variables)}
-    for variable, rows in explicit:
-        by_slot.setdefault(places[variable.ref()], []).append(rows)
-    if not by_slot:
-        return None, ()
-    slots = tuple(sorted(by_slot))
-    return tf.concat([tf.add_n(by_slot[slot]) for slot in slots], axis=1), slots
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import tensorflow as tf
 
 from ngrl.curvature.flatten import flatten, unflatten
-from ngrl.curvature.kronecker import FreeBlock, KroneckerLayer, KroneckerLayers
+from ngrl.curvature.kronecker import ExactBlock, KroneckerLayer, KroneckerLayers, homogeneous
 from ngrl.curvature.layer_jacobian import FactoredBlock
 from ngrl.curvature.row_blocks import ExplicitBlock, RowBlock
 from ngrl.curvature.uses import Vectors
@@ -203,13 +203,12 @@ class StackRows:
         """Inputs and derivatives of every layer, for example weights w_i/Σw ([B] or a scalar)."""
         layers = []
         for layer, g in self._layers():
-            inputs = layer.inputs
-            if layer.bias_slot is not None:
-                inputs = tf.concat([inputs, tf.ones_like(inputs[:, :1])], axis=1)
-            layers.append(KroneckerLayer(layer.kernel_slot, layer.bias_slot, inputs, g, weights))
+            inputs = layer.inputs if layer.bias_slot is None else homogeneous(layer.inputs)
+            g = tf.reshape(g, [-1, self.rows_per_example, 1, g.shape[-1]])
+            layers.append(KroneckerLayer(layer.kernel_slot, layer.bias_slot, inputs[:, tf.newaxis], g, weights))
         slot = self.jacobian.free_slot
-        free = None if slot is None or self.free is None else FreeBlock(slot, self.free)
-        return KroneckerLayers(tuple(layers), free, self.jacobian.variables)
+        exact = () if slot is None or self.free is None else (ExactBlock(slot, self.free),)
+        return KroneckerLayers(tuple(layers), exact, self.jacobian.variables)
 
     def diagonal(self) -> tf.Tensor:
         """The diagonal of AᵀA, [P]: Σ_ir a_l,i² (G_l,ir²)ᵀ and Σ_ir G_f,ir²."""

@@ -82,6 +82,11 @@ class Vectors:
         flat = tf.reshape(gradients, [-1, gradients.shape[-1]])
         return tf.matmul(tf.reshape(self.values, [-1, self.size]), flat, transpose_a=True)
 
+    def dense(self, dtype: tf.DType) -> tf.Tensor:
+        """The numbers themselves [B, p, d]."""
+        del dtype
+        return self.values
+
     def join(self, others: Sequence[Vectors]) -> Vectors:
         """These positions and, behind them, those of others."""
         return Vectors(tf.concat([self.values, *[other.values for other in others]], axis=1)) if others else self
@@ -107,7 +112,11 @@ class OneHots:
 
     def outer(self, gradients: tf.Tensor) -> tf.Tensor:
         """As of `Vectors`."""
-        return Vectors(tf.one_hot(self.indices, self.size, dtype=gradients.dtype)).outer(gradients)
+        return Vectors(self.dense(gradients.dtype)).outer(gradients)
+
+    def dense(self, dtype: tf.DType) -> tf.Tensor:
+        """As of `Vectors`."""
+        return tf.one_hot(self.indices, self.size, dtype=dtype)
 
     def collect(self, gradients: tf.Tensor) -> tf.Tensor:
         """As of `Vectors`."""

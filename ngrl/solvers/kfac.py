@@ -15,6 +15,9 @@ from ngrl.solvers.system import RightHandSide, RowProducts
 
 State = dict[str, tf.Tensor]
 Inverse = Literal["factored", "exact", "ekfac"]
+Sharing = Literal["expand", "reduce"]
+_SHARING = ("expand", "reduce")
+_NO_KERNELS = ("bias", "gamma", "beta")
 _INVERSES = ("factored", "exact", "ekfac")
 
 
@@ -32,12 +35,15 @@ class Kfac(Solver):
     - `inverse="ekfac"`: the same with S in place of s_A s_Gᵀ, a running average of the block's exact diagonal in that
       basis (George et al. 2018, section 3.1), which begins anew with each basis.
 
-    Free outputs (a state-independent log σ) have the exact block. The operator must offer `kronecker_layers()`, as
-    `ngrl.curvature.GaussNewton` does on chains of Dense layers. `stats.residual` is NaN: the residual of the true
+    Free outputs (a state-independent log σ), scales and shifts of normalisations have their exact block. The operator
+    must offer `kronecker_layers()`, as `ngrl.curvature.GaussNewton` does on networks of Dense, convolutional, embedding
+    and recurrent layers. `stats.residual` is NaN: the residual of the true
     system would cost as much as the solve.
     """
 
-    def __init__(self, *, decay: float = 0.95, period: int = 10, inverse: Inverse = "factored") -> None:
+    def __init__(
+        self, *, decay: float = 0.95, period: int = 10, inverse: Inverse = "factored", sharing: Sharing = "expand"
+    ) -> None:
         """Configures the solver.
 
         Args:
@@ -46,31 +52,40 @@ class Kfac(Solver):
           period: Steps between new inverses or eigenbases, the first at once.
           inverse: "factored", "exact" or "ekfac". Under XLA on the CPU, which has no LAPACK, an eigenbasis of 256 units
             costs 27 times as much as otherwise and has seven digits, in float64 too: prefer "factored" there.
+          sharing: For weights that are used at several positions, as in convolutions and over time: "expand" takes
+            derivatives at different positions for uncorrelated (Grosse & Martens 2016), "reduce" averages the inputs
+            first (Eschenhagen et al. 2023).
 
         Raises:
-          ValueError: `decay` isn't in [0, 1), `period` no positive integer, or `inverse` none of the three.
+          ValueError: `decay` isn't in [0, 1), `period` no positive integer, `inverse` none of the three, or
+            `sharing` none of the two.
         """
         self.decay = check_number("decay", decay, "[0, 1)")
         self.period = check_count("period", period)
         if inverse not in _INVERSES:
             raise ValueError(f"inverse must be one of {', '.join(map(repr, _INVERSES))}, got {inverse!r}")
         self.inverse = inverse
+        if sharing not in _SHARING:
+            raise ValueError(f"sharing must be one of {', '.join(map(repr, _SHARING))}, got {sharing!r}")
+        self.sharing = sharing
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"decay": self.decay, "period": self.period, "inverse": self.inverse}
+        return {"decay": self.decay, "period": self.period, "inverse": self.inverse, "sharing": self.sharing}
 
     def slots(self, variables: Sequence[tf.Variable]) -> State:
         """The factors, what is made of them, and the number of steps; see `Solver.slots`."""
         dtype = variables[0].dtype
         state: State = {"count": tf.zeros([], tf.int64)}
+        biases = _biases(variables)
         for slot, variable in enumerate(variables):
-            width = variable.shape[-1]
-            if variable.shape.rank == 1:
-                if not _is_bias(variables, slot):
-                    state[f"{slot}/free"] = tf.zeros([width, width], dtype)
+            size = variable.shape.num_elements()
+            if _last_name(variable).startswith(_NO_KERNELS) or variable.shape.rank < 2:
+                if slot not in biases.values():
+                    state[f"{slot}/exact"] = tf.zeros([size, size], dtype)
                 continue
-            height = variable.shape.num_elements() // width + _is_bias(variables, slot + 1)
+            width = variable.shape[-1]
+            height = size // width + (slot in biases)
             for name, size in (("inputs", height), ("derivatives", width)):
                 state[f"{slot}/{name}"] = tf.zeros([size, size], dtype)
                 state[f"{slot}/{name}_inverse"] = tf.zeros([size, size], dtype)
@@ -92,49 +107,52 @@ class Kfac(Solver):
           ValueError: The state was made for other variables.
         """
         rhs = gradient.gradient(operator)
-        value, state = self._step(operator, rhs, damping, state)
+        layers = _layers_of(operator)
+        value, state = self._step(layers, rhs, damping, state)
         is_finite = tf.reduce_all(tf.math.is_finite(value))
         value = tf.where(is_finite, value, tf.zeros_like(value))
         result = tf.where(is_finite, int(Result.CONVERGED), int(Result.BREAKDOWN))
         stats = SolverStats(tf.constant(1), tf.constant(float("nan"), value.dtype))
-        return Answer(Solution(value, result, stats), operator.row_matvec(value), RowProducts(operator, rhs), state)
+        system = RowProducts(operator, rhs, layers.row_matvec)
+        return Answer(Solution(value, result, stats), layers.row_matvec(value), system, state)
 
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, SolverStats]:
         """With the operator's own factors; the tolerance that is claimed is none."""
-        value, _ = self._step(problem.operator, problem.rhs, problem.damping, None)
+        value, _ = self._step(_layers_of(problem.operator), problem.rhs, problem.damping, None)
         infinite = tf.constant(float("inf"), value.dtype)
         return value, tf.constant(int(Result.CONVERGED)), SolverStats(tf.constant(1), infinite)
 
     def _step(
         self,
-        operator: tf.linalg.LinearOperator,
+        layers: Any,
         rhs: tf.Tensor,
         damping: float | tf.Tensor,
         state: Mapping[str, tf.Tensor] | None,
     ) -> tuple[tf.Tensor, State]:
         """`(F̂ + λI)⁻¹ b` [P] and the new state."""
-        layers = _layers_of(operator)
         state = dict(state or self.slots(layers.variables))
         damping = tf.convert_to_tensor(damping, rhs.dtype)
         _check(layers, state)
         is_due = tf.equal(state["count"] % self.period, 0)
         state["count"] += 1
-        matrices, free = layers.split(rhs)
+        matrices, vectors = layers.split(rhs)
         found = [
             self._block(layer, matrix, damping, is_due, state)
             for layer, matrix in zip(layers.layers, matrices, strict=True)
         ]
-        if free is not None:
-            name = f"{layers.free.slot}/free"
-            state[name] = self._averaged(state[name], layers.free.factor(), state["count"])
-            free = tf.linalg.matvec(_inverse(damped(state[name], damping)), free)
-        return layers.join(found, free), state
+        exact = []
+        for block, vector in zip(layers.exact, vectors, strict=True):
+            name = f"{block.slot}/exact"
+            state[name] = self._averaged(state[name], block.factor(), state["count"])
+            exact.append(tf.linalg.matvec(_inverse(damped(state[name], damping)), vector))
+        return layers.join(found, exact), state
 
     def _block(self, layer: Any, matrix: tf.Tensor, damping: tf.Tensor, is_due: tf.Tensor, state: State) -> tf.Tensor:
         """One layer's part [d̄, m] of the solution; `state` is brought up to date."""
         place = f"{layer.kernel_slot}/"
         names = [f"{place}inputs", f"{place}derivatives"]
-        for name, factor in zip(names, (layer.input_factor(), layer.derivative_factor()), strict=True):
+        factors = layer.input_factor(self.sharing), layer.derivative_factor(self.sharing)
+        for name, factor in zip(names, factors, strict=True):
             state[name] = self._averaged(state[name], factor, state["count"])
         inputs, derivatives = (state[name] for name in names)
         kept = tuple(state[f"{name}_inverse"] for name in names)
@@ -160,13 +178,21 @@ class Kfac(Solver):
         return new + keep * (old - new)
 
 
-def _is_bias(variables: Sequence[tf.Variable], slot: int) -> bool:
-    """Whether the variable at this place is the bias of the kernel before it; free outputs may have its shape."""
-    if not 0 < slot < len(variables):
-        return False
-    kernel, variable = variables[slot - 1], variables[slot]
-    name = variable.name.rsplit("/", 1)[-1]
-    return kernel.shape.rank > 1 and variable.shape == kernel.shape[-1:] and name.startswith("bias")
+def _last_name(variable: tf.Variable) -> str:
+    return variable.name.rsplit("/", 1)[-1]
+
+
+def _biases(variables: Sequence[tf.Variable]) -> dict[int, int]:
+    """The places of biases by those of their kernels: before them, but for a recurrent kernel between the two."""
+    found = {}
+    for slot, variable in enumerate(variables):
+        kernel = slot - 2 if slot and _last_name(variables[slot - 1]).startswith("recurrent") else slot - 1
+        if kernel < 0 or variable.shape.rank != 1 or not _last_name(variable).startswith("bias"):
+            continue
+        # Free outputs may have the shape of a bias, but not its name.
+        if variables[kernel].shape.rank > 1 and variable.shape == variables[kernel].shape[-1:]:
+            found[kernel] = slot
+    return found
 
 
 def _layers_of(operator: tf.linalg.LinearOperator) -> Any:
@@ -178,8 +204,7 @@ def _layers_of(operator: tf.linalg.LinearOperator) -> Any:
 def _check(layers: Any, state: Mapping[str, tf.Tensor]) -> None:
     """Raises a ValueError unless the state's factors are those of these layers."""
     expected = {f"{layer.kernel_slot}/inputs": layer.inputs.shape[-1] for layer in layers.layers}
-    if layers.free is not None:
-        expected[f"{layers.free.slot}/free"] = layers.free.rows.shape[-1]
+    expected |= {f"{block.slot}/exact": block.rows.shape[-1] for block in layers.exact}
     for name, size in expected.items():
         if name not in state or state[name].shape[0] != size:
             variable = layers.variables[int(name.split("/")[0])]

@@ -6,6 +6,7 @@ the row space too, and R x [n] says all of what a step along x is predicted to d
 """
 
 import abc
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -153,9 +154,15 @@ class RowProducts(ParameterSystem):
     Half the price of A v = Rᵀ(R v), where the solver didn't need A v itself.
     """
 
+    def __init__(
+        self, operator: tf.linalg.LinearOperator, gradient: tf.Tensor, row_matvec: Callable[[tf.Tensor], tf.Tensor]
+    ):
+        super().__init__(operator, gradient)
+        self._row_matvec = row_matvec
+
     def image(self, vector: tf.Tensor) -> tf.Tensor:
         """R v [n]."""
-        return self._operator.row_matvec(vector)
+        return self._row_matvec(vector)
 
     def curvature(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         """vᵀAv = ‖R v‖²."""
