@@ -14,11 +14,11 @@ from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, Sol
 from ngrl.solvers.system import RightHandSide, RowProducts
 
 State = dict[str, tf.Tensor]
-Inverse = Literal["factored", "exact", "ekfac"]
+Inverse = Literal["factored", "exact", "ekfac", "prong"]
 Sharing = Literal["expand", "reduce"]
 _SHARING = ("expand", "reduce")
 _NO_KERNELS = ("bias", "gamma", "beta")
-_INVERSES = ("factored", "exact", "ekfac")
+_INVERSES = ("factored", "exact", "ekfac", "prong")
 
 
 @configurable
@@ -34,6 +34,9 @@ class Kfac(Solver):
       (A ⊗ G + λI)⁻¹ exactly. The bases are made every `period` steps; λ is that of the step.
     - `inverse="ekfac"`: the same with S in place of s_A s_Gᵀ, a running average of the block's exact diagonal in that
       basis (George et al. 2018, section 3.1), which begins anew with each basis.
+    - `inverse="prong"`: G = I, and inputs centred and whitened: x = (A + λ diag(1, …, 1, 0))⁻¹ V, the 0 at the bias. It
+      is the step of PRONG (Desjardins et al. 2015, Algorithm 1): gradient descent on the weights that see
+      (Σ + λI)^(-½) (a - c) in place of the inputs a, with mean c and covariance Σ, given back as weights of a.
 
     Free outputs (a state-independent log σ), scales and shifts of normalisations have their exact block. The operator
     must offer `kronecker_layers()`, as `ngrl.curvature.GaussNewton` does on networks of Dense, convolutional, embedding
@@ -50,14 +53,14 @@ class Kfac(Solver):
           decay: Of the running averages; step k weighs the past with min(1 - 1/k, decay), so that the first batch
             counts in full.
           period: Steps between new inverses or eigenbases, the first at once.
-          inverse: "factored", "exact" or "ekfac". Under XLA on the CPU, which has no LAPACK, an eigenbasis of 256 units
-            costs 27 times as much as otherwise and has seven digits, in float64 too: prefer "factored" there.
+          inverse: "factored", "exact", "ekfac" or "prong". Under XLA on the CPU, which has no LAPACK, an eigenbasis of
+            256 units costs 27 times as much as otherwise and has seven digits, in float64 too: prefer "factored" there.
           sharing: For weights that are used at several positions, as in convolutions and over time: "expand" takes
             derivatives at different positions for uncorrelated (Grosse & Martens 2016), "reduce" averages the inputs
             first (Eschenhagen et al. 2023).
 
         Raises:
-          ValueError: `decay` isn't in [0, 1), `period` no positive integer, `inverse` none of the three, or
+          ValueError: `decay` isn't in [0, 1), `period` no positive integer, `inverse` none of the four, or
             `sharing` none of the two.
         """
         self.decay = check_number("decay", decay, "[0, 1)")
@@ -86,10 +89,12 @@ class Kfac(Solver):
                 continue
             width = variable.shape[-1]
             height = size // width + (slot in biases)
-            for name, size in (("inputs", height), ("derivatives", width)):
+            sizes = {"inputs": height, "derivatives": width}
+            for name in ("inputs",) if self.inverse == "prong" else sizes:
+                size = sizes[name]
                 state[f"{slot}/{name}"] = tf.zeros([size, size], dtype)
                 state[f"{slot}/{name}_inverse"] = tf.zeros([size, size], dtype)
-            if self.inverse != "factored":
+            if self.inverse in ("exact", "ekfac"):
                 state[f"{slot}/eigenvalues"] = tf.zeros([height, width], dtype)
         return state
 
@@ -150,6 +155,8 @@ class Kfac(Solver):
     def _block(self, layer: Any, matrix: tf.Tensor, damping: tf.Tensor, is_due: tf.Tensor, state: State) -> tf.Tensor:
         """One layer's part [d̄, m] of the solution; `state` is brought up to date."""
         place = f"{layer.kernel_slot}/"
+        if self.inverse == "prong":
+            return self._whitened(layer, matrix, damping, is_due, state)
         names = [f"{place}inputs", f"{place}derivatives"]
         factors = layer.input_factor(self.sharing), layer.derivative_factor(self.sharing)
         for name, factor in zip(names, factors, strict=True):
@@ -172,6 +179,21 @@ class Kfac(Solver):
             found = tf.matmul(left, tf.matmul(rotated / (eigenvalues + damping), right, transpose_b=True))
         state.update(zip((f"{name}_inverse" for name in names), (left, right), strict=True))
         return found
+
+    def _whitened(
+        self, layer: Any, matrix: tf.Tensor, damping: tf.Tensor, is_due: tf.Tensor, state: State
+    ) -> tf.Tensor:
+        """`_block` of PRONG."""
+        name = f"{layer.kernel_slot}/inputs"
+        inputs = self._averaged(state[name], layer.input_factor(self.sharing), state["count"])
+        # The bias is not damped: by blocks, this inverse is that of Σ + λI and a shift by the mean.
+        shift = damping * tf.ones(inputs.shape[:1], inputs.dtype)
+        if layer.bias_slot is not None:
+            shift *= 1 - tf.one_hot(inputs.shape[0] - 1, inputs.shape[0], dtype=inputs.dtype)
+        kept = state[f"{name}_inverse"]
+        left = tf.cond(is_due, lambda: _inverse(inputs + tf.linalg.diag(shift)), lambda: kept)
+        state.update({name: inputs, f"{name}_inverse": left})
+        return tf.matmul(left, matrix)
 
     def _averaged(self, old: tf.Tensor, new: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         keep = tf.minimum(1 - 1 / tf.cast(count, new.dtype), tf.constant(self.decay, new.dtype))

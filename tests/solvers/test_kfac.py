@@ -10,7 +10,7 @@ from ngrl.optimizers import NaturalGradient
 from ngrl.solvers import Dual, Kfac, OutputGradient, ParameterGradient, Result, blocked_cholesky
 
 MODES = ["eager", "graph", "xla"]
-INVERSES = ["factored", "exact", "ekfac"]
+INVERSES = ["factored", "exact", "ekfac"]  # of both factors; PRONG has a test file of its own
 RNG = np.random.default_rng
 
 

@@ -68,6 +68,7 @@ def test_the_published_and_the_own_experiments_are_there():
     for env in ("hopper", *ROBOTS):
         assert {f"{agent}_{env}.gin" for agent in ("npg", "trpo", "ppo", "acktr")} <= names
     assert {f"acktr_{env}.gin" for env in ("cartpole_v1", "lunar", "pendulum")} <= names
+    assert {"kfac_cartpole_v1.gin", "prong_cartpole_v1.gin"} <= names
     for game in ("breakout", *GAMES):
         assert {f"{agent}minatar_{game}.gin" for agent in ("", "dqn_", "trpo_", "ppo_")} <= names
 
@@ -101,7 +102,7 @@ def test_robots_differ_by_their_name_and_how_far_they_look_ahead(agent, robot):
 
 def _unused(name):
     """Whether a binding of a shared base belongs to a part that some experiments replace by another."""
-    replaced = ("ExponentialEpsilon", "LevenbergMarquardt", "Critic.epochs", "critic/Adam")
+    replaced = ("ExponentialEpsilon", "LevenbergMarquardt", "Critic.epochs", "critic/Adam", "Dual", "ConjugateGradient")
     return name.startswith(replaced)
 
 
