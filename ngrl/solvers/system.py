@@ -155,10 +155,13 @@ class RowProducts(ParameterSystem):
     """
 
     def __init__(
-        self, operator: tf.linalg.LinearOperator, gradient: tf.Tensor, row_matvec: Callable[[tf.Tensor], tf.Tensor]
+        self,
+        operator: tf.linalg.LinearOperator,
+        gradient: tf.Tensor,
+        row_matvec: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ):
         super().__init__(operator, gradient)
-        self._row_matvec = row_matvec
+        self._row_matvec = row_matvec or operator.row_matvec
 
     def image(self, vector: tf.Tensor) -> tf.Tensor:
         """R v [n]."""
