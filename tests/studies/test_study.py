@@ -1,6 +1,7 @@
 """Study files: what they expand to, and what is said of wrong ones before anything runs."""
 
 import functools
+from collections import Counter
 from pathlib import Path
 
 import gin
@@ -138,6 +139,26 @@ def test_grids_of_the_paper_hold_its_appendix():
     for planned in read_once("launch/paper.gin").trials:
         if planned.trial.cell.startswith("paper-") and planned.trial.seed == 0:
             assert tuple(sorted(planned.config.items())) in found, planned.trial.cell
+
+
+def test_sensitivity_gives_every_method_as_many_configurations_on_both_environments():
+    settings = Counter(planned.settings["experiment"] for planned in read_once("launch/sensitivity.gin").trials)
+    methods = ("ngdqn", "dqn", "baselines-adam", "baselines-adam_bounded")
+    assert settings == {f"{method}_{task}": 48 for method in methods for task in ("cartpole_v1", "lunar")}
+
+
+@pytest.mark.parametrize("name", ["ablation", "ingredients"])
+def test_each_cell_changes_one_thing_beside_what_it_needs(name):
+    trials = read_once(f"launch/{name}.gin").trials
+    plain = {planned.settings["experiment"]: planned for planned in trials if len(planned.settings) == 2}
+    cells = {planned.trial.cell: planned for planned in trials}
+    assert len(cells) == 2 * len({"-".join(cell.split("-")[1:]) for cell in cells})  # the same on both environments
+    assert len(trials) == 5 * len(cells)
+    assert len({tuple(sorted(planned.config.items())) for planned in trials}) == len(trials)
+    for planned in cells.values():
+        whole = plain[planned.settings["experiment"]]
+        lost = {key.removeprefix("ngrl.") for key, value in whole.config.items() if planned.config.get(key) != value}
+        assert lost - {"run.seed"} <= set(planned.settings), planned.trial.cell
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.gin")), ids=lambda path: path.stem)
