@@ -12,6 +12,7 @@ from ngrl.environments import registration
 from ngrl.environments.faults import EnvironmentFault
 
 if TYPE_CHECKING:
+    from ngrl.environments.atari import AtariPreprocessing
     from ngrl.environments.backends import AsyncEnvironments, Backend, EnvpoolEnvironments, SyncEnvironments
     from ngrl.environments.bridge import GymnasiumEnvironment
     from ngrl.environments.loading import Environment, load
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncEnvironments",
+    "AtariPreprocessing",
     "Backend",
     "Environment",
     "EnvironmentFault",
@@ -37,7 +39,7 @@ registration.register()
 
 
 def __getattr__(name: str) -> Any:
-    for module in ("member", "vector", "backends", "loading") if name in __all__ else ():
+    for module in ("member", "vector", "backends", "loading", "atari") if name in __all__ else ():
         if (found := getattr(importlib.import_module(f"{__name__}.{module}"), name, None)) is not None:
             return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ from typing import Any
 from ngrl import seeding
 from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
+from ngrl.environments.atari import AtariPreprocessing
 from ngrl.environments.backends import Backend, SyncEnvironments
 from ngrl.environments.bridge import GymnasiumEnvironment
 from ngrl.seeding import Stream
@@ -29,6 +30,7 @@ class Environment:
       check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
       frame_stack: How many of the latest observations, which must be arrays, make one: [S, ...] in the place of [...],
         the newest last. An episode begins with copies of its first.
+      preprocessing: `@AtariPreprocessing()` for Atari's screens; None leaves observations as they are.
 
     Raises:
       ValueError: A number is out of its range.
@@ -42,6 +44,7 @@ class Environment:
     truncation_is_terminal: bool = False
     check_finite: bool = True
     frame_stack: int | None = None
+    preprocessing: AtariPreprocessing | None = None
 
     def __post_init__(self) -> None:
         check_optional_count("frame_stack", self.frame_stack)
@@ -63,6 +66,8 @@ class Environment:
         kwargs = dict(self.kwargs or {})
         if self.training_time_limit is not None:
             kwargs["max_episode_steps"] = self.training_time_limit
+        if self.preprocessing is not None:
+            kwargs["preprocessing"] = self.preprocessing
         vector = self.backend.make(self.env_id, self.num_envs, seed, kwargs, stream)
         try:
             return GymnasiumEnvironment(vector, seed, self.truncation_is_terminal, self.check_finite, self.frame_stack)
@@ -76,7 +81,10 @@ class Environment:
         Its `load` is to be given `Stream.EVALUATION_EPISODES`.
         """
         kwargs = {**(self.kwargs or {}), **kwargs}
-        return Environment(self.env_id, num_envs, kwargs, self.backend, frame_stack=self.frame_stack)
+        whole = self.preprocessing and dataclasses.replace(self.preprocessing, terminal_on_life_loss=False)
+        return Environment(
+            self.env_id, num_envs, kwargs, self.backend, frame_stack=self.frame_stack, preprocessing=whole
+        )
 
     def identity(self) -> dict[str, Any]:
         """What makes two experiments in Python different ones, under the names that gin files have for it."""
@@ -85,8 +93,16 @@ class Environment:
 
     def describe(self) -> dict[str, Any]:
         """Which environment it is, as JSON values: what `described` takes."""
-        described = {"env_id": self.env_id, "env_kwargs": dict(self.kwargs or {}), "env_backend": self.backend.name}
-        return described | ({} if self.frame_stack is None else {"env_frame_stack": self.frame_stack})
+        described: dict[str, Any] = {
+            "env_id": self.env_id,
+            "env_kwargs": dict(self.kwargs or {}),
+            "env_backend": self.backend.name,
+        }
+        if self.frame_stack is not None:
+            described["env_frame_stack"] = self.frame_stack
+        if self.preprocessing is not None:
+            described["env_preprocessing"] = dataclasses.asdict(self.preprocessing)
+        return described
 
     @staticmethod
     def described(description: Mapping[str, Any]) -> "Environment":
@@ -96,11 +112,13 @@ class Environment:
           ValueError: There is no such backend.
         """
         backend = Backend.named(description.get("env_backend", SyncEnvironments.name))
+        preprocessing = description.get("env_preprocessing")
         return Environment(
             description["env_id"],
             kwargs=description.get("env_kwargs"),
             backend=backend,
             frame_stack=description.get("env_frame_stack"),
+            preprocessing=None if preprocessing is None else AtariPreprocessing(**preprocessing),
         )
 
 
@@ -113,6 +131,7 @@ def load(
     truncation_is_terminal: bool = False,
     check_finite: bool = True,
     frame_stack: int | None = None,
+    preprocessing: AtariPreprocessing | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     stream: Stream = Stream.TRAINING_EPISODES,
     **kwargs: Any,
@@ -129,6 +148,7 @@ def load(
       truncation_is_terminal: Whether a time limit ends the return too (discount 0 instead of 1).
       check_finite: Whether NaN or infinity in an observation or reward raises an EnvironmentFault.
       frame_stack: As in `Environment`.
+      preprocessing: As in `Environment`.
       env_kwargs: Given to the environment, e.g. `{"render_mode": "rgb_array", "max_episode_steps": 200}`.
       stream: As in `Environment.load`.
       **kwargs: As `env_kwargs`, as keywords.
@@ -146,4 +166,5 @@ def load(
         truncation_is_terminal=truncation_is_terminal,
         check_finite=check_finite,
         frame_stack=frame_stack,
+        preprocessing=preprocessing,
     ).load(seed, stream)

@@ -32,7 +32,7 @@ class MemberMaker:
         Args:
           env_id: A name registered with gymnasium.
           seed: The run's seed.
-          kwargs: Given to `gymnasium.make`.
+          kwargs: Given to `gymnasium.make`, but for `preprocessing`, which makes the environment instead.
           stream: Whether the episodes are training's or evaluation's.
 
         Raises:
@@ -74,7 +74,9 @@ def make(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*is out of date", module=r"gymnasium\.")
         warnings.filterwarnings("ignore", message=r"pkg_resources is deprecated", module="pygame")
-        return gymnasium.make(spec, disable_env_checker=True, **kwargs)
+        settings = {"disable_env_checker": True, **kwargs}
+        preprocessing = settings.pop("preprocessing", None)
+        return gymnasium.make(spec, **settings) if preprocessing is None else preprocessing.make(spec, settings)
 
 
 def make_member(

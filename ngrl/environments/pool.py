@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import unknown_env_id
@@ -37,11 +38,15 @@ class EnvpoolVector(VectorEnvironment):
         except ImportError as error:
             raise ImportError("backend 'envpool' needs the package envpool: pip install 'ngrl[envs]'") from error
         known = self._envpool.list_all_envs()
-        if env_id not in known:
+        self._name = env_id.removeprefix("ALE/")
+        if self._name not in known:
             raise ValueError(unknown_env_id(env_id, known, "not among envpool's"))
         self.env_id = env_id
         self.num_envs = num_envs
         self._kwargs = dict(kwargs)
+        self._preprocessing = self._kwargs.pop("preprocessing", None)
+        if self._preprocessing is not None:
+            self._kwargs = {**self._preprocessing.for_envpool(), **self._kwargs}
         self._stream = stream
         # How often episodes were broken off by a restore or a new seed: part of the pool's seeds.
         self._restarts = 0
@@ -53,23 +58,36 @@ class EnvpoolVector(VectorEnvironment):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message=".*precision lowered by casting", module="gymnasium")
                 self._pool = self._envpool.make(
-                    self.env_id, env_type="gymnasium", num_envs=self.num_envs, seed=seeds, **self._kwargs
+                    self._name, env_type="gymnasium", num_envs=self.num_envs, seed=seeds, **self._kwargs
                 )
-                self.observation_space = self._pool.observation_space
+                self.observation_space = self._space()
                 self.action_space = self._pool.action_space
         except Exception as error:
             settings = f" with {self._kwargs}" if self._kwargs else ""
             raise ValueError(f"{self.env_id} can't be made by envpool{settings}: {one_line(error)}") from error
 
+    def _space(self) -> spaces.Space:
+        space = self._pool.observation_space
+        if self._preprocessing is None:
+            return space
+        low, high = (self._images(bound[np.newaxis])[0] for bound in (space.low, space.high))
+        return spaces.Box(low, high, dtype=space.dtype.type)
+
+    def _images(self, observation: Any) -> Any:
+        """Envpool's [N, C, H, W] as gymnasium's preprocessing has them: [N, H, W] where grey, else [N, H, W, C]."""
+        if self._preprocessing is None:
+            return observation
+        return observation[:, 0] if self._preprocessing.grayscale else np.moveaxis(observation, 1, -1)
+
     def reset(self) -> Any:
-        return self._pool.reset()[0]
+        return self._images(self._pool.reset()[0])
 
     def step(self, actions: np.ndarray) -> Transition:
         try:
             observation, reward, terminated, truncated, _ = self._pool.step(actions)
         except Exception as error:
             raise EnvironmentFault(self.env_id, None, None, one_line(error)) from error
-        return Transition(observation, reward, terminated, truncated)
+        return Transition(self._images(observation), reward, terminated, truncated)
 
     @property
     def time_limit(self) -> int | None:
