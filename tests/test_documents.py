@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import gin
 import pytest
+from fork_server import play_live_policies
 
 from ngrl import configuration
 from ngrl.training import RunContext, configurables
@@ -114,13 +115,13 @@ def test_every_command_is_of_a_kind_that_is_run():
 
 
 @pytest.mark.parametrize("line", LAUNCHES)
-def test_launch_commands_train(line, folder):
-    arguments = shlex.split(line)[1:]
-    result = subprocess.run(
-        [sys.executable, *arguments, *SHORT], cwd=folder, capture_output=True, text=True, check=False, timeout=280
-    )
-    assert result.returncode == 0, result.stderr
-    assert "greedy evaluation" in result.stdout
+def test_launch_commands_train(line, folder, server):
+    python, option, module, *arguments = shlex.split(line)
+    assert (python, option, module) == (".venv/bin/python", "-m", "ngrl.launch")
+    output = folder / "output.txt"
+    pid = server.ask(argv=[*arguments, *SHORT], cwd=str(folder), output=str(output))
+    assert server.ask(wait=pid) == 0, output.read_text()
+    assert "greedy evaluation" in output.read_text()
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=name_of)
@@ -135,6 +136,7 @@ def test_python_examples_run(block, tmp_path):
 @pytest.mark.parametrize("block", EXPERIMENTS, ids=name_of)
 def test_experiments_run(block, folder, monkeypatch):
     monkeypatch.chdir(folder)
+    play_live_policies(monkeypatch.setattr)
     Path("experiment.gin").write_text(block.text, encoding="utf-8")
     gin.clear_config()
     try:

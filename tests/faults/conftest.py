@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 from fork_server import Server, has_ended
 
-HERE = Path(__file__).parent
-
 
 class Process:
     """A process of `ngrl.launch`."""
@@ -56,21 +54,14 @@ class Process:
         return self._output.read_text().splitlines()
 
 
-@pytest.fixture(scope="session")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server") / "errors.txt", [HERE.parent / "support"])
-    yield server
-    server.close()
-
-
 @pytest.fixture
-def start(_server: Server, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+def start(server: Server, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts `ngrl.launch` with arguments in the test's own folder; ends what still runs after the test."""
     started: list[Process] = []
 
     def start(*argv: str, **options: Any) -> Process:
         output = tmp_path / f"output-{len(started)}.txt"
-        started.append(Process(_server, output, argv=argv, cwd=str(tmp_path), **options))
+        started.append(Process(server, output, argv=argv, cwd=str(tmp_path), **options))
         return started[-1]
 
     yield start
