@@ -10,7 +10,10 @@ BEST_AVERAGE_RETURN = "Metrics/Best100AverageReturn"
 STEPS_PER_SECOND = "perf/env_steps_per_second"
 SKIPPED_UPDATES = "ngrl/skipped_updates"
 
+OBSERVATION = "Images/observation"
+
 # Who writes a tag.
+IMAGES = "training runs whose observations are images"
 RUN = "every training run"
 EVALUATION = "the final evaluation, in `eval/`"
 DQN = "`DqnAgent`"
@@ -43,6 +46,11 @@ TAGS: dict[str, Tag] = {
     "rollout/ep_len_mean": Tag("`Metrics/AverageEpisodeLength` under Stable-Baselines3's name", "steps", (RUN,)),
     STEPS_PER_SECOND: Tag("environment steps since the point before, by time", "1/s", (RUN,)),
     "perf/updates_per_second": Tag("updates since the point before, by time", "1/s", (RUN,)),
+    OBSERVATION: Tag(
+        "a picture: the first environment's observation, frames and channels that are no colours side by side",
+        "",
+        (IMAGES,),
+    ),
     "Losses/td_loss": Tag("mean temporal-difference loss of a minibatch, before its update", "", (DQN,)),
     "Losses/td_error": Tag("mean |y − Q(s, a)|", "reward", (DQN,)),
     "Losses/policy_loss": Tag("the policy's loss before the update, entropy bonus included", "", (ON_POLICY, ACER)),

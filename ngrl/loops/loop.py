@@ -11,6 +11,7 @@ from ngrl import (
     tags,
 )
 from ngrl.checks import check_count
+from ngrl.loops.pictures import observation_picture
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import EpisodeStatistics
 from ngrl.optimizers import SkipCause
@@ -102,6 +103,11 @@ class TrainingLoop:
             loss, extra = self._last_info
             values |= {tag: float(value) for tag, value in extra.scalars(loss).items()}
         return values
+
+    def picture(self) -> np.ndarray | None:
+        """The first environment's observation as a picture [height, width, 3] uint8, if it is an image."""
+        first = self._observation[0] if isinstance(self._observation, np.ndarray) else None
+        return observation_picture(first, self._environment.observation_spec())
 
     def state(self) -> LoopState:
         """Everything beside the agent's variables that the loop's future depends on."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
@@ -48,6 +49,9 @@ class Loop(Protocol):
 
     def scalars(self) -> dict[str, float]:
         """Tags and values for TensorBoard."""
+
+    def picture(self) -> np.ndarray | None:
+        """The latest observation as a picture [height, width, 3] uint8, if it is an image."""
 
     def state(self) -> LoopState:
         """What `restore` needs beside the agent's variables."""
@@ -253,6 +257,8 @@ class Training:
         scalars.update(self._loop.scalars())
         scalars.update(self._rate.measure(self._loop))
         self._events.scalars(scalars, self._loop.statistics.env_steps)
+        if (picture := self._loop.picture()) is not None:
+            self._events.image(tags.OBSERVATION, picture, self._loop.statistics.env_steps)
         self._episode_log.flush()  # for who watches the file
         self._progress.update(self._loop.statistics.env_steps, self._loop.statistics.episodes, scalars)
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -44,3 +45,13 @@ def test_points_are_in_the_tab_of_scalars_as_tensorflows_own_are(tmp_path):
     values = [tf.make_ndarray(events.Tensors("a")[0].tensor_proto) for events in (ours, theirs)]
     assert values[0] == values[1]
     assert values[0].dtype == values[1].dtype
+
+
+def test_an_image_is_decoded_to_the_pixels_that_were_written(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    with EventFile(tmp_path) as events:
+        events.image("a", pixels, 4)
+    (event,) = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload().Tensors("a")
+    width, height, png = tf.make_ndarray(event.tensor_proto)
+    assert (event.step, int(width), int(height)) == (4, 7, 5)
+    np.testing.assert_array_equal(tf.io.decode_png(png), pixels)

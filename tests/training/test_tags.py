@@ -68,9 +68,23 @@ def test_run_writes_its_tags_and_no_others(name, tmp_path):
     assert written(tmp_path / "eval") == declared(tags.EVALUATION)
 
 
+def test_run_on_images_writes_pictures_of_them(tmp_path):
+    pytest.importorskip("minatar")
+    loop = functools.partial(loops.OffPolicyLoop, warmup_steps=1000, jit_compile=False)
+    agent = functools.partial(dqn_agent, natural=False)
+    train(tmp_path, "MinAtar/Breakout-v1", agent, loop, num_env_steps=40, num_envs=1, log_every=20, episodes=0)
+    events = event_accumulator.EventAccumulator(str(tmp_path / "train"), {"tensors": 0}).Reload()
+    assert declared(tags.IMAGES) == {tags.OBSERVATION} <= set(events.Tags()["tensors"])
+    pictures = events.Tensors(tags.OBSERVATION)
+    assert [event.step for event in pictures] == [20, 40]
+    width, height, png = tf.make_ndarray(pictures[0].tensor_proto)
+    assert (int(width), int(height)) == (4 * 80, 80)  # four kinds of objects
+    assert tf.io.decode_png(png).shape == (80, 320, 3)
+
+
 def test_every_declared_tag_has_a_writer_that_is_tested_here():
     by_runs = set().union(*(expected for _, _, expected in RUNS.values()))
-    assert by_runs | declared(tags.RUN, tags.EVALUATION, tags.MLE) == set(tags.TAGS)
+    assert by_runs | declared(tags.RUN, tags.EVALUATION, tags.MLE, tags.IMAGES) == set(tags.TAGS)
     assert declared(tags.KERAS) <= by_runs | declared(tags.RUN)
     for tag in tags.TAGS.values():
         assert tag.writers
