@@ -131,4 +131,5 @@ class PqnAgent(DqnAgent):
             per_step = tf.reshape(tf.cast(weights, tf.float32), [-1, 1])  # of a scalar or of [B]
             weights = tf.reshape(tf.broadcast_to(per_step, [num_trajectories, num_rows - 1]), [-1])
         targets = rows_of(targets)
-        return self._masked(observation, action, targets + nan_guard(mask, targets), mask, weights)
+        guard = nan_guard(mask, targets, tf.reduce_max(self._q_network(observation)[0], axis=1))
+        return self._masked(observation, action, targets + guard, mask, weights)

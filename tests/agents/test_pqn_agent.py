@@ -76,12 +76,13 @@ def test_epochs_go_through_minibatches_whose_targets_are_those_before_the_first(
     assert int(agent.train_step_counter) == 1
 
 
-def test_a_reward_that_is_not_finite_changes_nothing_and_is_counted():
+@pytest.mark.parametrize("field", ["reward", "observation"])
+def test_a_number_that_is_not_finite_changes_nothing_and_is_counted(field):
     agent, batch = make(batch_size=2), experience()
     before = [v.numpy() for v in agent.q_network.variables]
-    reward = batch.reward.numpy()
-    reward[0, 0] = np.nan
-    info = agent.train(batch._replace(reward=tf.constant(reward)))
+    values = getattr(batch, field).numpy()
+    values[0, 0] = np.nan  # the observation left first is in no target
+    info = agent.train(batch._replace(**{field: tf.constant(values)}))
     assert info.extra.optimizer.skipped > 0
     assert info.extra.optimizer.skip_cause == 1
     for variable, value in zip(agent.q_network.variables, before, strict=True):

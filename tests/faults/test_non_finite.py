@@ -20,7 +20,7 @@ from ngrl.loops.compiled import Compiled
 # Calls of each environment that are no resets; an on-policy batch takes 16. The batches 0, 2, 4, 6 and 8 are sound.
 POISON = {25: "nan reward", 56: "infinite observation", 88: "infinite reward", 121: "nan observation"}
 PLAIN = ("policy_agent.normaliser=None", "GeneralisedAdvantage.reward_normaliser=None")
-COUNTERS = ("train_step", "iteration")
+COUNTERS = ("train_step", "iteration", "_epsilon")  # and what is a function of one
 
 
 @pytest.fixture
