@@ -27,7 +27,7 @@ from ngrl import (
 from ngrl.agents import DqnAgent
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
-from ngrl.curvature import GaussNewton
+from ngrl.curvature import GaussNewton, unflatten
 from ngrl.loops.off_policy import OffPolicyLoop, as_experience
 from ngrl.training.context import RunContext
 from ngrl.training.experiment import RunResult
@@ -44,7 +44,12 @@ _HEADER = (
     "residual",
     "angle_degrees",
     "angle_of_gradient_degrees",
+    "predicted_reduction",
+    "achieved_reduction",
+    "reduction_of_exact",
 )
+#: δ of the steps whose reductions are compared, as in `gin/base/ngdqn.gin`.
+_MAX_KL = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +105,37 @@ def angle(first: np.ndarray, second: np.ndarray) -> float:
     # Of the unit vectors' difference: the cosine of a small angle rounds to 1.
     difference = np.linalg.norm(first / np.linalg.norm(first) - second / np.linalg.norm(second))
     return math.degrees(2 * math.asin(min(1.0, float(difference) / 2)))
+
+
+def reductions(system: System, direction: np.ndarray, max_kl: float = _MAX_KL) -> tuple[float, float]:
+    """By how much the loss falls along a direction x: the quadratic model's prediction, and what is measured.
+
+    The step is −s·x with s = min(1, √(2δ / xᵀFx)). The loss is L + u·Δy + ½ Σ_i w_i Δy_iᵀ M_i Δy_i for a change Δy of
+    the outputs, the TD loss with its targets held; the prediction has −s·J x for Δy. The variables are left as they
+    were.
+    """
+    operator = system.operator
+    variables = operator.parameters["variables"]
+    x = tf.constant(direction, operator.dtype)
+
+    def weighed(change: tf.Tensor) -> tf.Tensor:
+        product = operator.output_metric.matvec(operator.outputs, change)
+        return tf.reshape(operator.example_weights, [-1, 1]) * product
+
+    def fall(change: tf.Tensor) -> float:
+        slope = tf.reduce_sum(change * system.output_gradient)
+        return -float(slope + 0.5 * tf.reduce_sum(change * weighed(change)))
+
+    linear = operator.jvp(x)
+    curvature = float(tf.reduce_sum(linear * weighed(linear)))
+    scale = min(1.0, math.sqrt(2 * max_kl / curvature)) if curvature > 0 else 1.0
+    before = [variable.numpy() for variable in variables]
+    for variable, part in zip(variables, unflatten(x, variables), strict=True):
+        variable.assign_sub(scale * part)
+    moved = operator.parameters["forward"](operator.parameters["inputs"]) - operator.outputs
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    return fall(-scale * linear), fall(moved)
 
 
 class TimedSolver:
@@ -172,8 +208,8 @@ def solver_comparison(
       seed: Seed of everything random.
 
     Returns:
-      `systems`, of each its `env_steps` and `lambda_max`; `methods`, name to the median of `milliseconds` and the
-      largest of `angle_degrees`; and `summary`.
+      `systems`, of each its `env_steps` and `lambda_max`; `methods`, name to the medians of `milliseconds` and
+      `reduction_of_exact` and the largest of `angle_degrees`; and `summary`.
 
     Raises:
       ValueError: There is no solver, a number isn't positive, or `at_env_steps` don't increase.
@@ -239,8 +275,10 @@ def compare(
     timed = {name: TimedSolver(system, solver, jit_compile) for name, solver in methods.items()}
     for damping in dampings:
         reference = exact.solve(damping)
+        _, of_exact = reductions(system, reference)
         for name, solve in timed.items():
             value, stats, seconds = solve(damping, repeats)
+            predicted, achieved = reductions(system, value)
             yield {
                 "damping": damping,
                 "lambda_max": exact.lambda_max,
@@ -251,6 +289,9 @@ def compare(
                 "residual": float(stats.residual),
                 "angle_degrees": angle(value.astype(np.float64), reference),
                 "angle_of_gradient_degrees": angle(exact.gradient, reference),
+                "predicted_reduction": predicted,
+                "achieved_reduction": achieved,
+                "reduction_of_exact": achieved / of_exact if of_exact else math.nan,
             }
 
 
@@ -258,6 +299,7 @@ def _outcome(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {
         "milliseconds": float(np.median([row["milliseconds"] for row in rows])),
         "angle_degrees": float(np.max([row["angle_degrees"] for row in rows])),
+        "reduction_of_exact": float(np.median([row["reduction_of_exact"] for row in rows])),
     }
 
 
@@ -267,7 +309,8 @@ def _summary(env_id: str, final: Mapping[str, Any], path: Path) -> list[str]:
     return [
         f"solvers on {env_id}: λ_max {largest}",
         *(
-            f"{name:<{width}}  {outcome['milliseconds']:8.3f} ms, at most {outcome['angle_degrees']:.2g}° from exact"
+            f"{name:<{width}}  {outcome['milliseconds']:8.3f} ms, at most {outcome['angle_degrees']:.2g}° from exact, "
+            f"{outcome['reduction_of_exact']:.0%} of its reduction"
             for name, outcome in final["methods"].items()
         ),
         f"table        {path / 'solvers.csv'}",
@@ -278,13 +321,13 @@ def _summary(env_id: str, final: Mapping[str, Any], path: Path) -> list[str]:
 def draw(rows: Sequence[Mapping[str, Any]], env_id: str) -> bytes:
     """Time, angle against λ/λ_max, and λ_max over training, as the content of a PNG file."""
     figure = figures.new_figure(
-        12,
+        15,
         3.8,
         f"NGDQN on {env_id}. Left: medians over all systems and λ, from the network to the solution in one compiled "
-        "call. Middle: from the exact damped natural gradient; dashed: the plain gradient's angle. Right: the largest "
-        "eigenvalue of F.",
+        "call. Second: from the exact damped natural gradient; dashed: the plain gradient's angle. Third: reduction of "
+        "the loss in the trust region, against the exact direction's. Right: the largest eigenvalue of F.",
     )
-    times, angles, largest = figure.subplots(1, 3, width_ratios=(1.2, 1, 0.8))
+    times, angles, falls, largest = figure.subplots(1, 4, width_ratios=(1.2, 1, 1, 0.8))
     names = list(dict.fromkeys(row["solver"] for row in rows))
     for number, name in enumerate(names):
         colour = figures.COLOURS[number % len(figures.COLOURS)]
@@ -294,10 +337,12 @@ def draw(rows: Sequence[Mapping[str, Any]], env_id: str) -> bytes:
         # Exact to rounding is 0, which a logarithmic scale doesn't have.
         degrees = [max(row["angle_degrees"], 1e-6) for row in own]
         angles.plot(ratios, degrees, "o-", color=colour, markersize=3, linewidth=1, label=name)
+        falls.plot(ratios, [row["reduction_of_exact"] for row in own], "o-", color=colour, markersize=3, linewidth=1)
     own = sorted((row for row in rows if row["solver"] == names[0]), key=lambda row: row["damping_over_lambda_max"])
     gradient = [max(row["angle_of_gradient_degrees"], 1e-6) for row in own]
     angles.plot([row["damping_over_lambda_max"] for row in own], gradient, "--", color="0.4", linewidth=1)
     angles.set(xscale="log", yscale="log")
+    falls.set(xscale="log", xlabel="λ / λmax", title="reduction / the exact direction's")
     angles.legend(fontsize=6.5, framealpha=0.9, loc="lower left")
     times.set_xscale("log")
     times.set_yticks([-number for number in range(len(names))], names)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ngrl import solvers
 from ngrl.curvature import GaussNewton, SquaredError
-from ngrl.examples.solver_comparison import Exact, System, TimedSolver, angle, compare
+from ngrl.examples.solver_comparison import Exact, System, TimedSolver, angle, compare, reductions
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,35 @@ def test_every_kind_of_solver_finds_the_exact_direction(system):
         assert row["damping_over_lambda_max"] == pytest.approx(0.5 / row["lambda_max"])
         # The plain gradient is another direction.
         assert row["angle_of_gradient_degrees"] > 1
+
+
+def test_reductions_are_those_of_the_loss_and_of_its_quadratic_model(system):
+    operator = system.operator
+    network, states = (operator.parameters[name] for name in ("forward", "inputs"))
+    actions = np.array([0, 1] * 6)
+    pull = system.output_gradient.numpy().astype(np.float64)
+    outputs = operator.outputs.numpy().astype(np.float64)
+    targets = outputs - 12 * pull  # u = (y - t) / 12 for the actions taken
+
+    def loss(values):
+        return 0.5 * np.mean((values - targets)[np.arange(12), actions] ** 2)
+
+    x = Exact(system).solve(0.5)
+    matrix = operator.to_dense().numpy().astype(np.float64)
+    gradient = operator.vjp(system.output_gradient).numpy().astype(np.float64)
+    before = network.get_weights()
+    for radius in (1e-4, 10.0):
+        scale = min(1.0, np.sqrt(2 * radius / (x @ matrix @ x)))
+        predicted, achieved = reductions(system, x, radius)
+        assert all(np.array_equal(a, b) for a, b in zip(network.get_weights(), before, strict=True))
+        assert predicted == pytest.approx(scale * (gradient @ x) - 0.5 * scale**2 * (x @ matrix @ x), rel=1e-4)
+        flat = np.concatenate([w.ravel() for w in before]) - scale * x
+        sizes = np.cumsum([w.size for w in before])[:-1]
+        network.set_weights([p.reshape(w.shape) for p, w in zip(np.split(flat, sizes), before, strict=True)])
+        expected = loss(outputs) - loss(network(states).numpy().astype(np.float64))
+        network.set_weights(before)
+        assert achieved == pytest.approx(expected, rel=1e-3, abs=1e-7)
+        assert achieved != pytest.approx(predicted, rel=1e-6)
 
 
 def test_solver_that_stops_early_is_seen_to_be_off(system):
