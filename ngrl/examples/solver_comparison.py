@@ -342,7 +342,7 @@ def draw(rows: Sequence[Mapping[str, Any]], env_id: str) -> bytes:
     gradient = [max(row["angle_of_gradient_degrees"], 1e-6) for row in own]
     angles.plot([row["damping_over_lambda_max"] for row in own], gradient, "--", color="0.4", linewidth=1)
     angles.set(xscale="log", yscale="log")
-    falls.set(xscale="log", xlabel="λ / λmax", title="reduction / the exact direction's")
+    falls.set_xscale("log")
     angles.legend(fontsize=6.5, framealpha=0.9, loc="lower left")
     times.set_xscale("log")
     times.set_yticks([-number for number in range(len(names))], names)
@@ -351,5 +351,6 @@ def draw(rows: Sequence[Mapping[str, Any]], env_id: str) -> bytes:
     largest.set_ylim(bottom=0)
     figures.tidy(times, "time of a solve", "milliseconds", "")
     figures.tidy(angles, "angle to the exact solution", "λ / λ_max", "degrees")
+    figures.tidy(falls, "reduction / the exact direction's", "λ / λ_max", "")
     figures.tidy(largest, "λ_max of F", "environment steps", "")
     return figures.as_png(figure)
