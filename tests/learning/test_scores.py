@@ -36,6 +36,7 @@ GREEDY_MEAN = {
     "npg_lunar": 130.0,
     "nac_cartpole_v1": 450.0,
     "trpo_cartpole_v1": 500.0,
+    "acktr_cartpole_v1": 500.0,
     "trpo_acrobot": -83.0,
     "trpo_pendulum": -175.0,
     "trpo_lunar": 133.0,
