@@ -45,7 +45,13 @@ class Kfac(Solver):
     """
 
     def __init__(
-        self, *, decay: float = 0.95, period: int = 10, inverse: Inverse = "factored", sharing: Sharing = "expand"
+        self,
+        *,
+        decay: float = 0.95,
+        period: int = 10,
+        inverse: Inverse = "factored",
+        sharing: Sharing = "expand",
+        eigenvalue_period: int = 1,
     ) -> None:
         """Configures the solver.
 
@@ -58,13 +64,15 @@ class Kfac(Solver):
           sharing: For weights that are used at several positions, as in convolutions and over time: "expand" takes
             derivatives at different positions for uncorrelated (Grosse & Martens 2016), "reduce" averages the inputs
             first (Eschenhagen et al. 2023).
+          eigenvalue_period: Of "ekfac", steps between new batches in its eigenvalues, the first with each new basis.
 
         Raises:
-          ValueError: `decay` isn't in [0, 1), `period` no positive integer, `inverse` none of the four, or
+          ValueError: `decay` isn't in [0, 1), a period no positive integer, `inverse` none of the four, or
             `sharing` none of the two.
         """
         self.decay = check_number("decay", decay, "[0, 1)")
         self.period = check_count("period", period)
+        self.eigenvalue_period = check_count("eigenvalue_period", eigenvalue_period)
         if inverse not in _INVERSES:
             raise ValueError(f"inverse must be one of {', '.join(map(repr, _INVERSES))}, got {inverse!r}")
         self.inverse = inverse
@@ -74,7 +82,13 @@ class Kfac(Solver):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"decay": self.decay, "period": self.period, "inverse": self.inverse, "sharing": self.sharing}
+        return {
+            "decay": self.decay,
+            "period": self.period,
+            "inverse": self.inverse,
+            "sharing": self.sharing,
+            "eigenvalue_period": self.eigenvalue_period,
+        }
 
     def slots(self, variables: Sequence[tf.Variable]) -> State:
         """The factors, what is made of them, and the number of steps; see `Solver.slots`."""
@@ -172,8 +186,13 @@ class Kfac(Solver):
             )
             if self.inverse == "ekfac":
                 # Steps since the basis was made: the average of what it diagonalises begins with them.
-                age = (state["count"] - 1) % self.period + 1
-                eigenvalues = self._averaged(eigenvalues, layer.second_moments(left, right), age)
+                age = (state["count"] - 1) % self.period
+                before, number = eigenvalues, age // self.eigenvalue_period + 1
+                eigenvalues = tf.cond(
+                    tf.equal(age % self.eigenvalue_period, 0),
+                    lambda: self._averaged(before, layer.second_moments(left, right), number),
+                    lambda: before,
+                )
             state[f"{place}eigenvalues"] = eigenvalues
             rotated = tf.matmul(left, tf.matmul(matrix, right), transpose_a=True)
             found = tf.matmul(left, tf.matmul(rotated / (eigenvalues + damping), right, transpose_b=True))

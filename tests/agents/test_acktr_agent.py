@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from on_policy_reference import (
+    POLICIES,
     SlowPolicy,
     experience,
     make,
@@ -50,7 +51,7 @@ def layer_inputs(layer, observation):
 
 
 @pytest.mark.parametrize("bound", ["rate", "radius"])
-@pytest.mark.parametrize("policy", ["discrete", "gaussian"])
+@pytest.mark.parametrize("policy", POLICIES)
 def test_step_is_kfac_s_direction_within_rate_and_trust_region(policy, bound):
     rate = 1e-3 if bound == "rate" else 1e3
     actor = make_actor(policy, output_scale=0.1, initial_scale=1e-2)  # so that rounding leaves digits of their change

@@ -159,6 +159,20 @@ def test_running_averages_and_periods_are_those_computed_by_hand(inverse, mode):
         np.testing.assert_allclose(value, expected.ravel(), rtol=accuracy(inverse, mode, 1e-9))
 
 
+def test_eigenvalues_of_ekfac_take_a_new_batch_every_so_many_steps():
+    stack = network((3, 2))
+    solver = Kfac(decay=0.7, period=4, inverse="ekfac", eigenvalue_period=2)
+    state, found, exact = solver.slots(stack.variables), [], []
+    for number in range(4):
+        operator = linearised(stack, seed=number)
+        state = solver.answer(operator, ParameterGradient(tf.ones([8], tf.float64)), 0.3, state).state
+        found.append(state["0/eigenvalues"].numpy())
+        basis = np.kron(state["0/inputs_inverse"], state["0/derivatives_inverse"])
+        exact.append(np.diag(basis.T @ operator.to_dense().numpy() @ basis).reshape(4, 2))
+    expected = [exact[0], exact[0], (exact[0] + exact[2]) / 2, (exact[0] + exact[2]) / 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("free", [0, 2])
 def test_steps_keep_to_the_trust_region_of_the_exact_fisher(free, mode):
@@ -220,7 +234,12 @@ def test_blocked_inverse_is_the_inverse(jit_compile):
 
 
 def test_bad_input_is_answered_in_one_line():
-    for arguments, word in (({"decay": 1.0}, "decay"), ({"period": 0}, "period"), ({"inverse": "kfac"}, "inverse")):
+    for arguments, word in (
+        ({"decay": 1.0}, "decay"),
+        ({"period": 0}, "period"),
+        ({"eigenvalue_period": 0}, "eigenvalue_period"),
+        ({"inverse": "kfac"}, "inverse"),
+    ):
         with pytest.raises(ValueError, match=word):
             Kfac(**arguments)
     stack = network()
