@@ -39,20 +39,20 @@ def damage_remove(path, draw):
 def sign(folder):
     """Write a manifest that says that everything in a checkpoint is as it should be."""
     (folder / "manifest.json").unlink()
-    checkpoints._write_manifest(folder, int(folder.name[5:]))
+    checkpoints._write_manifest(folder, int(folder.name[5:]), {})
 
 
 FILES = ("arrays.npz", "manifest.json", "state.json", "variables.data-00000-of-00001", "variables.index")
 
 
 @pytest.fixture(scope="module", params=["ngdqn", "trpo"])
-def finished(request, _server, tmp_path_factory):
+def finished(request, server, tmp_path_factory):
     """An agent, a run of 400 steps and, beside it, one of 600 steps that was never interrupted."""
     folder = tmp_path_factory.mktemp(request.param)
     for name, steps in (("short", 400), ("whole", 600)):
         argv = arguments(request.param, "CartPole-v1", folder / name, steps=steps)
-        pid = _server.ask(argv=argv, cwd=str(folder), output=str(folder / "output.txt"), export=False)
-        assert _server.ask(wait=pid) == 0, (folder / "output.txt").read_text()
+        pid = server.ask(argv=argv, cwd=str(folder), output=str(folder / "output.txt"), export=False)
+        assert server.ask(wait=pid) == 0, (folder / "output.txt").read_text()
     return request.param, folder
 
 

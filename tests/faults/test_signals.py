@@ -50,12 +50,12 @@ def test_run_is_stopped_amid_the_first_episode_of_its_evaluation(start, tmp_path
 
 
 @pytest.fixture(scope="module")
-def exported(_server, tmp_path_factory):
+def exported(server, tmp_path_factory):
     """The folder of an exported policy."""
     folder = tmp_path_factory.mktemp("exported")
     argv = arguments("ngdqn", "CartPole-v1", folder / "run", steps=100)
-    pid = _server.ask(argv=argv, cwd=str(folder), output=str(folder / "output.txt"))
-    assert _server.ask(wait=pid) == 0, (folder / "output.txt").read_text()
+    pid = server.ask(argv=argv, cwd=str(folder), output=str(folder / "output.txt"))
+    assert server.ask(wait=pid) == 0, (folder / "output.txt").read_text()
     return folder / "run" / "policy"
 
 
