@@ -63,9 +63,9 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
     Raises:
       ValueError: It is none of `choices`.
     """
-    choices = tuple(choices)
-    if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+    *others, last = choices
+    if value not in (*others, last):
+        raise ValueError(f"{name} must be {', '.join(map(repr, others))} or {last!r}, got {value!r}")
     return value
 
 

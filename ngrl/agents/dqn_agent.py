@@ -21,7 +21,7 @@ from ngrl.agents.schedules import counter
 from ngrl.agents.steps import Stepper, differentiated, is_natural
 from ngrl.agents.target_update import FunctionalRegularisation, TargetUpdate
 from ngrl.agents.trajectories import boundaries, by_trajectory, flat_rows, sizes, time_major
-from ngrl.checks import check_number
+from ngrl.checks import check_choice, check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import describe_actions, num_discrete_actions
@@ -118,8 +118,7 @@ class DqnAgent(tf_agent.TFAgent):
         self._pull = target_update.weight if isinstance(target_update, FunctionalRegularisation) else 0.0
         if double_q and (target_update is None or self._pull):
             raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
-        if fisher_outputs not in ("chosen", "all"):
-            raise ValueError(f"fisher_outputs must be 'chosen' or 'all', got {fisher_outputs!r}")
+        check_choice("fisher_outputs", fisher_outputs, ("chosen", "all"))
         if is_natural(optimizer) and optimizer.line_search is not None:
             raise ValueError("DqnAgent takes no line search, which measures the KL of a policy: set line_search=None")
         q_network.create_variables(time_step_spec.observation)

@@ -107,7 +107,8 @@ class ActorNetwork(DenseNetwork):
         discrete = is_discrete_action(action_spec)
         if discrete and (std is not None or initial_log_std is not None):
             raise ValueError("std and initial_log_std are for continuous actions; the environment's are discrete")
-        check_choice("std", std, (None, "state_independent", "state_dependent"))
+        if std is not None:
+            check_choice("std", std, ("state_independent", "state_dependent"))
         log_std = 0.0 if initial_log_std is None else float(initial_log_std)
         if not math.isfinite(min_log_std) or not math.isfinite(log_std) or log_std < min_log_std:
             raise ValueError(f"initial_log_std ({log_std}) must be finite and not below min_log_std ({min_log_std})")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from ngrl import seeding
-from ngrl.checks import check_count, check_number
+from ngrl.checks import check_choice, check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.networks.activation import Activation
 from ngrl.patches import PatchConv2D
@@ -54,10 +54,8 @@ class ConvNetwork:
             for name, value in zip(("filters", "a kernel's size", "a stride"), triple, strict=True):
                 check_count(f"conv_layers: {name}", value)
         check_number("initial_scale", self.initial_scale, "(0, inf]")
-        if self.padding not in ("valid", "same"):
-            raise ValueError(f"padding must be 'valid' or 'same', got {self.padding!r}")
-        if self.data_format not in ("channels_first", "channels_last", None):
-            raise ValueError(f"data_format must be 'channels_first', 'channels_last' or None, got {self.data_format!r}")
+        check_choice("padding", self.padding, ("valid", "same"))
+        check_choice("data_format", self.data_format, ("channels_first", "channels_last", None))
 
     def make(self, owner: str, spec: Any, seed: int, stream: seeding.Stream) -> tf.keras.Sequential:
         """The layers, from scaled observations [B, ...] to the last convolution's outputs [B, h, w, filters].

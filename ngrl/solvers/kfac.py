@@ -40,8 +40,7 @@ class Kfac(Solver):
 
     Free outputs (a state-independent log σ), scales and shifts of normalisations have their exact block. The operator
     must offer `kronecker_layers()`, as `ngrl.curvature.GaussNewton` does on networks of Dense, convolutional, embedding
-    and recurrent layers. `stats.residual` is NaN: the residual of the true
-    system would cost as much as the solve.
+    and recurrent layers. `stats.residual` is NaN: the residual of the true system would cost as much as the solve.
     """
 
     def __init__(

@@ -247,7 +247,7 @@ def test_actions_of_another_kind_are_described_in_a_few_words():
         (DISCRETE, {"std": "state_independent"}, "are for continuous actions"),
         (DISCRETE, {"std": "state_dependent"}, "are for continuous actions"),
         (DISCRETE, {"initial_log_std": 0.0}, "are for continuous actions"),
-        (BOX, {"std": "learned"}, "std must be None or 'state_independent' or 'state_dependent', got 'learned'"),
+        (BOX, {"std": "learned"}, "std must be 'state_independent' or 'state_dependent', got 'learned'"),
         (BOX, {"initial_log_std": -5.5}, "not below min_log_std"),
         (BOX, {"initial_log_std": float("nan")}, "must be finite"),
         (BOX, {"initial_log_std": float("inf")}, "must be finite"),
