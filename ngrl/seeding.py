@@ -74,11 +74,11 @@ def integer(seed: int, stream: Stream, *counters: int) -> int:
     return int(_sequence(seed, stream, counters).generate_state(1)[0]) >> 1
 
 
-def key(seed: int, stream: Stream) -> "np.ndarray":
+def key(seed: int, stream: Stream, *counters: int) -> "np.ndarray":
     """A stream inside graphs, two integers [2] (int32); `at` gives the seeds of its draws. See `generator`."""
     import numpy as np
 
-    return _sequence(seed, stream, ()).generate_state(2).view(np.int32)
+    return _sequence(seed, stream, counters).generate_state(2).view(np.int32)
 
 
 def at(stream_key: Any, counter: Any) -> Any:

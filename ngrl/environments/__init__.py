@@ -13,7 +13,13 @@ from ngrl.environments.faults import EnvironmentFault
 
 if TYPE_CHECKING:
     from ngrl.environments.atari import AtariPreprocessing
-    from ngrl.environments.backends import AsyncEnvironments, Backend, EnvpoolEnvironments, SyncEnvironments
+    from ngrl.environments.backends import (
+        AsyncEnvironments,
+        Backend,
+        CompiledEnvironments,
+        EnvpoolEnvironments,
+        SyncEnvironments,
+    )
     from ngrl.environments.bridge import GymnasiumEnvironment
     from ngrl.environments.loading import Environment, load
     from ngrl.environments.member import Episode, episode_seed
@@ -23,6 +29,7 @@ __all__ = [
     "AsyncEnvironments",
     "AtariPreprocessing",
     "Backend",
+    "CompiledEnvironments",
     "Environment",
     "EnvironmentFault",
     "EnvpoolEnvironments",

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ngrl.checks import check_optional_number
 from ngrl.configurable import configurable
 from ngrl.environments import spaces
+from ngrl.environments.bridge import GymnasiumEnvironment
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.vector import SyncVector, VectorEnvironment
 from ngrl.seeding import Stream
@@ -46,6 +47,10 @@ class Backend(abc.ABC):
             supported; the message is one line.
           ImportError: The environment needs a package that is not installed; the message says what to install.
         """
+
+    def wrap(self, vector: Any, *settings: Any) -> GymnasiumEnvironment:
+        """What `make` made as a TF-Agents environment; the settings are `GymnasiumEnvironment`'s, in its order."""
+        return GymnasiumEnvironment(vector, *settings)
 
     def for_video(self) -> "Backend":
         """What draws one member: itself, unless it can't or needn't."""
@@ -127,6 +132,36 @@ class EnvpoolEnvironments(Backend):
         from ngrl.environments.pool import EnvpoolVector
 
         return EnvpoolVector(env_id, num_envs, seed, kwargs, stream)
+
+
+@configurable
+@dataclasses.dataclass(frozen=True)
+class CompiledEnvironments(Backend):
+    """Members as TensorFlow functions: a loop takes a whole batch of steps in one call. For a few classic tasks."""
+
+    name = "compiled"
+
+    def for_video(self) -> Backend:
+        """Gymnasium's environment of that name: compiled ones draw nothing."""
+        return SyncEnvironments()
+
+    def wrap(self, vector: Any, *settings: Any) -> GymnasiumEnvironment:
+        """As `Backend.wrap`.
+
+        Raises:
+          ValueError: Frames are to be stacked.
+        """
+        from ngrl.environments.compiled.bridge import CompiledEnvironment
+
+        return CompiledEnvironment(vector, *settings)
+
+    def make(
+        self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
+    ) -> VectorEnvironment:
+        """As `Backend.make`."""
+        from ngrl.environments.compiled.vector import CompiledVector
+
+        return CompiledVector(env_id, num_envs, seed, kwargs, stream)
 
 
 def _checked(env_id: str, seed: int, kwargs: Mapping[str, Any], stream: Stream) -> MemberMaker:

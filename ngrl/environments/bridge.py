@@ -111,6 +111,11 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         return self._vector.action_space
 
     @property
+    def is_compiled(self) -> bool:
+        """Whether it is a `CompiledEnvironment`, whose steps a loop may compile."""
+        return False
+
+    @property
     def can_restore(self) -> bool:
         """Whether `set_state` brings episodes in progress back exactly; if not, it starts new ones."""
         return self._vector.can_restore

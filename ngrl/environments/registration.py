@@ -6,6 +6,7 @@
 | `ngrl/Chain-v0` | a chain of states whose Q values are known (`toy.chain_q_values`) |
 | `ngrl/Identity-v0` | name the digit that is shown (`toy.identity_q_values`) |
 | `ngrl/IdentityBox-v0` | the same with a continuous action |
+| `ngrl/MaskedCartPole-v1` | CartPole-v1 of which position and angle are seen, no velocity |
 | `ngrl/HoaglandToy-v0` | a walk that had better stay at the origin (`toy.hoagland_return`) |
 | `MinAtar/Breakout-v1` and so on | MinAtar's games (`minatar_games.Game`); those of v0 have all six actions |
 """
@@ -21,6 +22,7 @@ def register() -> None:
     _register("ngrl/Chain-v0", "toy:Chain", 100)
     _register("ngrl/Identity-v0", "toy:Identity", 20)
     _register("ngrl/IdentityBox-v0", "toy:IdentityBox", 20)
+    _register("ngrl/MaskedCartPole-v1", "masked_cartpole:MaskedCartPole", 500, reward_threshold=475)
     _register("ngrl/HoaglandToy-v0", "toy:HoaglandToy", 5)
     for game in ("asterix", "breakout", "freeway", "seaquest", "space_invaders"):
         for version in (0, 1):

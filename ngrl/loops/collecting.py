@@ -5,19 +5,22 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tf_agents.trajectories import policy_step
+from tf_agents.trajectories import policy_step, time_step
 
 from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import Moved, TrainingLoop
+from ngrl.loops.many_steps import ManySteps
 from ngrl.loops.state import LoopState
+from ngrl.loops.statistics import FinishedEpisode
 
 
 class CollectingLoop(TrainingLoop):
     """Steps N environments, keeps T steps of each, and calls `_update` with them.
 
     The steps of an environment follow on each other; they may end in the middle of an episode and hold several, and
-    the resets between them take a step each, which trains nothing. They are gathered in the host's memory.
+    the resets between them take a step each, which trains nothing. They are gathered in the host's memory; compiled
+    environments take all T steps in one call, the policy's included.
 
     Args:
       agent: The agent, whose `collect_data_spec` says what is kept.
@@ -44,6 +47,9 @@ class CollectingLoop(TrainingLoop):
         self._agent = agent
         self._steps = num_steps
         self._act = Compiled(lambda *arguments: _flat_step(agent.act(*arguments)), jit_compile)
+        self._collect: ManySteps | None = None
+        if environment.is_compiled:
+            self._collect = ManySteps(agent, environment, self._actions_key, num_steps, jit_compile)
         self._row = 0
         # Arrays [N, T + 1, ...], filled up to self._row.
         self._rows = tf.nest.map_structure(
@@ -57,15 +63,17 @@ class CollectingLoop(TrainingLoop):
     def _update(self, rows: Any) -> None:
         """Train on a `Trajectory` [N, T + 1, ...], whose last row holds the observation reached and nothing else."""
 
-    def step(self) -> list[tuple[float, int]]:
-        """Step every environment once; where that completes the rows, train on them.
+    def step(self) -> list[FinishedEpisode]:
+        """Step every environment, once or, if they are compiled, T times; where that completes the rows, train on them.
 
         Returns:
-          Return and length of each episode that ended.
+          The episodes that ended.
 
         Raises:
           NonFiniteError: `max_skipped_updates` updates in a row were skipped.
         """
+        if self._collect is not None:
+            return self._collect_and_update(self._collect)
         action, *info = (leaf.numpy() for leaf in self._act(self._observation, self._draw()))
         step = self._advance(action)
         self._store(step, action, info)
@@ -76,6 +84,17 @@ class CollectingLoop(TrainingLoop):
             self._update(self._rows)
             self._check_streak()
         return step.finished
+
+    def _collect_and_update(self, collect: ManySteps) -> list[FinishedEpisode]:
+        rows = collect(self._observation, self._calls)
+        self._calls += self._steps
+        self._observation, self._step_type = rows.observation[:, -1], rows.step_type[:, -1]
+        moved = rows.step_type[:, :-1] != time_step.StepType.LAST
+        ended = moved & (rows.next_step_type[:, :-1] == time_step.StepType.LAST)
+        finished = self.statistics.add_many(rows.reward[:, :-1].T, moved.T, ended.T)
+        self._update(rows)
+        self._check_streak()
+        return finished
 
     def _store(self, step: Moved, action: np.ndarray, info: list[np.ndarray]) -> None:
         rows, row = self._rows, self._row

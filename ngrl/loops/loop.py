@@ -13,7 +13,7 @@ from ngrl import (
 from ngrl.checks import check_count
 from ngrl.loops.pictures import observation_picture
 from ngrl.loops.state import LoopState
-from ngrl.loops.statistics import EpisodeStatistics
+from ngrl.loops.statistics import EpisodeStatistics, FinishedEpisode
 from ngrl.optimizers import SkipCause
 from ngrl.replay import Experience
 
@@ -32,7 +32,7 @@ class Moved(NamedTuple):
     discount: np.ndarray  # [N]
     step_type: np.ndarray  # the step type reached [N]
     moved: np.ndarray  # [N] bool, False where the step was a reset
-    finished: list[tuple[float, int]]  # return and length of each episode that ended
+    finished: list[FinishedEpisode]
 
 
 class TrainingLoop:

@@ -13,6 +13,7 @@ from ngrl.loops.compiled import Compiled
 from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
 from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part
 from ngrl.loops.state import LoopState
+from ngrl.loops.statistics import FinishedEpisode
 from ngrl.loops.updates import many_updates
 from ngrl.replay import (
     Experience,
@@ -131,11 +132,11 @@ class OffPolicyLoop(TrainingLoop):
             return 1.0
         return self._epsilon_schedule(self.statistics.env_steps, self.statistics.episodes)
 
-    def step(self) -> list[tuple[float, int]]:
+    def step(self) -> list[FinishedEpisode]:
         """Step every environment once, store what happened, and perform the updates that are due.
 
         Returns:
-          Return and length of each episode that ended.
+          The episodes that ended.
 
         Raises:
           NonFiniteError: `max_skipped_updates` updates in a row were skipped.

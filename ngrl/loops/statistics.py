@@ -3,12 +3,20 @@
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ngrl import tags
 from ngrl.runs.episodes import WINDOW
+
+
+class FinishedEpisode(NamedTuple):
+    """A training episode that has come to its end."""
+
+    episode_return: float
+    length: int
+    env_steps: int  # of all environments together when it ended
 
 
 class EpisodeStatistics:
@@ -30,7 +38,7 @@ class EpisodeStatistics:
         self.best_average = math.nan
         self.best_at_env_steps = 0
 
-    def add(self, rewards: np.ndarray, moved: np.ndarray, ended: np.ndarray) -> list[tuple[float, int]]:
+    def add(self, rewards: np.ndarray, moved: np.ndarray, ended: np.ndarray) -> list[FinishedEpisode]:
         """Count one step of every environment.
 
         Args:
@@ -39,7 +47,7 @@ class EpisodeStatistics:
           ended: [N] bool, True where the step was the last of its episode.
 
         Returns:
-          Return and length of each episode that ended, in the order of the environments.
+          The episodes that ended, in the order of the environments.
         """
         self._returns += np.where(moved, rewards, 0.0)
         self._lengths += moved
@@ -48,15 +56,42 @@ class EpisodeStatistics:
             return []
         finished = []
         for member in np.flatnonzero(ended):
-            finished.append((float(self._returns[member]), int(self._lengths[member])))
+            finished.append(FinishedEpisode(float(self._returns[member]), int(self._lengths[member]), self.env_steps))
             self._returns[member] = 0.0
             self._lengths[member] = 0
-            self._window.append(finished[-1])
+            self._window.append(finished[-1][:2])
             self.episodes += 1
             if len(self._window) == WINDOW and not self.average_return <= self.best_average:
                 self.best_average = self.average_return
                 self.best_at_env_steps = self.env_steps
         return finished
+
+    def add_many(self, rewards: np.ndarray, moved: np.ndarray, ended: np.ndarray) -> list[FinishedEpisode]:
+        """Count T steps of every environment, to the numbers that `add` gives step by step.
+
+        Args:
+          rewards: [T, N], and so the rest.
+          moved: As in `add`.
+          ended: As in `add`.
+
+        Returns:
+          The episodes that ended, in their order.
+        """
+        finished: list[FinishedEpisode] = []
+        start = 0
+        paid = np.where(moved, rewards, 0.0)
+        for row in map(int, np.flatnonzero(ended.any(axis=1))):
+            self._add_without_ends(paid[start:row], moved[start:row])
+            finished += self.add(rewards[row], moved[row], ended[row])
+            start = row + 1
+        self._add_without_ends(paid[start:], moved[start:])
+        return finished
+
+    def _add_without_ends(self, paid: np.ndarray, moved: np.ndarray) -> None:
+        # Row after row, as `add` does: a sum along rows would round otherwise.
+        self._returns = np.add.accumulate(np.vstack([self._returns, paid]), axis=0)[-1]
+        self._lengths += moved.sum(axis=0)
+        self.env_steps += int(moved.sum())
 
     @property
     def average_return(self) -> float:

@@ -20,7 +20,7 @@ from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.loops.loop import NonFiniteError
 from ngrl.loops.state import LoopState
-from ngrl.loops.statistics import EpisodeStatistics, episode_scalars
+from ngrl.loops.statistics import EpisodeStatistics, FinishedEpisode, episode_scalars
 from ngrl.messages import reason
 from ngrl.runs.directory import RunDirectory
 from ngrl.runs.episodes import Episode, EpisodeLog
@@ -41,8 +41,8 @@ class Loop(Protocol):
     train_steps: int
     skipped_updates: int
 
-    def step(self) -> list[tuple[float, int]]:
-        """Step every environment and train as is due; return and length of each episode that ended."""
+    def step(self) -> list[FinishedEpisode]:
+        """Step every environment, once or more often, and train as is due; the episodes that ended."""
 
     def before_export(self) -> None:
         """Bring the agent's policies to the state of the loop (ε)."""
@@ -241,13 +241,11 @@ class Training:
         if self._stop.requested:
             raise Interrupted(self._stop.signal, self._directory.path)
 
-    def _record(self, finished: list[tuple[float, int]]) -> None:
-        statistics = self._loop.statistics
-        first = statistics.episodes - len(finished) + 1
-        for number, (episode_return, length) in enumerate(finished, start=first):
-            self._episode_log.write(
-                Episode(number, statistics.env_steps, self._loop.train_steps, episode_return, length, self._wall)
-            )
+    def _record(self, finished: list[FinishedEpisode]) -> None:
+        train_steps, wall = self._loop.train_steps, self._wall
+        for number, episode in enumerate(finished, start=self._loop.statistics.episodes - len(finished) + 1):
+            episode_return, length, env_steps = episode
+            self._episode_log.write(Episode(number, env_steps, train_steps, episode_return, length, wall))
 
     def _log(self) -> None:
         if self._loop.statistics.env_steps == self._logged_at:

@@ -75,7 +75,9 @@ def test_settings_out_of_their_range_are_refused(wrong, message):
 
 
 def test_unknown_backend_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"backend must be one of sync, async, envpool, got 'ray'; .*allow_gin_import"):
+    with pytest.raises(
+        ValueError, match=r"backend must be one of sync, async, envpool, compiled, got 'ray'.*allow_gin"
+    ):
         Backend.named("ray")
 
 

@@ -111,9 +111,9 @@ def test_episodes_that_an_environment_cannot_restore_do_not_count():
     finished = []
     while not finished:
         finished = second.step()
-    assert all(episode_return == length for episode_return, length in finished)
+    assert all(episode_return == length for episode_return, length, _ in finished)
     assert second.statistics.state()["lengths"] != first.statistics.state()["lengths"]
-    longest = max(length for _, length in finished)
+    longest = max(length for _, length, _ in finished)
     assert longest <= second.statistics.env_steps - first.statistics.env_steps
 
 

@@ -137,7 +137,7 @@ def test_finished_episodes_are_reported_with_return_and_length():
     finished = [loop.step() for _ in range(42)]
     # 20 steps and a reset, twice.
     assert [len(episodes) for episodes in finished] == [4 * (number in (19, 40)) for number in range(42)]
-    assert all(length == 20 and 0 <= value <= 20 for episodes in finished for value, length in episodes)
+    assert all(length == 20 and 0 <= value <= 20 for episodes in finished for value, length, _ in episodes)
     assert loop.statistics.env_steps == 160
     assert loop.train_steps == 2
 

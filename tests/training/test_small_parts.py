@@ -30,20 +30,28 @@ def test_epsilon_schedules_by_hand():
 def test_statistics_equal_a_slow_recount():
     generator = np.random.default_rng(0)
     statistics, finished, current = EpisodeStatistics(3), [], [[], [], []]
+    steps, counted = 0, []
     for _ in range(2000):
         rewards, moved = generator.normal(size=3), generator.random(3) < 0.9
         ended = moved & (generator.random(3) < 0.1)
         expected = []
+        steps += moved.sum()
         for member in range(3):
             if moved[member]:
                 current[member].append(rewards[member])
             if ended[member]:
-                expected.append((sum(current[member]), len(current[member])))
+                expected.append((sum(current[member]), len(current[member]), steps))
                 current[member] = []
         reported = statistics.add(rewards, moved, ended)
-        np.testing.assert_allclose(np.array(reported).reshape(-1, 2), np.array(expected).reshape(-1, 2))
+        np.testing.assert_allclose(np.array(reported).reshape(-1, 3), np.array(expected).reshape(-1, 3))
         finished += expected
-    returns = [r for r, _ in finished]
+        counted.append((rewards, moved, ended))
+    at_once, reported = EpisodeStatistics(3), []
+    for first in range(0, 2000, 500):
+        reported += at_once.add_many(*(np.array(part) for part in zip(*counted[first : first + 500], strict=True)))
+    assert at_once.state() == statistics.state()  # to the last bit
+    np.testing.assert_allclose(np.array(reported), finished)
+    returns = [r for r, *_ in finished]
     means = [np.mean(returns[i - 100 : i]) for i in range(100, len(returns) + 1)]
     assert statistics.episodes == len(finished)
     np.testing.assert_allclose(statistics.average_return, means[-1])
