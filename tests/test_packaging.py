@@ -25,15 +25,16 @@ NUMERICS = ("curvature", "solvers", "losses", "optimizers")
 # What each part of ngrl may import of ngrl. `_tf_agents` is TF-Agents, imported quietly.
 ALLOWED = {
     "configurable": set(),  # serves whoever gin files may name
-    "curvature": {"curvature", "losses", "checks", "patches"},
-    "solvers": {"solvers", "losses", "checks", "configurable"},
-    "losses": {"losses", "curvature", "solvers", "configurable"},
+    "_autograph": set(),  # serves whoever writes for graphs
+    "curvature": {"curvature", "_autograph", "losses", "checks", "patches"},
+    "solvers": {"solvers", "_autograph", "losses", "checks", "configurable"},
+    "losses": {"losses", "_autograph", "curvature", "solvers", "configurable"},
     "optimizers": {*NUMERICS, "checks", "configurable"},
     "keras": {*NUMERICS, "keras", "checks"},
     "patches": set(),  # serves whoever convolves
     "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
-    "networks": {"networks", "checks", "seeding", "_tf_agents", "specs", "configurable", "patches"},
+    "networks": {"networks", "_autograph", "checks", "seeding", "_tf_agents", "specs", "configurable", "patches"},
     "environments": {"environments", "checks", "configurable", "seeding", "_tf_agents", "specs"},
     "replay": {"replay", "checks", "seeding", "_tf_agents"},
     "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents", "configurable"},

@@ -1,5 +1,6 @@
 """Curvature: what F is, as `tf.linalg.LinearOperator` subclasses over the flat parameter vector."""
 
+from ngrl import _autograph  # noqa: F401
 from ngrl.curvature.dense_stack import DenseStack
 from ngrl.curvature.empirical_fisher import EmpiricalFisher
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten

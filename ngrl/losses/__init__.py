@@ -1,5 +1,6 @@
 """Loss functions: pure, one per published equation."""
 
+from ngrl import _autograph  # noqa: F401
 from ngrl.losses.acer import (
     bias_correction_objective,
     bounded_log_softmax,

@@ -1,5 +1,6 @@
 """Solvers of (A + λI) x = b: how a system is solved, whatever operator describes it."""
 
+from ngrl import _autograph  # noqa: F401
 from ngrl.solvers.adam_direction import AdamDirection
 from ngrl.solvers.block_dual import BlockDual
 from ngrl.solvers.cholesky import Cholesky
