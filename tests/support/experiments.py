@@ -33,34 +33,42 @@ _STATEFUL = (
 
 
 class Agent(NamedTuple):
-    """An agent's gin file, and what makes it small."""
+    """An agent's gin file, and what makes it small.
+
+    Attributes:
+      continuous: whether it takes continuous actions too.
+      box2d: whether it is the agent with which its loop is also run on LunarLander.
+    """
 
     gin_file: str
     bindings: tuple[str, ...]
-    continuous: bool = True  # whether it takes continuous actions too
+    continuous: bool = True
+    box2d: bool = False
 
 
 #: A new agent is a line here.
 AGENTS = {
-    "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), continuous=False),
+    "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), False, box2d=True),
     "pqn": Agent(
         "baselines/pqn_cartpole_v1",
         ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False", "PqnAgent.batch_size=32", "PqnAgent.epochs=1"),
         continuous=False,
     ),
     "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
-    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
+    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), box2d=True),
     "acktr": Agent("acktr_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "ClippedUpdate.epochs=1")),
     "nac": Agent("nac_cartpole_v1", _ON_POLICY),
-    "acer": Agent("acer_cartpole_v1", (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)")),
+    "acer": Agent(
+        "acer_cartpole_v1", (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)"), box2d=True
+    ),
 }
 ENVIRONMENTS = {"CartPole-v1": False, "LunarLander-v3": False, "Pendulum-v1": True}  # whether actions are continuous
 PAIRS = [
     (name, env_id)
     for name, agent in AGENTS.items()
     for env_id, continuous in ENVIRONMENTS.items()
-    if agent.continuous or not continuous
+    if (agent.continuous or not continuous) and (agent.box2d or env_id != "LunarLander-v3")
 ]
 
 
@@ -70,7 +78,7 @@ FAULTY = Path(__file__).with_name("faulty.gin")
 
 def arguments(agent: str, env_id: str, root_dir: object, *bindings: str, steps: int = 400) -> list[str]:
     """Arguments of `ngrl.launch` for a short run of an agent."""
-    gin_file, small, _ = AGENTS[agent]
+    gin_file, small, *_ = AGENTS[agent]
     if ENVIRONMENTS.get(env_id):  # ACER's critic of continuous actions
         small = tuple(binding.replace("QNetwork.", "StochasticDuelingNetwork.") for binding in small)
     bound = [f"Environment.env_id={env_id!r}", "Environment.num_envs=4", "Evaluation.episodes=1"]
