@@ -1,5 +1,6 @@
 """What all tests share: Keras 2 is selected before any of them imports TensorFlow, in whatever order."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,19 @@ def server(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("server") / "errors.txt", [Path(__file__).with_name("support")])
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def command(server, tmp_path_factory):
+    """Runs a command of ngrl's as `subprocess.run` would with `python -m ngrl.<module>`, but sooner."""
+    folder = tmp_path_factory.mktemp("commands")
+
+    def run(module, *arguments, cwd):
+        out, err = folder / "stdout", folder / "stderr"
+        err.unlink(missing_ok=True)
+        argv = [str(argument) for argument in arguments]
+        pid = server.ask(command=module, argv=argv, cwd=str(cwd), output=str(out), errors=str(err))
+        code = server.ask(wait=pid)
+        return subprocess.CompletedProcess(argv, code, out.read_text(), err.read_text())
+
+    return run

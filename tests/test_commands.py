@@ -1,4 +1,4 @@
-"""`ngrl.launch` and `ngrl.evaluate` as a user runs them: real processes, their output and exit codes."""
+"""`ngrl.launch` and `ngrl.evaluate` as a user runs them: processes, their output and exit codes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ GIN = Path(__file__).parents[1] / "gin" / "ngdqn_cartpole_v1.gin"
 SHORT = ("run.num_env_steps=1500", "Evaluation.episodes=3", "run.checkpoint_every=500", "Environment.num_envs=4")
 
 
-def command(module, *arguments, cwd):
+def program(module, *arguments, cwd):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     return subprocess.run(
         [sys.executable, "-m", f"ngrl.{module}", *arguments],
@@ -39,7 +39,7 @@ def bind(*bindings):
 def finished(tmp_path_factory):
     """A finished short run: its folder and the command's result."""
     folder = tmp_path_factory.mktemp("launch")
-    return folder, command("launch", f"--gin_file={GIN}", *bind(*SHORT), cwd=folder)
+    return folder, program("launch", f"--gin_file={GIN}", *bind(*SHORT), cwd=folder)
 
 
 def test_launch_prints_its_own_lines_and_nothing_of_libraries(finished):
@@ -58,7 +58,7 @@ def test_launch_prints_its_own_lines_and_nothing_of_libraries(finished):
     assert "run.num_env_steps = 1500" in (run / "operative_config.gin").read_text()
 
 
-def test_operative_config_repeats_the_run(finished, tmp_path):
+def test_operative_config_repeats_the_run(command, finished, tmp_path):
     folder, _ = finished
     first = folder / "runs" / "ngdqn_cartpole_v1"
     result = command("launch", f"--gin_file={first / 'operative_config.gin'}", "--root_dir=again", cwd=tmp_path)
@@ -70,7 +70,7 @@ def test_operative_config_repeats_the_run(finished, tmp_path):
     assert episodes(tmp_path / "again") == episodes(first)
 
 
-def test_evaluate_ends_with_a_json_line_that_is_also_beside_the_policy(finished):
+def test_evaluate_ends_with_a_json_line_that_is_also_beside_the_policy(command, finished):
     folder, _ = finished
     policy = folder / "runs" / "ngdqn_cartpole_v1" / "policy"
     result = command("evaluate", f"--policy_dir={policy}", "--episodes=4", "--video=movies", cwd=folder)
@@ -82,7 +82,7 @@ def test_evaluate_ends_with_a_json_line_that_is_also_beside_the_policy(finished)
     assert (folder / "movies" / "CartPole-v1.gif").read_bytes()[:4] == b"GIF8"
 
 
-def test_evaluate_prints_its_result_where_it_can_not_write_it_down(finished, tmp_path):
+def test_evaluate_prints_its_result_where_it_can_not_write_it_down(command, finished, tmp_path):
     folder, _ = finished
     (tmp_path / "runs").mkdir()
     shutil.copytree(folder / "runs" / "ngdqn_cartpole_v1" / "policy", tmp_path / "runs" / "policy")
@@ -103,7 +103,7 @@ def test_evaluate_prints_its_result_where_it_can_not_write_it_down(finished, tmp
     assert "Traceback" not in result.stderr
 
 
-def test_evaluate_repeats_the_launchers_own_evaluation(finished):
+def test_evaluate_repeats_the_launchers_own_evaluation(command, finished):
     folder, _ = finished
     run = folder / "runs" / "ngdqn_cartpole_v1"
     result = command("evaluate", f"--policy_dir={run / 'policy'}", "--episodes=3", cwd=folder)
@@ -123,7 +123,7 @@ def test_evaluate_repeats_the_launchers_own_evaluation(finished):
         ([f"--gin_file={GIN}", *bind("Environment.env_id='Pendulum-v1'")], "one discrete action"),
     ],
 )
-def test_wrong_input_gets_one_line_and_leaves_nothing_behind(arguments, expected, tmp_path):
+def test_wrong_input_gets_one_line_and_leaves_nothing_behind(command, arguments, expected, tmp_path):
     result = command("launch", "--noprogress", *arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert expected in result.stderr
@@ -148,7 +148,7 @@ def test_launch_takes_one_thread_unless_it_is_told_otherwise(arguments, variable
     assert os.environ["TF_NUM_INTRAOP_THREADS"] == expected
 
 
-def test_wrong_gin_file_names_file_and_line(tmp_path):
+def test_wrong_gin_file_names_file_and_line(command, tmp_path):
     (tmp_path / "mine.gin").write_text(f"include '{GIN}'\n\nNaturalGradient.learnin_rate = 1.0\n")
     result = command("launch", "--noprogress", "--gin_file=mine.gin", cwd=tmp_path)
     assert result.returncode == 2
@@ -156,7 +156,7 @@ def test_wrong_gin_file_names_file_and_line(tmp_path):
     assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
-def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(finished):
+def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(command, finished):
     folder, _ = finished
     run = folder / "runs" / "ngdqn_cartpole_v1"
     before = (run / "run.json").read_bytes()
@@ -187,14 +187,14 @@ def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(
         (["--policy_dir=."], "holds no SavedModel"),
     ],
 )
-def test_evaluate_answers_wrong_input_with_one_line(arguments, expected, tmp_path):
+def test_evaluate_answers_wrong_input_with_one_line(command, arguments, expected, tmp_path):
     result = command("evaluate", *arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert expected in result.stderr
     assert len(result.stderr.splitlines()) == 1, result.stderr
 
 
-def test_policy_of_another_environment_is_refused(finished):
+def test_policy_of_another_environment_is_refused(command, finished):
     folder, _ = finished
     policy = folder / "runs" / "ngdqn_cartpole_v1" / "policy"
     result = command("evaluate", f"--policy_dir={policy}", "--env_id=Acrobot-v1", cwd=folder)
@@ -202,7 +202,7 @@ def test_policy_of_another_environment_is_refused(finished):
     assert "Acrobot-v1 has" in result.stderr
 
 
-def test_policy_plays_an_environment_of_ones_own(finished):
+def test_policy_plays_an_environment_of_ones_own(command, finished):
     folder, _ = finished
     (folder / "mine.py").write_text(
         "import gymnasium\n"
@@ -218,7 +218,7 @@ def test_policy_plays_an_environment_of_ones_own(finished):
     assert json.loads(result.stdout.splitlines()[-1])["episodes"] == 2
 
 
-def test_policy_from_outside_runs_is_a_program_that_must_be_trusted(finished, tmp_path):
+def test_policy_from_outside_runs_is_a_program_that_must_be_trusted(command, finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder / "runs" / "ngdqn_cartpole_v1" / "policy", tmp_path / "stranger")
     (tmp_path / "runs").mkdir()
@@ -233,7 +233,7 @@ def test_policy_from_outside_runs_is_a_program_that_must_be_trusted(finished, tm
     assert result.returncode == 0, result.stderr
 
 
-def test_stopped_run_resumes_with_the_same_command(tmp_path):
+def test_stopped_run_resumes_with_the_same_command(command, tmp_path):
     arguments = [f"--gin_file={GIN}", *bind(*SHORT), "--root_dir=run"]
     process = subprocess.Popen(
         [sys.executable, "-m", "ngrl.launch", *arguments, *bind("run.num_env_steps=1000000")],

@@ -4,6 +4,7 @@
 object with:
 
     cwd, output    the process's folder, and the file that gets what it prints
+    errors         the file for what it prints to standard error, where that is to be another
     argv, command  what is run: `python -m ngrl.<command> <argv>`, by default ngrl.launch
     save           instead of these: arguments of `save_one`
     die            when it is to be killed, see below
@@ -112,7 +113,7 @@ def work(request: dict) -> int:
     """Do what a request asks; the exit code of the command."""
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
-    os.dup2(output, 2)
+    os.dup2(os.open(request["errors"], os.O_WRONLY | os.O_CREAT) if "errors" in request else output, 2)
     os.chdir(request["cwd"])
     if request.get("die"):
         arm(request["die"])
@@ -120,8 +121,12 @@ def work(request: dict) -> int:
         return save_one(*request["save"])
     if not request.get("export", True):
         play_live_policies()
-    code = importlib.import_module(f"ngrl.{request.get('command', 'launch')}").main(request["argv"])
+    try:
+        code = importlib.import_module(f"ngrl.{request.get('command', 'launch')}").main(request["argv"])
+    except SystemExit as stop:  # of argparse
+        code = stop.code
     sys.stdout.flush()
+    sys.stderr.flush()
     return code
 
 

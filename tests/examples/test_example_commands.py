@@ -1,9 +1,7 @@
-"""The examples as a user runs them: `ngrl.launch` in real processes."""
+"""The examples as a user runs them: `ngrl.launch` in processes."""
 
+import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,21 +13,13 @@ SHORT = [
 ]
 
 
-def launch(*arguments, cwd):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
-    return subprocess.run(
-        [sys.executable, "-m", "ngrl.launch", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+@pytest.fixture(scope="module")
+def launch(command):
+    return functools.partial(command, "launch")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(launch, tmp_path_factory):
     """A short run with a seed: its folder and the command's result."""
     folder = tmp_path_factory.mktemp("examples")
     return folder, launch(f"--gin_file={MLE}", "--seed=5", *SHORT, cwd=folder)
@@ -55,7 +45,7 @@ def test_launch_runs_an_example_in_a_directory_of_its_own_with_a_clean_terminal(
     assert (run / "log.txt").stat().st_size > 0
 
 
-def test_operative_config_repeats_the_example(finished, tmp_path):
+def test_operative_config_repeats_the_example(launch, finished, tmp_path):
     folder, _ = finished
     first = folder / "runs" / "examples" / "mle_gaussian-seed5"
     result = launch("--noprogress", f"--gin_file={first / 'operative_config.gin'}", "--root_dir=again", cwd=tmp_path)
@@ -65,7 +55,7 @@ def test_operative_config_repeats_the_example(finished, tmp_path):
     assert (again / "trajectories.csv").read_bytes() == (first / "trajectories.csv").read_bytes()
 
 
-def test_directory_of_another_experiment_is_refused_in_one_line(finished):
+def test_directory_of_another_experiment_is_refused_in_one_line(launch, finished):
     folder, _ = finished
     run = folder / "runs" / "examples" / "mle_gaussian-seed5"
     before = (run / "run.json").read_bytes()
@@ -86,7 +76,7 @@ def test_directory_of_another_experiment_is_refused_in_one_line(finished):
         ),
     ],
 )
-def test_wrong_input_gets_one_line_and_leaves_nothing_behind(arguments, expected, tmp_path):
+def test_wrong_input_gets_one_line_and_leaves_nothing_behind(launch, arguments, expected, tmp_path):
     result = launch("--noprogress", *arguments, cwd=tmp_path)
     assert result.returncode == 2
     assert expected in result.stderr
@@ -94,7 +84,7 @@ def test_wrong_input_gets_one_line_and_leaves_nothing_behind(arguments, expected
     assert not list(tmp_path.iterdir())
 
 
-def test_descent_that_fails_is_reported_in_one_line_with_exit_code_1(tmp_path):
+def test_descent_that_fails_is_reported_in_one_line_with_exit_code_1(launch, tmp_path):
     settings = ["step_size=0.1", "start=(12.0, 8.0)", "num_steps=5"]
     bindings = [f"--gin_bindings=maximum_likelihood.{setting}" for setting in settings]
     result = launch("--noprogress", f"--gin_file={MLE}", *bindings, cwd=tmp_path)
