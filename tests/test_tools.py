@@ -60,7 +60,9 @@ tiny = {"shape": [4, 4, 1], "convolutions": ((2, 3, 1),), "units": 4, "batch": 2
 bench_pixels.NETWORKS = {"tiny": tiny}
 bench_pixels.VARIANTS = (("patches", "xla"),)
 import bench_kfac
-bench_kfac.HIDDEN, bench_kfac.ROWS, bench_kfac.UPDATES_PER_CALL = (4, 4), 8, 2
+bench_kfac.HIDDEN, bench_kfac.ROWS = (4, 4), 8
+bench_kfac.MLPS = {"8-256-128-4, B = 128": (8, (4, 4), 2, 2, 1.5)}
+bench_kfac.NATURE, bench_kfac.VARIANTS = tiny, bench_pixels.VARIANTS
 parts = {part: bench.measure(part, 0, 2, 0.05) for part in bench.PARTS if part not in ("product", "memory")}
 print(json.dumps({**parts, "memory": bench.peak_memory(8, False)}))
 """
@@ -76,7 +78,8 @@ def test_every_part_of_bench_measures(tmp_path):
     assert report["updates"]["4-8-2"]["natural_over_adam"]["median"] > 0
     assert report["pixels"]["tiny"]["natural_over_adam"]["median"] > 0
     assert report["exact"]["4-8-2"]["cholesky_over_cg"]["median"] > 0
-    assert report["kfac"]["8-256-128-4, B = 128"]["kfac_over_adam"]["median"] > 0
+    for network in ("8-256-128-4, B = 128", "nature, B = 32"):
+        assert report["kfac"][network]["kfac_over_adam"]["median"] > 0
     # Three layers of 8 and one of 4, on 8 inputs.
     assert report["memory"]["parameters"] == 3 * (8 * 8 + 8) + 8 * 4 + 4
     assert report["memory"]["bytes"] > 1e8

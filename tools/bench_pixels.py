@@ -21,12 +21,12 @@ NUM_ACTIONS = 6
 VARIANTS = tuple((kind, way) for kind in ("conv2d", "patches") for way in ("graph", "xla"))
 
 
-def make_agent(setting: dict[str, Any], kind: str, natural: bool) -> Any:
-    """Q-learning without target network on images."""
+def image_agent(setting: dict[str, Any], kind: str, optimizer: Any) -> Any:
+    """Q-learning without target network on images, by TensorFlow's convolution or by patches."""
     import tensorflow as tf
     from tf_agents.networks import sequential
 
-    from ngrl import agents, optimizers, patches, solvers
+    from ngrl import agents, patches
 
     spec = q_learning_spec(setting["shape"], NUM_ACTIONS)
     convolution = patches.PatchConv2D if kind == "patches" else tf.keras.layers.Conv2D
@@ -37,12 +37,19 @@ def make_agent(setting: dict[str, Any], kind: str, natural: bool) -> Any:
     layers += [tf.keras.layers.Flatten(), tf.keras.layers.Dense(setting["units"], "relu")]
     network = sequential.Sequential([*layers, tf.keras.layers.Dense(NUM_ACTIONS)])
     network.create_variables(spec[0].observation)
-    if natural:
-        solver = solvers.Dual(solver=solvers.ConjugateGradient(max_iterations=20))
-        optimizer: Any = optimizers.NaturalGradient(0.1, solver, 1.0, max_kl=0.01)
-    else:
-        optimizer = tf.keras.optimizers.Adam(1e-3)
     return agents.DqnAgent(*spec, network, optimizer)
+
+
+def make_optimizer(natural: bool) -> Any:
+    """The natural gradient by 20 CG iterations, or Adam."""
+    import tensorflow as tf
+
+    from ngrl import optimizers, solvers
+
+    if not natural:
+        return tf.keras.optimizers.Adam(1e-3)
+    solver = solvers.Dual(solver=solvers.ConjugateGradient(max_iterations=20))
+    return optimizers.NaturalGradient(0.1, solver, 1.0, max_kl=0.01)
 
 
 def measure_pixels(rounds: int, seconds: float) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def measure_pixels(rounds: int, seconds: float) -> dict[str, Any]:
     for name, setting in NETWORKS.items():
         runs = {
             (optimizer, kind, way): timed_updates(
-                make_agent(setting, kind, optimizer == "natural"),
+                image_agent(setting, kind, make_optimizer(optimizer == "natural")),
                 setting["shape"],
                 NUM_ACTIONS,
                 setting["batch"],

@@ -18,13 +18,80 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import tensorflow as tf
 
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 
 Sharing = Literal["expand", "reduce"]
+Parts: TypeAlias = "tuple[list[Matrix | Outer], list[tf.Tensor]]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """A layer's part V [d̄, m] of a vector of parameters."""
+
+    value: tf.Tensor
+
+    def matrix(self) -> tf.Tensor:
+        """V."""
+        return self.value
+
+    def replaced(self, value: tf.Tensor) -> Matrix:
+        """Another such part."""
+        return Matrix(value)
+
+    def times(self, left: tf.Tensor, right: tf.Tensor | None = None) -> Matrix:
+        """L V R for symmetric L [d̄, d̄], R [m, m]."""
+        return Matrix(tf.matmul(left, self.value if right is None else tf.matmul(self.value, right)))
+
+    def product(self, inputs: tf.Tensor) -> tf.Tensor:
+        """`a V` for a [N, d̄]: [N, m]."""
+        return tf.matmul(inputs, self.value)
+
+    def squared_norm(self) -> tf.Tensor:
+        """‖V‖²."""
+        return tf.reduce_sum(tf.square(self.value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """A layer's part V = XᵀY of a vector of parameters, as X [N, d̄] and Y [N, m]: `Matrix`, for few N."""
+
+    inputs: tf.Tensor
+    derivatives: tf.Tensor
+
+    @property
+    def is_cheaper(self) -> bool:
+        """Whether V times inverses, its norm and its rows' products cost less than those of a `Matrix`."""
+        n, height, width = self.inputs.shape[0], self.inputs.shape[1], self.derivatives.shape[1]
+        if n is None:
+            return False
+        both, size = height + width, height * width
+        return n * (height**2 + width**2) + n * size + 2 * n * n * both < size * both + 2 * n * size
+
+    def matrix(self) -> tf.Tensor:
+        """V."""
+        return tf.matmul(self.inputs, self.derivatives, transpose_a=True)
+
+    def replaced(self, value: tf.Tensor) -> Matrix:
+        """As of `Matrix`."""
+        return Matrix(value)
+
+    def times(self, left: tf.Tensor, right: tf.Tensor | None = None) -> Outer:
+        """As of `Matrix`."""
+        derivatives = self.derivatives if right is None else tf.matmul(self.derivatives, right)
+        return Outer(tf.matmul(self.inputs, left), derivatives)
+
+    def product(self, inputs: tf.Tensor) -> tf.Tensor:
+        """As of `Matrix`."""
+        return tf.matmul(tf.matmul(inputs, self.inputs, transpose_b=True), self.derivatives)
+
+    def squared_norm(self) -> tf.Tensor:
+        """‖XᵀY‖² = Σ (XXᵀ) ∘ (YYᵀ)."""
+        x, y = (tf.matmul(part, part, transpose_b=True) for part in (self.inputs, self.derivatives))
+        return tf.reduce_sum(x * y)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +140,16 @@ class KroneckerLayer:
         zero = tf.zeros([inputs.shape[-1], derivatives.shape[-1]], inputs.dtype)
         return tf.foldl(of_one, (inputs, derivatives), zero)
 
-    def row_matvec(self, matrix: tf.Tensor) -> tf.Tensor:
+    def row_matvec(self, part: Matrix | Outer) -> tf.Tensor:
         """v_ir · vec(V) = Σ_p g_irp · (ā_ip V) for V [d̄, m]: [B·R]."""
-        product = tf.einsum("bpd,dm->bpm", self.inputs, matrix)[:, tf.newaxis]
-        return tf.reshape(tf.reduce_sum(self.derivatives * product, axis=[2, 3]), [-1])
+        product = tf.reshape(part.product(_flat(self.inputs)), [-1, *self.derivatives.shape[2:]])
+        return tf.reshape(tf.reduce_sum(self.derivatives * product[:, tf.newaxis], axis=[2, 3]), [-1])
+
+    def combine(self, coefficients: tf.Tensor) -> Matrix | Outer:
+        """V = Σ_ir c_ir v_ir for c [B·R], as a product where that makes a step cheaper."""
+        c = tf.reshape(coefficients, [-1, self.derivatives.shape[1], 1, 1])
+        outer = Outer(_flat(self.inputs), _flat(tf.reduce_sum(c * self.derivatives, axis=1)))
+        return outer if outer.is_cheaper else outer.replaced(outer.matrix())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +202,39 @@ class KroneckerLayers:
             parts[block.slot] = part
         return flatten(parts)
 
-    def row_matvec(self, vector: tf.Tensor) -> tf.Tensor:
-        """A v for v [P], A the rows of F = AᵀA: [B·R]."""
+    @property
+    def rows_per_example(self) -> int:
+        """R; 0 without layers."""
+        return self.layers[0].derivatives.shape[1] if self.layers else 0
+
+    def parts(self, vector: tf.Tensor) -> Parts:
+        """A vector [P] as the layers' parts and the exact blocks'."""
         matrices, exact = self.split(vector)
-        terms = [layer.row_matvec(matrix) for layer, matrix in zip(self.layers, matrices, strict=True)]
-        terms += [tf.linalg.matvec(block.rows, part) for block, part in zip(self.exact, exact, strict=True)]
+        return [Matrix(matrix) for matrix in matrices], exact
+
+    def joined(self, parts: Parts) -> tf.Tensor:
+        """The inverse of `parts`: [P]."""
+        return self.join([part.matrix() for part in parts[0]], parts[1])
+
+    def combine(self, coefficients: tf.Tensor) -> Parts:
+        """Aᵀc for c [B·R], in parts."""
+        exact = [tf.linalg.matvec(block.rows, coefficients, transpose_a=True) for block in self.exact]
+        return [layer.combine(coefficients) for layer in self.layers], exact
+
+    def row_product(self, parts: Parts) -> tf.Tensor:
+        """A v for v in parts, A the rows of F = AᵀA: [B·R]."""
+        terms = [layer.row_matvec(part) for layer, part in zip(self.layers, parts[0], strict=True)]
+        terms += [tf.linalg.matvec(block.rows, part) for block, part in zip(self.exact, parts[1], strict=True)]
         return tf.add_n(terms)
+
+    def row_matvec(self, vector: tf.Tensor) -> tf.Tensor:
+        """A v for v [P]: [B·R]."""
+        return self.row_product(self.parts(vector))
+
+    def sample(self) -> tf.Tensor:
+        """Numbers among which one is not finite if A holds one."""
+        tensors = [tensor for layer in self.layers for tensor in (layer.inputs, layer.derivatives)]
+        return tf.stack([tf.reduce_sum(tensor) for tensor in (*tensors, *(block.rows for block in self.exact))])
 
 
 def homogeneous(inputs: tf.Tensor) -> tf.Tensor:

@@ -161,7 +161,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             raise ValueError(f"no gradient for {', '.join(missing)}")
         self._prepare(variables, operator, loss_fn, divergence_fn)
         gradient = flatten([tf.convert_to_tensor(gradient) for gradient, _ in pairs])
-        direction = self._direction(operator, solvers.ParameterGradient(gradient))
+        loss = _measured(loss, loss_fn, gradient.dtype)
+        direction = self._direction(operator, solvers.ParameterGradient(gradient), loss)
         return self._finish(variables, direction, loss, loss_fn, divergence_fn)
 
     def apply_output_gradient(
@@ -192,7 +193,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         """
         variables = list(operator.parameters["variables"])
         self._prepare(variables, operator, loss_fn, divergence_fn)
-        direction = self._direction(operator, solvers.OutputGradient(output_gradient))
+        loss = _measured(loss, loss_fn, operator.dtype)
+        direction = self._direction(operator, solvers.OutputGradient(output_gradient), loss)
         return self._finish(variables, direction, loss, loss_fn, divergence_fn)
 
     @property
@@ -223,10 +225,16 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         with tf.init_scope():
             self.build(variables)
 
-    def _direction(self, operator: tf.linalg.LinearOperator, gradient: solvers.RightHandSide) -> Direction:
+    def _direction(
+        self, operator: tf.linalg.LinearOperator, gradient: solvers.RightHandSide, loss: tf.Tensor
+    ) -> Direction:
         """Solve (F + λI) x = g, in whatever space the solver works in."""
         state = {name: tf.convert_to_tensor(slot) for name, slot in self._solver_state.items()}
-        solution, image, system, state = self.solver.answer(operator, gradient, self.damping, state)
+        damping = self.damping
+        if self.solver.guards_state:
+            # The step will be skipped: nothing is to be learned of the batch.
+            damping = tf.where(tf.math.is_finite(loss), damping, tf.constant(float("nan"), damping.dtype))
+        solution, image, system, state = self.solver.answer(operator, gradient, damping, state)
         x = solution.value
         if self.scale_by_gradient_norm:
             x, image = system.gradient_norm * x, system.gradient_norm * image
@@ -259,12 +267,10 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         self,
         variables: list[tf.Variable],
         direction: Direction,
-        loss: tf.Tensor | None,
+        loss: tf.Tensor,
         loss_fn: ScalarFn | None,
         divergence_fn: ScalarFn | None,
     ) -> NaturalGradientStats:
-        if loss is None:
-            loss = loss_fn() if loss_fn is not None else tf.zeros([], direction.value.dtype)
         alpha = tf.cast(self._scheduled_learning_rate(), direction.value.dtype)
         max_kl = self._scheduled_max_kl()
         proposal = step.propose(direction, alpha, max_kl, loss)
@@ -276,7 +282,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if self._velocity is not None:
             self._velocity.assign(tf.where(outcome.taken, direction.value, self._velocity))
         for name, slot in self._solver_state.items():
-            slot.assign(tf.where(outcome.taken, direction.solver_state[name], slot))
+            new = direction.solver_state[name]
+            slot.assign(new if self.solver.guards_state else tf.where(outcome.taken, new, slot))
         if self.damping_rule.needs_reduction_ratio:
             self._adapt_damping(proposal, outcome)
         self.iterations.assign_add(tf.cast(outcome.taken, self.iterations.dtype))
@@ -379,3 +386,10 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             "scale_by_gradient_norm": self.scale_by_gradient_norm,
             "line_search": serialise(self.line_search),
         }
+
+
+def _measured(loss: tf.Tensor | None, loss_fn: ScalarFn | None, dtype: tf.DType) -> tf.Tensor:
+    """The loss at the variables' present values; 0 where nothing tells it."""
+    if loss is not None:
+        return loss
+    return tf.zeros([], dtype) if loss_fn is None else loss_fn()

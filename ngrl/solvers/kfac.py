@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -11,9 +11,10 @@ from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.solvers import blocked_cholesky
 from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats, damped
-from ngrl.solvers.system import RightHandSide, RowProducts
+from ngrl.solvers.system import CombinedRows, RightHandSide, RowProducts, System
 
 State = dict[str, tf.Tensor]
+Parts = tuple[list[Any], list[tf.Tensor]]  # of a vector [P]: the layers' and the exact blocks'
 Inverse = Literal["factored", "exact", "ekfac", "prong"]
 Sharing = Literal["expand", "reduce"]
 _SHARING = ("expand", "reduce")
@@ -41,13 +42,19 @@ class Kfac(Solver):
     Free outputs (a state-independent log σ), scales and shifts of normalisations have their exact block. The operator
     must offer `kronecker_layers()`, as `ngrl.curvature.GaussNewton` does on networks of Dense, convolutional, embedding
     and recurrent layers. `stats.residual` is NaN: the residual of the true system would cost as much as the solve.
+
+    A batch whose numbers aren't finite leaves the state as it was, and so does one of which no inverse can be made.
+    What was learned of another is kept even where a line search accepts no length.
     """
+
+    guards_state = True
 
     def __init__(
         self,
         *,
         decay: float = 0.95,
         period: int = 10,
+        factor_period: int = 1,
         inverse: Inverse = "factored",
         sharing: Sharing = "expand",
         eigenvalue_period: int = 1,
@@ -55,9 +62,10 @@ class Kfac(Solver):
         """Configures the solver.
 
         Args:
-          decay: Of the running averages; step k weighs the past with min(1 - 1/k, decay), so that the first batch
+          decay: Of the running averages; their batch k weighs the past with min(1 - 1/k, decay), so that the first
             counts in full.
           period: Steps between new inverses or eigenbases, the first at once.
+          factor_period: Steps between new batches in the running averages, the first at once.
           inverse: "factored", "exact", "ekfac" or "prong". Under XLA on the CPU, which has no LAPACK, an eigenbasis of
             256 units costs 27 times as much as otherwise and has seven digits, in float64 too: prefer "factored" there.
           sharing: For weights that are used at several positions, as in convolutions and over time: "expand" takes
@@ -71,6 +79,7 @@ class Kfac(Solver):
         """
         self.decay = check_number("decay", decay, "[0, 1)")
         self.period = check_count("period", period)
+        self.factor_period = check_count("factor_period", factor_period)
         self.eigenvalue_period = check_count("eigenvalue_period", eigenvalue_period)
         if inverse not in _INVERSES:
             raise ValueError(f"inverse must be one of {', '.join(map(repr, _INVERSES))}, got {inverse!r}")
@@ -84,6 +93,7 @@ class Kfac(Solver):
         return {
             "decay": self.decay,
             "period": self.period,
+            "factor_period": self.factor_period,
             "inverse": self.inverse,
             "sharing": self.sharing,
             "eigenvalue_period": self.eigenvalue_period,
@@ -124,98 +134,153 @@ class Kfac(Solver):
           TypeError: The operator's network has layers without a Kronecker rule.
           ValueError: The state was made for other variables.
         """
-        rhs = gradient.gradient(operator)
         layers = _layers_of(operator)
-        value, state = self._step(layers, rhs, damping, state)
-        is_finite = tf.reduce_all(tf.math.is_finite(value))
+        coefficients = gradient.coefficients(operator) if layers.rows_per_example == 1 else None
+        system: System
+        if coefficients is None:
+            rhs = gradient.gradient(operator)
+            parts, system = layers.parts(rhs), RowProducts(operator, rhs, layers.row_matvec)
+        else:
+            # b = Rᵀc: another pass through the network is saved, and where rows are few b is never formed.
+            parts = layers.combine(coefficients)
+            system = CombinedRows(layers, coefficients, parts)
+        parts, works, state = self._step(layers, parts, damping, state, tf.math.is_finite(system.gradient_norm))
+        value, image = layers.joined(parts), layers.row_product(parts)
+        is_finite = works & tf.reduce_all(tf.math.is_finite(value))
         value = tf.where(is_finite, value, tf.zeros_like(value))
+        image = tf.where(is_finite, image, tf.zeros_like(image))
         result = tf.where(is_finite, int(Result.CONVERGED), int(Result.BREAKDOWN))
         stats = SolverStats(tf.constant(1), tf.constant(float("nan"), value.dtype))
-        system = RowProducts(operator, rhs, layers.row_matvec)
-        return Answer(Solution(value, result, stats), layers.row_matvec(value), system, state)
+        return Answer(Solution(value, result, stats), image, system, state)
 
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, SolverStats]:
         """With the operator's own factors; the tolerance that is claimed is none."""
-        value, _ = self._step(_layers_of(problem.operator), problem.rhs, problem.damping, None)
-        infinite = tf.constant(float("inf"), value.dtype)
-        return value, tf.constant(int(Result.CONVERGED)), SolverStats(tf.constant(1), infinite)
+        layers = _layers_of(problem.operator)
+        parts, works, _ = self._step(layers, layers.parts(problem.rhs), problem.damping, None, tf.constant(True))
+        infinite = tf.constant(float("inf"), problem.rhs.dtype)
+        result = tf.where(works, int(Result.CONVERGED), int(Result.BREAKDOWN))
+        return layers.joined(parts), result, SolverStats(tf.constant(1), infinite)
 
     def _step(
         self,
         layers: Any,
-        rhs: tf.Tensor,
+        parts: Parts,
         damping: float | tf.Tensor,
         state: Mapping[str, tf.Tensor] | None,
-    ) -> tuple[tf.Tensor, State]:
-        """`(F̂ + λI)⁻¹ b` [P] and the new state."""
-        state = dict(state or self.slots(layers.variables))
-        damping = tf.convert_to_tensor(damping, rhs.dtype)
-        _check(layers, state)
-        is_due = tf.equal(state["count"] % self.period, 0)
-        state["count"] += 1
-        matrices, vectors = layers.split(rhs)
-        found = [
-            self._block(layer, matrix, damping, is_due, state)
-            for layer, matrix in zip(layers.layers, matrices, strict=True)
-        ]
-        exact = []
-        for block, vector in zip(layers.exact, vectors, strict=True):
-            name = f"{block.slot}/exact"
-            state[name] = self._averaged(state[name], block.factor(), state["count"])
-            exact.append(tf.linalg.matvec(_inverse(damped(state[name], damping)), vector))
-        return layers.join(found, exact), state
+        is_finite: tf.Tensor,
+    ) -> tuple[Parts, tf.Tensor, State]:
+        """`(F̂ + λI)⁻¹ b` in parts as b, whether its inverses are finite, and the new state.
 
-    def _block(self, layer: Any, matrix: tf.Tensor, damping: tf.Tensor, is_due: tf.Tensor, state: State) -> tf.Tensor:
-        """One layer's part [d̄, m] of the solution; `state` is brought up to date."""
-        place = f"{layer.kernel_slot}/"
-        if self.inverse == "prong":
-            return self._whitened(layer, matrix, damping, is_due, state)
-        names = [f"{place}inputs", f"{place}derivatives"]
-        factors = layer.input_factor(self.sharing), layer.derivative_factor(self.sharing)
-        for name, factor in zip(names, factors, strict=True):
-            state[name] = self._averaged(state[name], factor, state["count"])
-        inputs, derivatives = (state[name] for name in names)
-        kept = tuple(state[f"{name}_inverse"] for name in names)
-        if self.inverse == "factored":
-            left, right = tf.cond(is_due, lambda: _factored_inverses(inputs, derivatives, damping), lambda: kept)
-            found = tf.matmul(left, tf.matmul(matrix, right))
-        else:
-            left, right, eigenvalues = tf.cond(
-                is_due, lambda: _eigenbasis(inputs, derivatives), lambda: (*kept, state[f"{place}eigenvalues"])
-            )
-            if self.inverse == "ekfac":
-                # Steps since the basis was made: the average of what it diagonalises begins with them.
-                age = (state["count"] - 1) % self.period
-                before, number = eigenvalues, age // self.eigenvalue_period + 1
-                eigenvalues = tf.cond(
-                    tf.equal(age % self.eigenvalue_period, 0),
-                    lambda: self._averaged(before, layer.second_moments(left, right), number),
-                    lambda: before,
-                )
-            state[f"{place}eigenvalues"] = eigenvalues
-            rotated = tf.matmul(left, tf.matmul(matrix, right), transpose_a=True)
-            found = tf.matmul(left, tf.matmul(rotated / (eigenvalues + damping), right, transpose_b=True))
-        state.update(zip((f"{name}_inverse" for name in names), (left, right), strict=True))
+        The state stays as it is unless b (`is_finite`), λ, the batch and the new inverses are finite.
+        """
+        state = dict(state or self.slots(layers.variables))
+        damping = tf.convert_to_tensor(damping, layers.variables[0].dtype)
+        _check(layers, state)
+        is_finite &= tf.math.is_finite(damping) & tf.math.is_finite(tf.reduce_sum(layers.sample()))
+        state, works = self._renewed(layers, damping, state, is_finite)
+        found = [self._block(layer, part, damping, state) for layer, part in zip(layers.layers, parts[0], strict=True)]
+        exact = []
+        for block, vector in zip(layers.exact, parts[1], strict=True):
+            factor = damped(state[f"{block.slot}/exact"], damping)
+            exact.append(tf.linalg.matvec(_inverse(factor), vector))
+        return (found, exact), works, state
+
+    def _renewed(self, layers: Any, damping: tf.Tensor, state: State, is_finite: tf.Tensor) -> tuple[State, tf.Tensor]:
+        """The state after a batch, and whether what was made anew of the averages is finite.
+
+        Where it isn't, or the batch isn't, the state stays as it is.
+        """
+        count = state.pop("count")
+        number, age = count // self.factor_period + 1, count % self.period
+        takes = is_finite & tf.equal(count % self.factor_period, 0)
+        inverts = is_finite & tf.equal(age, 0)
+
+        def average(kept: State) -> State:
+            return kept | self._averages(layers, kept, number)
+
+        def renew(kept: tuple[State, tf.Tensor]) -> tuple[State, tf.Tensor]:
+            new = _when(takes, average, kept[0])
+            new |= self._inverted(layers, new, damping)
+            works = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in new.values()])
+            return {name: tf.where(works, new[name], old) for name, old in kept[0].items()}, works
+
+        def diagonalise(kept: State) -> State:
+            # Steps since the basis was made: the average of what it diagonalises begins with them.
+            return kept | self._eigenvalues(layers, kept, age // self.eigenvalue_period + 1)
+
+        state = _when(takes & ~inverts, average, state)
+        state, works = _when(inverts, renew, (state, tf.constant(True)))
+        if self.inverse == "ekfac":
+            state = _when(is_finite & works & tf.equal(age % self.eigenvalue_period, 0), diagonalise, state)
+        return {"count": count + tf.cast(is_finite & works, count.dtype), **state}, works
+
+    def _averages(self, layers: Any, state: State, number: tf.Tensor) -> State:
+        """The running averages after their `number`th batch."""
+        found = {}
+        for layer in layers.layers:
+            found[f"{layer.kernel_slot}/inputs"] = layer.input_factor(self.sharing)
+            if self.inverse != "prong":
+                found[f"{layer.kernel_slot}/derivatives"] = layer.derivative_factor(self.sharing)
+        found |= {f"{block.slot}/exact": block.factor() for block in layers.exact}
+        return {name: self._averaged(state[name], new, number) for name, new in found.items()}
+
+    def _inverted(self, layers: Any, state: State, damping: tf.Tensor) -> State:
+        """What is made of the running averages every `period` steps: inverses, or bases and eigenvalues."""
+        found: State = {}
+        for layer in layers.layers:
+            place = f"{layer.kernel_slot}/"
+            inputs = state[f"{place}inputs"]
+            if self.inverse == "prong":
+                # The bias is not damped: by blocks, this inverse is that of Σ + λI and a shift by the mean.
+                shift = damping * tf.ones(inputs.shape[:1], inputs.dtype)
+                if layer.bias_slot is not None:
+                    shift *= 1 - tf.one_hot(inputs.shape[0] - 1, inputs.shape[0], dtype=inputs.dtype)
+                found[f"{place}inputs_inverse"] = _inverse(inputs + tf.linalg.diag(shift))
+                continue
+            derivatives = state[f"{place}derivatives"]
+            if self.inverse == "factored":
+                left, right = _factored_inverses(inputs, derivatives, damping)
+            else:
+                left, right, found[f"{place}eigenvalues"] = _eigenbasis(inputs, derivatives)
+            found |= {f"{place}inputs_inverse": left, f"{place}derivatives_inverse": right}
         return found
 
-    def _whitened(
-        self, layer: Any, matrix: tf.Tensor, damping: tf.Tensor, is_due: tf.Tensor, state: State
-    ) -> tf.Tensor:
-        """`_block` of PRONG."""
-        name = f"{layer.kernel_slot}/inputs"
-        inputs = self._averaged(state[name], layer.input_factor(self.sharing), state["count"])
-        # The bias is not damped: by blocks, this inverse is that of Σ + λI and a shift by the mean.
-        shift = damping * tf.ones(inputs.shape[:1], inputs.dtype)
-        if layer.bias_slot is not None:
-            shift *= 1 - tf.one_hot(inputs.shape[0] - 1, inputs.shape[0], dtype=inputs.dtype)
-        kept = state[f"{name}_inverse"]
-        left = tf.cond(is_due, lambda: _inverse(inputs + tf.linalg.diag(shift)), lambda: kept)
-        state.update({name: inputs, f"{name}_inverse": left})
-        return tf.matmul(left, matrix)
+    def _eigenvalues(self, layers: Any, state: State, number: tf.Tensor) -> State:
+        """Those of EKFAC after the `number`th batch in the present bases."""
+        found = {}
+        for layer in layers.layers:
+            bases = (state[f"{layer.kernel_slot}/{name}_inverse"] for name in ("inputs", "derivatives"))
+            name = f"{layer.kernel_slot}/eigenvalues"
+            found[name] = self._averaged(state[name], layer.second_moments(*bases), number)
+        return found
 
-    def _averaged(self, old: tf.Tensor, new: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        keep = tf.minimum(1 - 1 / tf.cast(count, new.dtype), tf.constant(self.decay, new.dtype))
+    def _block(self, layer: Any, part: Any, damping: tf.Tensor, state: State) -> Any:
+        """One layer's part of the solution."""
+        place = f"{layer.kernel_slot}/"
+        left = state[f"{place}inputs_inverse"]
+        if self.inverse == "prong":
+            return part.times(left)
+        right = state[f"{place}derivatives_inverse"]
+        if self.inverse == "factored":
+            return part.times(left, right)
+        # U_A ((U_Aᵀ V U_G) / (S + λ)) U_Gᵀ
+        rotated = tf.matmul(left, tf.matmul(part.matrix(), right), transpose_a=True)
+        rotated /= state[f"{place}eigenvalues"] + damping
+        return part.replaced(tf.matmul(left, tf.matmul(rotated, right, transpose_b=True)))
+
+    def _averaged(self, old: tf.Tensor, new: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        keep = tf.minimum(1 - 1 / tf.cast(number, new.dtype), tf.constant(self.decay, new.dtype))
         return new + keep * (old - new)
+
+
+def _when(condition: tf.Tensor, change: Callable[[Any], Any], values: Any) -> Any:
+    """`change(values)` where the condition holds, else `values`.
+
+    A loop of one turn at most: XLA changes in place what a loop carries, and copies what either branch of a condition
+    gives, which for the factors costs as much as a third of a step.
+    """
+    once = (tf.constant(False),)
+    return tf.while_loop(lambda goes_on, _: goes_on, lambda _, kept: (*once, change(kept)), (condition, values))[1]
 
 
 def _last_name(variable: tf.Variable) -> str:

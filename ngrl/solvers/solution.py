@@ -135,6 +135,10 @@ class Solver(abc.ABC):
     #: Whether `answer` takes gradients outside of the operator's rows only with λ > 0.
     needs_damping_outside_rows = False
 
+    #: Whether `answer` itself leaves the state as it was where λ, the gradient or the curvature isn't finite. The
+    #: optimizer then keeps what it returns whatever becomes of the step: a choice would copy all of the state.
+    guards_state = False
+
     def slots(self, variables: Sequence[tf.Variable]) -> dict[str, tf.Tensor]:
         """The initial values of what the solver remembers, by name: running averages, the solution before.
 

@@ -7,6 +7,7 @@ the row space too, and R x [n] says all of what a step along x is predicted to d
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -171,3 +172,32 @@ class RowProducts(ParameterSystem):
         """vᵀAv = ‖R v‖²."""
         del vector
         return tf.reduce_sum(tf.square(image))
+
+
+class CombinedRows(System):
+    """Like `RowProducts`, for b = Rᵀc in the parts of a network's layers: slopes need no b, but c."""
+
+    def __init__(self, layers: Any, coefficients: tf.Tensor, parts: Any):
+        """Take the layers as `GaussNewton.kronecker_layers` gives them, c [n], and b as their `combine` gives it."""
+        self._layers, self._coefficients = layers, coefficients
+        squares = [part.squared_norm() for part in parts[0]] + [tf.reduce_sum(tf.square(part)) for part in parts[1]]
+        # Rounding may leave less than 0 of a norm that products give.
+        self.gradient_norm = tf.sqrt(tf.maximum(tf.add_n(squares), 0))
+
+    def image(self, vector: tf.Tensor) -> tf.Tensor:
+        """R v [n]."""
+        return self._layers.row_matvec(vector)
+
+    def slope(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """bᵀv = cᵀ(R v)."""
+        del vector
+        return tf.reduce_sum(self._coefficients * image)
+
+    def curvature(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """vᵀAv = ‖R v‖²."""
+        del vector
+        return tf.reduce_sum(tf.square(image))
+
+    def sample(self) -> tf.Tensor:
+        """Sums of what the rows are made of."""
+        return self._layers.sample()

@@ -6,6 +6,7 @@ import tensorflow as tf
 from small_stacks import compiled, linearised, network, slices
 
 from ngrl.curvature import Categorical, GaussNewton, KroneckerFactored, SquaredError
+from ngrl.curvature.kronecker import Outer
 from ngrl.optimizers import NaturalGradient
 from ngrl.solvers import Dual, Kfac, OutputGradient, ParameterGradient, Result, blocked_cholesky
 
@@ -173,6 +174,70 @@ def test_eigenvalues_of_ekfac_take_a_new_batch_every_so_many_steps():
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_factors_take_a_new_batch_every_so_many_steps(mode):
+    stack = network((3, 2))
+    solver = Kfac(decay=0.7, period=3, factor_period=2)
+    step = compiled(
+        lambda inputs, state: (
+            solver.answer(
+                GaussNewton(stack, stack.variables, inputs), ParameterGradient(tf.ones([8], tf.float64)), 0.3, state
+            ).state
+        ),
+        mode,
+    )
+    state, averages, inverses, batches = solver.slots(stack.variables), [], [], []
+    for number in range(6):
+        inputs = RNG(number).normal(size=(4, 3))
+        state = step(tf.constant(inputs), state)
+        homogeneous = np.hstack([inputs, np.ones((4, 1))])
+        batches.append(homogeneous.T @ homogeneous / 4)
+        averages.append(state["0/inputs"].numpy())
+        inverses.append(state["0/inputs_inverse"].numpy())
+    second = (batches[0] + batches[2]) / 2
+    third = second / 1.5 + batches[4] / 3  # 1 - 1/3 is below 0.7
+    expected = [batches[0], batches[0], second, second, third, third]
+    np.testing.assert_allclose(averages, expected, rtol=1e-9, atol=1e-14)
+    for number in range(6):  # made of the average of the step, every third
+        average = expected[number - number % 3]
+        shift = np.sqrt(0.3 * (np.trace(average) / 4) / 1.0)  # G = I
+        np.testing.assert_allclose(inverses[number], np.linalg.inv(average + shift * np.eye(4)), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("inverse", [*INVERSES, "prong"])
+def test_few_rows_go_in_factors_to_the_same_step(inverse):
+    stack = network((9, 8, 1))
+    operator = linearised(stack, batch=2)
+    pull = OutputGradient(tf.constant([[1.0], [-2.0]], tf.float64))
+    layers = operator.kronecker_layers()
+    assert isinstance(layers.combine(pull.coefficients(operator))[0][0], Outer)
+    solver = Kfac(inverse=inverse)
+    few = solver.answer(operator, pull, 0.1)
+    plain = solver.answer(operator, ParameterGradient(operator.vjp([[1.0], [-2.0]])), 0.1)
+    np.testing.assert_allclose(few.solution.value, plain.solution.value, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(few.image, operator.row_matvec(plain.solution.value), rtol=1e-9)
+    assert float(few.system.gradient_norm) == pytest.approx(float(plain.system.gradient_norm), rel=1e-12)
+    slope = plain.system.slope(plain.solution.value, plain.image)
+    assert float(few.system.slope(few.solution.value, few.image)) == pytest.approx(float(slope), rel=1e-10)
+    assert np.all(np.isfinite(few.system.sample()))
+
+
+@pytest.mark.parametrize("cause", ["loss", "gradient"])
+def test_nothing_is_learned_of_a_batch_whose_step_is_skipped(cause):
+    stack = network()
+    optimizer = NaturalGradient(0.1, solver=Kfac(), damping=1e-2)
+    optimizer.apply_output_gradient(tf.ones([5, 2], tf.float64), linearised(stack))
+    before = [v.numpy().tobytes() for v in optimizer.variables]
+    pull, loss = np.ones([5, 2]), 0.0
+    if cause == "loss":
+        loss = np.nan
+    else:
+        pull[3, 1] = np.inf
+    stats = optimizer.apply_output_gradient(tf.constant(pull), linearised(stack, seed=9), tf.constant(loss))
+    assert stats.skipped == 1
+    assert [v.numpy().tobytes() for v in optimizer.variables] == before
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("free", [0, 2])
 def test_steps_keep_to_the_trust_region_of_the_exact_fisher(free, mode):
@@ -222,6 +287,8 @@ def test_a_singular_factor_without_damping_breaks_down_instead_of_moving(inverse
     answer = solver.answer(operator, OutputGradient(tf.ones([4, 2], tf.float64)), 0.0, solver.slots(stack.variables))
     assert answer.solution.result == Result.BREAKDOWN
     assert not np.any(answer.solution.value)
+    if inverse == "factored":  # no inverse could be made: as before
+        assert not any(np.any(value) for value in answer.state.values())
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -237,6 +304,7 @@ def test_bad_input_is_answered_in_one_line():
     for arguments, word in (
         ({"decay": 1.0}, "decay"),
         ({"period": 0}, "period"),
+        ({"factor_period": 0}, "factor_period"),
         ({"eigenvalue_period": 0}, "eigenvalue_period"),
         ({"inverse": "kfac"}, "inverse"),
     ):
