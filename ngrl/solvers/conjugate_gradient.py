@@ -6,10 +6,11 @@ import tensorflow as tf
 
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
+from ngrl.solvers.kfac import Kfac
+from ngrl.solvers.preconditioning import PreconditionedSolver
 from ngrl.solvers.solution import (
     Problem,
     Result,
-    Solver,
     SolverStats,
     dot,
     effective_rtol,
@@ -25,6 +26,7 @@ class _State(NamedTuple):
     r: tf.Tensor  # [P], b - A x by recurrence
     p: tf.Tensor  # [P], the search direction
     rr: tf.Tensor  # rᵀr
+    rz: tf.Tensor  # rᵀM⁻¹r, which is rᵀr without a preconditioner
     pp: tf.Tensor  # pᵀp by recurrence
     rayleigh: tf.Tensor  # the largest pᵀAp / pᵀp seen, a bound of ||A|| from below
     is_good: tf.Tensor  # no breakdown so far
@@ -32,7 +34,7 @@ class _State(NamedTuple):
 
 @configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
-class ConjugateGradient(Solver):
+class ConjugateGradient(PreconditionedSolver):
     """Conjugate gradients, for positive definite systems.
 
     Stops with CONVERGED at `||b - (A + λI) x|| <= rtol ||b||`, and with BREAKDOWN where the curvature along
@@ -41,24 +43,28 @@ class ConjugateGradient(Solver):
     For singular systems only if the right-hand side is in the range to rtol. If it is off it, the end is BREAKDOWN, and
     the value may hold a null-space part of any length (4e7 times the shortest solution's was seen): `MinresQLP` finds
     that.
+
+    With a preconditioner (Golub & Van Loan 2013, algorithm 11.5.1) it stops at the same residual.
     """
 
-    def __init__(self, *, rtol: float = 1e-6, max_iterations: int = 100) -> None:
+    def __init__(self, *, rtol: float = 1e-6, max_iterations: int = 100, preconditioner: Kfac | None = None) -> None:
         """Configures the solver.
 
         Args:
           rtol: Relative residual at which to stop; at least 4 eps of the dtype is used.
           max_iterations: Most iterations, one product with the operator each.
+          preconditioner: A `Kfac`, for operators with layers; None for none.
 
         Raises:
-          ValueError: `rtol` is negative or `max_iterations` is no positive integer.
+          ValueError: `rtol` is negative, `max_iterations` is no positive integer, or `preconditioner` no `Kfac`.
         """
+        super().__init__(preconditioner)
         self.rtol = check_number("rtol", rtol, "[0, inf)")
         self.max_iterations = check_count("max_iterations", max_iterations)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return {"rtol": self.rtol, "max_iterations": self.max_iterations}
+        return {"rtol": self.rtol, "max_iterations": self.max_iterations, **super().get_config()}
 
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, SolverStats]:
         dtype = problem.rhs.dtype
@@ -70,45 +76,55 @@ class ConjugateGradient(Solver):
             return state.is_good & (state.rr > tolerance) & (state.iteration < self.max_iterations)
 
         def step(state: _State) -> tuple[_State]:
-            # pᵀAp and the step length rᵀr / pᵀAp
+            # pᵀAp and the step length rᵀz / pᵀAp, z = M⁻¹r
             product = problem.damped_product(state.p)
             curvature = dot(state.p, product)
-            alpha = state.rr / curvature
+            alpha = state.rz / curvature
             # r ← r - α A p
             r = state.r - alpha * product
             rr = dot(r, r)
+            z = r if problem.inverse is None else problem.inverse(r)
+            rz = rr if problem.inverse is None else dot(r, z)
             is_good = (
                 (curvature > smallest_curvature * state.rayleigh * state.pp)
                 & tf.math.is_finite(curvature)
                 & tf.math.is_finite(rr)
+                & tf.math.is_finite(rz)
+                & ((rz > 0) | tf.equal(rr, 0))
             )
             # x ← x + α p, unless that would be division by nothing
             x = state.x + tf.where(is_good, alpha, tf.zeros_like(alpha)) * state.p
-            # p ← r + β p. As r ⟂ p, its squared norm needs no reduction over the vector.
-            beta = rr / state.rr
+            # p ← z + β p. As r ⟂ p, its squared norm needs no reduction over the vector if z = r.
+            beta = rz / state.rz
+            p = z + beta * state.p
+            pp = rr + beta * beta * state.pp if problem.inverse is None else dot(p, p)
             return (
                 _State(
                     iteration=state.iteration + 1,
                     x=x,
                     r=r,
-                    p=r + beta * state.p,
+                    p=p,
                     rr=rr,
-                    pp=rr + beta * beta * state.pp,
+                    rz=rz,
+                    pp=pp,
                     rayleigh=tf.maximum(state.rayleigh, curvature / state.pp),
                     is_good=is_good,
                 ),
             )
 
         rr = dot(problem.rhs, problem.rhs)
+        z = problem.rhs if problem.inverse is None else problem.inverse(problem.rhs)
+        rz = rr if problem.inverse is None else dot(problem.rhs, z)
         start = _State(
             iteration=tf.constant(0),
             x=tf.zeros_like(problem.rhs),
             r=problem.rhs,
-            p=problem.rhs,
+            p=z,
             rr=rr,
-            pp=rr,
+            rz=rz,
+            pp=rr if problem.inverse is None else dot(z, z),
             rayleigh=tf.zeros_like(rr),
-            is_good=tf.math.is_finite(rr),
+            is_good=tf.math.is_finite(rr) & tf.math.is_finite(rz) & ((rz > 0) | tf.equal(rr, 0)),
         )
         (end,) = tf.while_loop(goes_on, step, (start,))
         result = tf.where(end.rr <= tolerance, int(Result.CONVERGED), int(Result.MAX_ITERATIONS))

@@ -63,6 +63,8 @@ class Dual(Solver):
             solver = ConjugateGradient()
         if not isinstance(solver, Solver) or isinstance(solver, Dual):
             raise ValueError(f"solver must be a Solver other than Dual, got {solver!r}")
+        if getattr(solver, "preconditioner", None) is not None:
+            raise ValueError("Dual's solver works on rows, where K-FAC can't precondition: take it without Dual")
         self.solver = solver
         self.momentum = check_number("momentum", momentum, "[0, 1)")
 

@@ -144,7 +144,8 @@ class Kfac(Solver):
             # b = Rᵀc: another pass through the network is saved, and where rows are few b is never formed.
             parts = layers.combine(coefficients)
             system = CombinedRows(layers, coefficients, parts)
-        parts, works, state = self._step(layers, parts, damping, state, tf.math.is_finite(system.gradient_norm))
+        inverse, works, state = self._step(layers, damping, state, tf.math.is_finite(system.gradient_norm))
+        parts = inverse(parts)
         value, image = layers.joined(parts), layers.row_product(parts)
         is_finite = works & tf.reduce_all(tf.math.is_finite(value))
         value = tf.where(is_finite, value, tf.zeros_like(value))
@@ -156,34 +157,48 @@ class Kfac(Solver):
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, SolverStats]:
         """With the operator's own factors; the tolerance that is claimed is none."""
         layers = _layers_of(problem.operator)
-        parts, works, _ = self._step(layers, layers.parts(problem.rhs), problem.damping, None, tf.constant(True))
+        inverse, works, _ = self._step(layers, problem.damping, None, tf.constant(True))
         infinite = tf.constant(float("inf"), problem.rhs.dtype)
         result = tf.where(works, int(Result.CONVERGED), int(Result.BREAKDOWN))
-        return layers.joined(parts), result, SolverStats(tf.constant(1), infinite)
+        return layers.joined(inverse(layers.parts(problem.rhs))), result, SolverStats(tf.constant(1), infinite)
 
-    def _step(
+    def inverse_product(
         self,
-        layers: Any,
-        parts: Parts,
-        damping: float | tf.Tensor,
+        operator: tf.linalg.LinearOperator,
+        damping: tf.Tensor,
         state: Mapping[str, tf.Tensor] | None,
         is_finite: tf.Tensor,
-    ) -> tuple[Parts, tf.Tensor, State]:
-        """`(F̂ + λI)⁻¹ b` in parts as b, whether its inverses are finite, and the new state.
+    ) -> tuple[Callable[[tf.Tensor], tf.Tensor], State]:
+        """The product v → (F̂ + λI)⁻¹ v of [P], for a preconditioner, and the state after a step with this operator.
 
-        The state stays as it is unless b (`is_finite`), λ, the batch and the new inverses are finite.
+        Arguments and errors are those of `answer`; where `is_finite` is false, nothing is learned of the operator.
+        """
+        layers = _layers_of(operator)
+        inverse, works, state = self._step(layers, damping, state, is_finite)
+        broken = tf.where(works, tf.zeros_like(damping), tf.constant(float("nan"), damping.dtype))
+        return lambda vector: layers.joined(inverse(layers.parts(vector))) + broken, state
+
+    def _step(
+        self, layers: Any, damping: float | tf.Tensor, state: Mapping[str, tf.Tensor] | None, is_finite: tf.Tensor
+    ) -> tuple[Callable[[Parts], Parts], tf.Tensor, State]:
+        """The product with `(F̂ + λI)⁻¹`, whether its inverses are finite, and the new state.
+
+        The state stays as it is unless the gradient (`is_finite`), λ, the batch and the new inverses are finite.
         """
         state = dict(state or self.slots(layers.variables))
         damping = tf.convert_to_tensor(damping, layers.variables[0].dtype)
         _check(layers, state)
         is_finite &= tf.math.is_finite(damping) & tf.math.is_finite(tf.reduce_sum(layers.sample()))
         state, works = self._renewed(layers, damping, state, is_finite)
-        found = [self._block(layer, part, damping, state) for layer, part in zip(layers.layers, parts[0], strict=True)]
-        exact = []
-        for block, vector in zip(layers.exact, parts[1], strict=True):
-            factor = damped(state[f"{block.slot}/exact"], damping)
-            exact.append(tf.linalg.matvec(_inverse(factor), vector))
-        return (found, exact), works, state
+        exact = [_inverse(damped(state[f"{block.slot}/exact"], damping)) for block in layers.exact]
+
+        def inverse(parts: Parts) -> Parts:
+            found = [
+                self._block(layer, part, damping, state) for layer, part in zip(layers.layers, parts[0], strict=True)
+            ]
+            return found, [tf.linalg.matvec(block, part) for block, part in zip(exact, parts[1], strict=True)]
+
+        return inverse, works, state
 
     def _renewed(self, layers: Any, damping: tf.Tensor, state: State, is_finite: tf.Tensor) -> tuple[State, tf.Tensor]:
         """The state after a batch, and whether what was made anew of the averages is finite.

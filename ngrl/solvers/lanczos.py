@@ -4,7 +4,7 @@ After k steps `A V_k = V_{k+1} T_k`, T_k tridiagonal with diagonal α and off-di
 left turn it into the upper triangular R_k, whose last column is (ε_k, δ_k, γ_k).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -19,6 +19,7 @@ class Lanczos(NamedTuple):
     alpha: tf.Tensor  # α_k
     beta: tf.Tensor  # β_k
     beta_next: tf.Tensor  # β_{k+1}
+    w_next: Any  # [P], w_{k+1} = M⁻¹ v_{k+1}; () without a preconditioner
 
 
 class LeftReflection(NamedTuple):
@@ -56,17 +57,33 @@ def sym_ortho(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
     return c, tf.math.divide_no_nan(y, length), largest * length
 
 
-def lanczos_step(problem: Problem, v_last: tf.Tensor, v: tf.Tensor, beta: tf.Tensor) -> Lanczos:
+def lanczos_step(problem: Problem, v_last: tf.Tensor, v: tf.Tensor, beta: tf.Tensor, w: Any = ()) -> Lanczos:
     """`β_{k+1} v_{k+1} = A v_k - α_k v_k - β_k v_{k-1}` with A standing for A + λI.
 
     α is taken after the subtraction of v_{k-1}, which keeps neighbours orthogonal in rounded arithmetic
     (Paige 1976).
+
+    With a preconditioner A acts on w_k = M⁻¹ v_k, and vᵀw = 1: the v are M^(½) times the Lanczos vectors of
+    M^(-½) A M^(-½), the w M^(-½) times (Choi & Saunders 2014, section 3).
     """
-    p = problem.damped_product(v) - beta * v_last
-    alpha = dot(v, p)
+    direction = v if problem.inverse is None else w
+    p = problem.damped_product(direction) - beta * v_last
+    alpha = dot(direction, p)
     p = p - alpha * v
-    beta_next = safe_norm(p)
-    return Lanczos(v, tf.math.divide_no_nan(p, beta_next), alpha, beta, beta_next)
+    if problem.inverse is None:
+        beta_next = safe_norm(p)
+        return Lanczos(v, tf.math.divide_no_nan(p, beta_next), alpha, beta, beta_next, ())
+    w_next = problem.inverse(p)
+    # NaN where M isn't positive definite
+    beta_next = tf.sqrt(dot(p, w_next))
+    return Lanczos(
+        v,
+        tf.math.divide_no_nan(p, beta_next),
+        alpha,
+        beta,
+        beta_next,
+        tf.math.divide_no_nan(w_next, beta_next),
+    )
 
 
 def start_reflection(like: tf.Tensor) -> LeftReflection:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from ngrl.checks import check_count, check_number, check_optional_number
 from ngrl.configurable import configurable
+from ngrl.solvers.kfac import Kfac
 from ngrl.solvers.lanczos import (
     LeftColumn,
     LeftReflection,
@@ -29,6 +30,7 @@ from ngrl.solvers.least_squares import (
     start_best,
 )
 from ngrl.solvers.minres import RUNNING
+from ngrl.solvers.preconditioning import PreconditionedSolver
 from ngrl.solvers.qlp import (
     Right,
     Vectors,
@@ -43,7 +45,7 @@ from ngrl.solvers.solution import (
     MinresQLPStats,
     Problem,
     Result,
-    Solver,
+    dot,
     effective_rtol,
     eps,
 )
@@ -66,6 +68,7 @@ class _State(NamedTuple):
     result: tf.Tensor
     v_last: tf.Tensor  # [P], v_k
     v: tf.Tensor  # [P], v_{k+1}
+    w: Any  # [P], M⁻¹ v_{k+1}; () without a preconditioner
     beta: tf.Tensor  # β_{k+1}
     left: LeftReflection
     right: Right
@@ -78,7 +81,7 @@ class _State(NamedTuple):
 
 @configurable
 @tf.keras.utils.register_keras_serializable(package="ngrl")
-class MinresQLP(Solver):
+class MinresQLP(PreconditionedSolver):
     """MINRES-QLP, for any symmetric system; gives the shortest of all (least-squares) solutions.
 
     Ends with
@@ -113,6 +116,7 @@ class MinresQLP(Solver):
         max_norm: float | None = None,
         max_condition: float | None = None,
         transition_condition: float | None = None,
+        preconditioner: Kfac | None = None,
     ) -> None:
         """Configures the solver.
 
@@ -123,10 +127,12 @@ class MinresQLP(Solver):
           max_condition: Largest allowed condition number; 0.1 / eps of the dtype if None.
           transition_condition: The condition number from which on the QLP phase is used ("TranCond"); 1 for
             QLP from the start; 0.1 / sqrt(eps) of the dtype if None (7e6 in float64).
+          preconditioner: A `Kfac`, for operators with layers; None for none.
 
         Raises:
-          ValueError: An argument is no number or out of its range.
+          ValueError: An argument is no number or out of its range, or `preconditioner` is no `Kfac`.
         """
+        super().__init__(preconditioner)
         self.rtol = check_number("rtol", rtol, "[0, inf)")
         self.max_iterations = check_count("max_iterations", max_iterations)
         self.max_norm = check_optional_number("max_norm", max_norm, "(0, inf)")
@@ -141,6 +147,7 @@ class MinresQLP(Solver):
             "max_norm": self.max_norm,
             "max_condition": self.max_condition,
             "transition_condition": self.transition_condition,
+            **super().get_config(),
         }
 
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, MinresQLPStats]:
@@ -150,7 +157,8 @@ class MinresQLP(Solver):
         def step(state: _State) -> tuple[_State]:
             return (self._step(problem, state),)
 
-        (end,) = tf.while_loop(goes_on, step, (_start(problem),))
+        start, scale = _start(problem)
+        (end,) = tf.while_loop(goes_on, step, (start,))
         x, right = end.vectors.x, end.right
         unfinished = right.mu_before * end.vectors.before + right.mu * end.vectors.last
         value = tf.where(end.qlp_iterations > 0, x + unfinished, x)
@@ -160,16 +168,17 @@ class MinresQLP(Solver):
         dtype = problem.rhs.dtype
         stats = MinresQLPStats(
             iterations=end.iteration,
-            residual=tf.constant(effective_rtol(self.rtol, dtype), dtype),
+            # In the norm of M⁻¹ no residual is claimed that an ordinary norm could refute.
+            residual=tf.constant(effective_rtol(self.rtol, dtype) if problem.inverse is None else np.inf, dtype),
             qlp_iterations=end.qlp_iterations,
             operator_norm=estimates.operator_norm,
             condition=estimates.condition,
             solution_norm=tf.math.multiply_no_nan(problem.rhs_norm, estimates.solution_norm),
         )
-        return value, result, stats
+        return value if scale is None else scale * value, result, stats
 
     def _step(self, problem: Problem, state: _State) -> _State:
-        lanczos = lanczos_step(problem, state.v_last, state.v, state.beta)
+        lanczos = lanczos_step(problem, state.v_last, state.v, state.beta, state.w)
         left, column = left_reflection(state.left, lanczos)
         is_finite = tf.math.is_finite(lanczos.alpha) & tf.math.is_finite(lanczos.beta_next)
         right = right_reflections(state.right, column)
@@ -203,6 +212,7 @@ class MinresQLP(Solver):
             result=tf.where(is_past, int(Result.LEAST_SQUARES), result),
             v_last=lanczos.v,
             v=lanczos.v_next,
+            w=lanczos.w_next,
             beta=lanczos.beta_next,
             left=left,
             right=select(advances, right, state.right),
@@ -243,16 +253,23 @@ class MinresQLP(Solver):
         return self.transition_condition
 
 
-def _start(problem: Problem) -> _State:
+def _start(problem: Problem) -> tuple[_State, tf.Tensor | None]:
+    """The state before step 1; with a preconditioner b is scaled to bᵀM⁻¹b = 1, and the scale (else None) told."""
     zeros = tf.zeros_like(problem.rhs)
     zero = tf.zeros((), zeros.dtype)
+    v, w, scale = problem.rhs, (), None
+    if problem.inverse is not None:
+        w = problem.inverse(v)
+        scale = tf.sqrt(dot(v, w))
+        v, w = tf.math.divide_no_nan(v, scale), tf.math.divide_no_nan(w, scale)
     estimates = _Estimates(zero, zero + np.inf, zero + 1, zero)
-    return _State(
+    state = _State(
         iteration=tf.constant(0),
         qlp_iterations=tf.constant(0),
         result=tf.where(tf.reduce_any(problem.rhs != 0), RUNNING, int(Result.CONVERGED)),
         v_last=zeros,
-        v=problem.rhs,
+        v=v,
+        w=w,
         beta=zero,
         left=start_reflection(zeros),
         right=Right(*[zero] * len(Right._fields)),
@@ -262,6 +279,7 @@ def _start(problem: Problem) -> _State:
         best_estimates=estimates,
         is_past_best=tf.constant(False),
     )
+    return state, scale
 
 
 def _estimate(state: _State, right: Right, column: LeftColumn) -> _Estimates:
@@ -286,14 +304,15 @@ def _estimate(state: _State, right: Right, column: LeftColumn) -> _Estimates:
 
 def _next_vectors(state: _State, column: LeftColumn, right: Right, advances: tf.Tensor, is_qlp: tf.Tensor) -> Vectors:
     """The vectors after step k: as they were, or by the rule of the phase."""
+    v = state.w if tf.is_tensor(state.w) else state.v
     phase = tf.where(is_qlp, tf.where(state.qlp_iterations > 0, 3, 2), 1)
     vectors = tf.switch_case(
         tf.where(advances, phase, 0),
         [
             lambda: state.vectors,
-            lambda: minres_update(state.vectors, state.v, column),
-            lambda: qlp_update(transfer(state.vectors, state.right), state.v, right),
-            lambda: qlp_update(state.vectors, state.v, right),
+            lambda: minres_update(state.vectors, v, column),
+            lambda: qlp_update(transfer(state.vectors, state.right), v, right),
+            lambda: qlp_update(state.vectors, v, right),
         ],
     )
     return Vectors(*vectors)

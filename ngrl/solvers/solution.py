@@ -8,7 +8,7 @@ scaled or not finite: it says so in `Solution.result`.
 import abc
 import enum
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,12 +109,14 @@ class Problem(NamedTuple):
       damping: λ, a scalar of the operator's dtype.
       rhs: b̂ = b / ||b|| [P].
       rhs_norm: ||b||, so that x = ||b|| y.
+      inverse: None, or a preconditioner's M⁻¹ v, [P] to [P], M symmetric and positive definite.
     """
 
     operator: tf.linalg.LinearOperator
     damping: tf.Tensor
     rhs: tf.Tensor
     rhs_norm: tf.Tensor
+    inverse: Callable[[tf.Tensor], tf.Tensor] | None = None
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """`A v`, [P] to [P]."""
@@ -197,9 +199,9 @@ class Solver(abc.ABC):
         self, operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float | tf.Tensor = 0.0
     ) -> tuple[Solution, tf.Tensor]:
         """Like calling the solver; also gives `A x` [P] (without λ), which the residual needed anyway."""
-        problem = _problem(operator, rhs, damping)
+        problem = normalised_problem(operator, rhs, damping)
         value, result, stats = self._solve(problem)
-        return _checked_solution(problem, value, result, stats)
+        return checked_solution(problem, value, result, stats)
 
     @abc.abstractmethod
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, Any]:
@@ -224,7 +226,7 @@ class Solver(abc.ABC):
         return f"{type(self).__name__}({arguments})"
 
 
-def _problem(operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float | tf.Tensor) -> Problem:
+def normalised_problem(operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float | tf.Tensor) -> Problem:
     """Checks the arguments and scales the right-hand side to norm 1.
 
     Squares of a right-hand side of 1e-25 are 0 in float32; those of a unit vector are safe, and every
@@ -255,7 +257,7 @@ def _problem(operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float 
     return Problem(operator, damping, tf.math.divide_no_nan(scaled, norm), largest * norm)
 
 
-def _checked_solution(problem: Problem, value: tf.Tensor, result: tf.Tensor, stats: Any) -> tuple[Solution, tf.Tensor]:
+def checked_solution(problem: Problem, value: tf.Tensor, result: tf.Tensor, stats: Any) -> tuple[Solution, tf.Tensor]:
     """Computes the residual of what a solver found, and scales it back to the caller's right-hand side."""
     product = problem.product(value)
     # r = b̂ - A y - λ y; not finite as soon as anything in b̂, y or A y isn't.

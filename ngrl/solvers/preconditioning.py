@@ -1,0 +1,88 @@
+"""Krylov solvers with K-FAC as preconditioner.
+
+With M = F̂ + λI, symmetric positive definite, a method works on M^(-½) (A + λI) M^(-½), whose eigenvalues lie the
+closer together the better F̂ approximates A. Products with M⁻¹ are all that it needs.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ngrl.solvers.kfac import Kfac
+from ngrl.solvers.solution import Answer, Problem, Solution, Solver, checked_solution, normalised_problem
+from ngrl.solvers.system import ParameterSystem, RightHandSide
+
+
+class PreconditionedSolver(Solver):
+    """A solver whose `_solve` heeds `Problem.inverse`.
+
+    The preconditioner's factors are those of the operator alone, or, in steps of an optimizer, its running averages:
+    they are this solver's state.
+    """
+
+    def __init__(self, preconditioner: Kfac | dict[str, Any] | None) -> None:
+        """Take a `Kfac`, as itself or as `get_config` describes it, or None.
+
+        Raises:
+          ValueError: It is something else.
+        """
+        if isinstance(preconditioner, dict):
+            preconditioner = tf.keras.utils.deserialize_keras_object(preconditioner)
+        if preconditioner is not None and not isinstance(preconditioner, Kfac):
+            raise ValueError(f"preconditioner must be None or a Kfac, got {preconditioner!r}")
+        self.preconditioner: Kfac | None = preconditioner
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"preconditioner": tf.keras.utils.serialize_keras_object(self.preconditioner)}
+
+    @property
+    def guards_state(self) -> bool:  # type: ignore[override]
+        """As of the preconditioner."""
+        return self.preconditioner is not None
+
+    def slots(self, variables: Sequence[tf.Variable]) -> dict[str, tf.Tensor]:
+        """What the preconditioner remembers; see `Solver.slots`."""
+        return {} if self.preconditioner is None else self.preconditioner.slots(variables)
+
+    def answer(
+        self,
+        operator: tf.linalg.LinearOperator,
+        gradient: RightHandSide,
+        damping: float | tf.Tensor = 0.0,
+        state: Mapping[str, tf.Tensor] | None = None,
+    ) -> Answer:
+        """A step of the preconditioner's running averages, then the solve; see `Solver.answer`.
+
+        Raises:
+          TypeError: As `Kfac.answer`.
+          ValueError: As `Kfac.answer`.
+        """
+        if self.preconditioner is None:
+            return super().answer(operator, gradient, damping, state)
+        rhs = gradient.gradient(operator)
+        solution, product, after = self._solve_preconditioned(operator, rhs, damping, state)
+        return Answer(solution, product, ParameterSystem(operator, rhs), after)
+
+    def solve_with_product(
+        self, operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float | tf.Tensor = 0.0
+    ) -> tuple[Solution, tf.Tensor]:
+        """As of every solver, the preconditioner's factors being those of the operator alone."""
+        if self.preconditioner is None:
+            return super().solve_with_product(operator, rhs, damping)
+        return self._solve_preconditioned(operator, rhs, damping, None)[:2]
+
+    def _solve_preconditioned(
+        self,
+        operator: tf.linalg.LinearOperator,
+        rhs: tf.Tensor,
+        damping: float | tf.Tensor,
+        state: Mapping[str, tf.Tensor] | None,
+    ) -> tuple[Solution, tf.Tensor, dict[str, tf.Tensor]]:
+        assert self.preconditioner is not None
+        problem: Problem = normalised_problem(operator, rhs, damping)
+        is_finite = tf.math.is_finite(problem.rhs_norm)
+        inverse, after = self.preconditioner.inverse_product(operator, problem.damping, state, is_finite)
+        problem = problem._replace(inverse=inverse)
+        return *checked_solution(problem, *self._solve(problem)), after
