@@ -1,6 +1,6 @@
 """TF-Agents agents: loss, curvature operator and optimizer."""
 
-from ngrl import _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
+from ngrl import _tf_agents  # noqa: F401  isort: skip  (or what to install)
 from ngrl.agents.acer_agent import AcerAgent, AcerExtra
 from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, DuelingCritic
 from ngrl.agents.advantage import GeneralisedAdvantage, RewardNormaliser

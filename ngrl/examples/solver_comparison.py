@@ -17,13 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from ngrl import (
-    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
-    environments,
-    figures,
-    seeding,
-    solvers,
-)
+from ngrl import environments, figures, seeding, solvers
 from ngrl.agents import DqnAgent
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable

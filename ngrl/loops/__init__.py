@@ -1,5 +1,6 @@
 """Loops: step environments, ask an agent for actions, store, update, and hand over all state that a run saves."""
 
+from ngrl import _tf_agents  # noqa: F401  isort: skip  (or what to install)
 from ngrl.loops.exploration import ExponentialEpsilon, LinearEpsilon
 from ngrl.loops.loop import NonFiniteError, TrainingLoop
 from ngrl.loops.off_policy import OffPolicyLoop

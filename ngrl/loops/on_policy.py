@@ -5,7 +5,6 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.checks import check_count
 from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop

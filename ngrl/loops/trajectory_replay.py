@@ -6,10 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from ngrl import (
-    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
-    seeding,
-)
+from ngrl import seeding
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop

@@ -1,6 +1,6 @@
 """Builders of Q, actor and value networks."""
 
-from ngrl import _autograph, _tf_agents  # noqa: F401  isort: skip  (quiet import of tf_agents, before anything of it)
+from ngrl import _autograph, _tf_agents  # noqa: F401  isort: skip  (the latter says what to install)
 from ngrl.networks.actor_network import ActorNetwork, describe_actions, is_discrete_action, num_discrete_actions
 from ngrl.networks.conv_network import ConvNetwork
 from ngrl.networks.dense_network import DenseNetwork

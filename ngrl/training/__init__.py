@@ -1,5 +1,6 @@
 """Training runs: the experiment, its context, checkpoints, evaluation and export."""
 
+from ngrl import _tf_agents  # noqa: F401  isort: skip  (or what to install)
 from ngrl.signals import Interrupted
 from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.context import RunContext

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from tf_agents.trajectories import time_step as ts
 
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.checks import check_count, check_optional_count
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.messages import reason

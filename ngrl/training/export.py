@@ -10,7 +10,6 @@ import tensorflow as tf
 from tf_agents.policies import policy_saver, tf_policy
 from tf_agents.trajectories import time_step as ts
 
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.messages import reason
 from ngrl.runs.files import WriteError, failure, size_of, unfinished, write_json
 from ngrl.training.evaluation import Actor
