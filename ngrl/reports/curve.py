@@ -14,19 +14,12 @@ _THINNED = 200
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Mean returns of 100 consecutive episodes, each with the number of the last of them, and what had been done then.
+    """Mean returns of 100 consecutive episodes, each with its last one's number, and what had been done then."""
 
-    Attributes:
-      episodes: Number of the last episode, from 1, [C].
-      env_steps: Environment steps of the whole run, [C].
-      wall_s: Seconds of training, [C].
-      means: Mean returns, [C].
-    """
-
-    episodes: np.ndarray
-    env_steps: np.ndarray
-    wall_s: np.ndarray
-    means: np.ndarray
+    episodes: np.ndarray  # number of the last episode, from 1, [C]
+    env_steps: np.ndarray  # environment steps of the whole run, [C]
+    wall_s: np.ndarray  # seconds of training, [C]
+    means: np.ndarray  # [C]
 
     def __len__(self) -> int:
         return len(self.means)

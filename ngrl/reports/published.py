@@ -13,25 +13,15 @@ _FILE = Path(__file__).with_name("published.json")
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """What Knight & Lerner (2018) report of an environment; scores are best means of 100 consecutive episodes.
+    """What Knight & Lerner (2018) report of an environment; scores are best means of 100 consecutive episodes."""
 
-    Attributes:
-      environment: Its name there.
-      solved: The mean return of 100 episodes from which on it counts as solved.
-      ngdqn: Scores of the trials of NGDQN.
-      dqn: Scores of the trials of DQN without a target network.
-      dqn_target_network: Median, lower and upper quartile of DQN with a target network, read off a figure.
-      hours: Hours that a trial took, by the method: of "NGDQN" and of "DQN".
-      episodes: How many episodes a trial had, in words where it isn't the same number for all.
-    """
-
-    environment: str
-    solved: float
-    ngdqn: Sequence[float]
-    dqn: Sequence[float]
-    dqn_target_network: tuple[float, float, float]
-    hours: Mapping[str, float] = dataclasses.field(hash=False)
-    episodes: str
+    environment: str  # its name there
+    solved: float  # the mean return of 100 episodes from which on it counts as solved
+    ngdqn: Sequence[float]  # scores of the trials
+    dqn: Sequence[float]  # those of DQN without a target network
+    dqn_target_network: tuple[float, float, float]  # with one: median, lower and upper quartile, read off a figure
+    hours: Mapping[str, float] = dataclasses.field(hash=False)  # that a trial took, of "NGDQN" and of "DQN"
+    episodes: str  # how many a trial had, in words where it isn't the same number for all
 
     @property
     def score(self) -> float:

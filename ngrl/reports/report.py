@@ -20,14 +20,9 @@ _TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-      cells: Number of cells.
-      files: The files, as they were written.
-    """
-
-    cells: int
+    cells: int  # their number
     files: Sequence[Path]
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl.reports.runs import Run
-from ngrl.runs.files import write_bytes
-from ngrl.runs.record import read_record, write_record
+from ngrl.runs.files import write_bytes, write_json
+from ngrl.runs.record import read_record, record_path
 
 
 def keep(runs: Sequence[Run], folder: Path) -> None:
@@ -26,7 +26,7 @@ def keep(runs: Sequence[Run], folder: Path) -> None:
                 made["command"] = _command(made["command"], run.path)
         # evaluation.json holds the return of every episode.
         record["final"].get("evaluation", {}).pop("returns", None)
-        write_record(target, record)
+        write_json(record_path(target), record)
         configuration = run.path / "operative_config.gin"
         if configuration.exists():
             write_bytes(target / configuration.name, configuration.read_bytes())

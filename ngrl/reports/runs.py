@@ -42,24 +42,14 @@ _TASKS = re.compile(r"_(cartpole_v0|cartpole_v1|acrobot|lunar|pendulum|hopper|ha
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that is over.
-
-    Attributes:
-      path: Its directory.
-      cell: Its name without the seed: the experiment with its settings.
-      seed: Its seed.
-      env_id: Its environment.
-      status: That it finished, or diverged.
-      final: What it reached, as `run.json` holds it.
-      curve: Its learning curve.
-    """
+    """A run that is over."""
 
     path: Path
-    cell: str
+    cell: str  # its name without the seed: the experiment with its settings
     seed: int
     env_id: str
-    status: Status
-    final: dict[str, Any]
+    status: Status  # finished or diverged
+    final: dict[str, Any]  # what it reached, as `run.json` holds it
     curve: Curve
 
     @property

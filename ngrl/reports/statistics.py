@@ -17,17 +17,11 @@ PROFILE_SCORES = np.linspace(-0.5, 3.0, 71)
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Trials that differ in the seed alone.
-
-    Attributes:
-      env_id: Their environment.
-      name: The experiment with its settings.
-      runs: The trials, by seed.
-    """
+    """Trials that differ in the seed alone."""
 
     env_id: str
-    name: str
-    runs: Sequence[Run]
+    name: str  # the experiment with its settings
+    runs: Sequence[Run]  # by seed
 
     @property
     def method(self) -> str:
@@ -96,25 +90,15 @@ def cells(runs: Sequence[Run]) -> list[Cell]:
 
 @dataclasses.dataclass(frozen=True)
 class Aggregate:
-    """A method over all published environments; scores as `Published.normalise` scales them.
-
-    Attributes:
-      method: What learns.
-      environments: Over how many.
-      seeds: How many trials of each.
-      iqm: Interquartile mean of all trials' scores.
-      interval: Its 95 % interval by stratified bootstrap: resampled within environments.
-      profile: Fraction of trials above each of `PROFILE_SCORES`.
-      profile_interval: Its 95 % intervals, [2, scores].
-    """
+    """A method over all published environments; scores as `Published.normalise` scales them."""
 
     method: str
-    environments: int
-    seeds: int
-    iqm: float
-    interval: tuple[float, float]
-    profile: np.ndarray
-    profile_interval: np.ndarray
+    environments: int  # over how many
+    seeds: int  # how many trials of each
+    iqm: float  # interquartile mean of all trials' scores
+    interval: tuple[float, float]  # its 95 % interval by stratified bootstrap: resampled within environments
+    profile: np.ndarray  # fraction of trials above each of `PROFILE_SCORES`
+    profile_interval: np.ndarray  # its 95 % intervals, [2, scores]
 
 
 def aggregates(found: Sequence[Cell]) -> tuple[list[Aggregate], list[str]]:
@@ -203,19 +187,12 @@ class _seeded:
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
-    """How an experiment bears other settings.
-
-    Attributes:
-      environment: Its environment.
-      method: What learns.
-      scores: The mean score of each configuration of its grid, sorted; −∞ where a trial ended before its 100th episode.
-      solved: The score from which on the environment counts as solved; None where none is known.
-    """
+    """How an experiment bears other settings."""
 
     environment: str
     method: str
-    scores: np.ndarray
-    solved: float | None
+    scores: np.ndarray  # each configuration's mean, sorted; −∞ where a trial ended before its 100th episode
+    solved: float | None  # the score from which on the environment counts as solved; None where none is known
 
     @property
     def fraction_solved(self) -> float | None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ngrl
-from ngrl.runs.files import ReadError, remove_unfinished
+from ngrl.runs.files import ReadError, remove_unfinished, write_json
 from ngrl.runs.identity import Default, differences, no_default
-from ngrl.runs.record import lock_path, processes, read_record, record_path, write_record
+from ngrl.runs.record import lock_path, processes, read_record, record_path
 
 
 class RunDirectoryError(RuntimeError):
@@ -123,7 +123,7 @@ class RunDirectory:
         kept = {name: value for name, value in content.items() if name not in self._process}  # they are in the list now
         content = {**kept, "processes": worked}
         content.update(values, config=self._config, config_complete=True)
-        write_record(self.path, content)
+        write_json(self._run_json, content)
         self._is_listed = True
 
     def changes(self) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import math
 import os
 import warnings
@@ -31,21 +32,14 @@ class Episode(NamedTuple):
     wall_s: float  # seconds of training until it ended
 
 
+@dataclasses.dataclass(frozen=True)
 class Episodes:
-    """The finished training episodes of a run, in order.
+    """The finished training episodes of a run, in order."""
 
-    Attributes:
-      env_steps: Environment steps of the whole run when each ended, [E].
-      train_steps: Updates made until then, [E].
-      returns: Undiscounted returns, [E].
-      wall_s: Seconds of training until then, [E].
-    """
-
-    def __init__(self, env_steps: np.ndarray, train_steps: np.ndarray, returns: np.ndarray, wall_s: np.ndarray):
-        self.env_steps = env_steps
-        self.train_steps = train_steps
-        self.returns = returns
-        self.wall_s = wall_s
+    env_steps: np.ndarray  # environment steps of the whole run when each ended, [E]
+    train_steps: np.ndarray  # updates made until then, [E]
+    returns: np.ndarray  # undiscounted, [E]
+    wall_s: np.ndarray  # seconds of training until then, [E]
 
     def __len__(self) -> int:
         return len(self.returns)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ngrl.messages import reason
-from ngrl.runs.files import ReadError, write_json
+from ngrl.runs.files import ReadError
 
 
 class Status(str, enum.Enum):
@@ -64,15 +64,6 @@ def read_record(root_dir: Path) -> dict[str, Any] | None:
     if not isinstance(record, dict):
         raise ReadError(f"can't read {path}: it holds no JSON object")
     return record
-
-
-def write_record(root_dir: Path, record: Mapping[str, Any]) -> None:
-    """Replace a directory's `run.json` as a whole.
-
-    Raises:
-      WriteError: It can't be written; the old one is still there.
-    """
-    write_json(record_path(root_dir), record)
 
 
 def status_of(record: Mapping[str, Any] | None) -> Status | None:

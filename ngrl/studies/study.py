@@ -66,17 +66,11 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedTrial:
-    """A trial with what is known of it before it runs.
-
-    Attributes:
-      trial: What to run.
-      settings: What distinguishes it: the experiment, the seed and the values from the grid, by name.
-      config: Its bindings, name to value as text.
-    """
+    """A trial with what is known of it before it runs."""
 
     trial: Trial
-    settings: Mapping[str, Any]
-    config: Mapping[str, str]
+    settings: Mapping[str, Any]  # what distinguishes it: the experiment, the seed and the values from the grid, by name
+    config: Mapping[str, str]  # its bindings, name to value as text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,21 +28,13 @@ def experiment_name(gin_file: str | Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What to run.
+    """What to run."""
 
-    Attributes:
-      cell: Name of the experiment with its settings; trials of one cell differ in the seed alone.
-      gin_file: The experiment.
-      seed: The run's seed.
-      bindings: Settings that override the file's, each as a gin file would hold it.
-      allow_gin_import: Modules outside ngrl that the file may import.
-    """
-
-    cell: str
+    cell: str  # the experiment with its settings; trials of one cell differ in the seed alone
     gin_file: str
     seed: int
-    bindings: tuple[str, ...] = ()
-    allow_gin_import: tuple[str, ...] = ()
+    bindings: tuple[str, ...] = ()  # settings that override the file's, each as a gin file would hold it
+    allow_gin_import: tuple[str, ...] = ()  # modules outside ngrl that the file may import
 
     @property
     def name(self) -> str:

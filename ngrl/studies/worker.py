@@ -22,19 +22,12 @@ class TrialDiedError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a worker is given.
-
-    Attributes:
-      trial: What to run.
-      root_dir: Its run directory.
-      cwd: The folder to run it in.
-      threads: Threads of its numerical libraries.
-    """
+    """What a worker is given."""
 
     trial: Trial
-    root_dir: str
-    cwd: str
-    threads: int
+    root_dir: str  # its run directory
+    cwd: str  # the folder to run it in
+    threads: int  # of its numerical libraries
 
 
 def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
