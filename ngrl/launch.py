@@ -166,9 +166,9 @@ def _run(
     from ngrl.training import configurables
     from ngrl.training import errors as known
     from ngrl.training.context import RunContext
-    from ngrl.training.progress import Quiet, Terminal
+    from ngrl.training.progress import Progress, Terminal
 
-    progress = Quiet(output.terminal) if options.noprogress else Terminal(name, output.terminal)
+    progress = Progress(output.terminal) if options.noprogress else Terminal(name, output.terminal)
 
     def on_start() -> None:
         output.move_to(root_dir / "log.txt")

@@ -107,26 +107,21 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
+    from ngrl.configuration.binding import ConfigurationError
+    from ngrl.studies import study
     from ngrl.studies.engine import RayUnavailableError, check_address
+    from ngrl.studies.inventory import standings_of
+
+    def fail(line: str, code: int) -> int:
+        print(f"ngrl.sweep: {line}", file=output.terminal)
+        return code
 
     try:
         if options.ray_address and not options.dry_run:
-            check_address(options.ray_address)  # before TensorFlow, which takes seconds to import
-        return _read_and_run(options, shard, output)
-    except RayUnavailableError as error:
-        print(f"ngrl.sweep: {error}", file=output.terminal)
-        return EXIT_FAILURE
-
-
-def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
-    if not options.noprogress:
-        print(f"{Path(options.study).stem}: reading the study", file=output.terminal)
-    from ngrl.configuration.binding import ConfigurationError
-    from ngrl.studies import study
-    from ngrl.studies.engine import RayUnavailableError
-    from ngrl.studies.inventory import standings_of
-
-    try:
+            check_address(options.ray_address)
+        if not options.noprogress:
+            print(f"{Path(options.study).stem}: reading the study", file=output.terminal)
+        # Loads TensorFlow, which takes seconds.
         plan = study.read(options.study, options.allow_gin_import, options.seeds)
         chosen = _choose(plan, options.only)[shard[0] :: shard[1]]
         folder = Path(options.runs, plan.name)
@@ -136,17 +131,13 @@ def _read_and_run(options: argparse.Namespace, shard: tuple[int, int], output: "
             return 0
         return _sweep(options, plan, standings, folder, output)
     except (ConfigurationError, UsageError) as error:
-        print(f"ngrl.sweep: {error}", file=output.terminal)
-        return EXIT_USAGE
-    except RayUnavailableError:
-        raise
+        return fail(str(error), EXIT_USAGE)
+    except RayUnavailableError as error:
+        return fail(str(error), EXIT_FAILURE)
     except Exception as error:
         traceback.print_exc()  # into the log
-        print(
-            f"ngrl.sweep: {type(error).__name__}: {reason(error)}; the traceback is in {output.keep()}",
-            file=output.terminal,
-        )
-        return EXIT_FAILURE
+        line = f"{type(error).__name__}: {reason(error)}; the traceback is in {output.keep()}"
+        return fail(line, EXIT_FAILURE)
 
 
 def _choose(plan: "Plan", patterns: Sequence[str]) -> "list[PlannedTrial]":
@@ -177,7 +168,6 @@ def _sweep(
         if standing.note:
             print(f"{plan.name}: {standing.planned.trial.name} is left out: {standing.note}", file=output.terminal)
     to_run = [standing.planned for standing in standings if standing.status.is_to_run]
-    cpus, gpus = plan.study.cpus_per_trial, plan.study.gpus_per_trial
     try:
         folder.mkdir(parents=True, exist_ok=True)
         output.move_to(folder / "sweep.log")
@@ -195,8 +185,10 @@ def _sweep(
     board = Board(plan.name, len(to_run), folder, output.terminal, over, options.noprogress)
     try:
         if to_run:
-            jobs = options.jobs or (None if options.ray_address else min(max(1, _cores() // cpus), len(to_run)))
-            run_trials(to_run, folder.resolve(), board, jobs, cpus, gpus, plan.study.max_failures, options.ray_address)
+            jobs = options.jobs or (
+                None if options.ray_address else min(max(1, _cores() // plan.study.cpus_per_trial), len(to_run))
+            )
+            run_trials(to_run, plan.study, folder.resolve(), board, jobs, options.ray_address)
     finally:
         board.close()
     print(_summary(plan.name, standings, board.outcomes, folder), file=output.stdout)

@@ -1,17 +1,18 @@
 """TensorBoard's event files, written without TensorFlow."""
 
+import io
 import itertools
 import math
 import os
 import socket
 import struct
 import time
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
@@ -71,7 +72,9 @@ class EventFile:
 
     def image(self, tag: str, pixels: np.ndarray, step: int = 0) -> None:
         """Write a picture [height, width, 3] uint8 under its tag."""
-        self.picture(tag, _png(pixels), step)
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "png")
+        self.picture(tag, png.getvalue(), step)
 
     def close(self) -> None:
         """Close the file."""
@@ -83,19 +86,6 @@ class EventFile:
 
     def __exit__(self, *failure: object) -> None:
         self.close()
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """Pixels [height, width, 3] uint8 as the content of a PNG file (ISO/IEC 15948): header, rows, end."""
-    height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # before each row its filter, 0 for none
-    rows[:, 1:] = pixels.reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, red, green and blue
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
-    parts = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def _value(tag: str, content: Any, described: summary_pb2.SummaryMetadata) -> summary_pb2.Summary.Value:

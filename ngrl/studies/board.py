@@ -14,11 +14,7 @@ from ngrl.studies.study import PlannedTrial
 from ngrl.training.progress import describe
 
 # What the tail of `episodes.csv` gives of each tag.
-_TAGS = {
-    tags.AVERAGE_RETURN: "mean",
-    tags.BEST_AVERAGE_RETURN: "best",
-    tags.STEPS_PER_SECOND: "rate",
-}
+_TAGS = {tags.AVERAGE_RETURN: "mean", tags.BEST_AVERAGE_RETURN: "best", tags.STEPS_PER_SECOND: "rate"}
 
 
 class Board:
@@ -70,13 +66,13 @@ class Board:
         self._count()
 
     def moved(self, planned: PlannedTrial, figures: dict[str, float]) -> None:
-        """Move its bar and show the figures."""
+        """Move its bar and show the figures, which `EpisodeTail.figures` names."""
         bar = self._running.get(planned.trial.name)
         if bar is not None and "env_steps" in figures:
             unit, limit = _limit(planned)
             scalars = {tag: float(figures[name]) for tag, name in _TAGS.items()}
             steps, episodes = int(figures["env_steps"]), int(figures["episodes"])
-            bar.set_postfix_str(describe(steps, episodes, scalars), refresh=False)
+            bar.set_postfix_str(describe(episodes, scalars), refresh=False)
             bar.n = min(episodes if unit == "episodes" else steps, limit or 0)
             bar.refresh()
             self._count()
@@ -90,7 +86,7 @@ class Board:
         self._say(f"{planned.trial.name}: {reason}; it goes on from its last checkpoint")
 
     def over(self, planned: PlannedTrial, outcome: Status, complaint: str) -> None:
-        """Close its bar and say what it reached."""
+        """Close its bar and say what it reached, or complained of where it diverged or failed."""
         self._close(planned)
         self.outcomes[outcome] += 1
         self._on_over(planned, outcome)

@@ -13,14 +13,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ngrl.messages import reason
 from ngrl.runs.record import Status, is_running
 from ngrl.studies.worker import Task, run_trial
 
 if TYPE_CHECKING:
-    from ngrl.studies.study import PlannedTrial
+    from ngrl.studies.board import Board
+    from ngrl.studies.study import PlannedTrial, Study
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,30 +44,12 @@ class RayUnavailableError(RuntimeError):
     """Ray isn't installed or doesn't answer; the message is one line."""
 
 
-class Watcher(Protocol):
-    """Is told how trials get on."""
-
-    def started(self, planned: "PlannedTrial") -> None:
-        """The trial's process has been started."""
-
-    def moved(self, planned: "PlannedTrial", figures: dict[str, float]) -> None:
-        """It has come this far; `EpisodeTail.figures` tells the names."""
-
-    def recovered(self, planned: "PlannedTrial", reason: str) -> None:
-        """Its process or worker died, and it goes on from its checkpoint."""
-
-    def over(self, planned: "PlannedTrial", outcome: Status, complaint: str) -> None:
-        """It is over, `FINISHED`, `DIVERGED` or `FAILED`, with what it complained of."""
-
-
 def run_trials(
     trials: "Sequence[PlannedTrial]",
+    study: "Study",
     folder: Path,
-    watcher: Watcher,
+    board: "Board",
     jobs: int | None,
-    cpus: int,
-    gpus: float,
-    max_failures: int,
     address: str | None = None,
 ) -> None:
     """Run trials, `jobs` at a time.
@@ -75,23 +58,19 @@ def run_trials(
 
     Args:
       trials: What to run, in this order.
+      study: Says what each takes, and how often one is started again whose process or worker died.
       folder: Where their run directories are; for a cluster, on a file system that all nodes share.
-      watcher: Is told how they get on.
+      board: Is told how they get on.
       jobs: How many run together at most; None, for a cluster alone, means as many as it has room for.
-      cpus: Cores of each.
-      gpus: GPUs of each.
-      max_failures: How often a trial whose process or worker died is started again.
       address: A Ray cluster's; None starts Ray on this machine, for this machine alone.
 
     Raises:
       RayUnavailableError: There is no Ray to run them on.
     """
-    with (
-        _ray(address, (jobs or 1) * cpus, math.ceil((jobs or 1) * gpus)),
-        _scratch(folder if address else None) as scratch,
-    ):
+    cpus, gpus = (jobs or 1) * study.cpus_per_trial, math.ceil((jobs or 1) * study.gpus_per_trial)
+    with _ray(address, cpus, gpus), _scratch(folder if address else None) as scratch:
         try:
-            _fit(trials, folder, scratch, watcher, jobs, {"cpu": cpus, "gpu": gpus}, max_failures)
+            _fit(trials, study, folder, scratch, board, jobs)
         finally:
             _shut_down()
             _await_end(folder / planned.trial.name for planned in trials)
@@ -99,18 +78,19 @@ def run_trials(
 
 def _fit(
     trials: "Sequence[PlannedTrial]",
+    study: "Study",
     folder: Path,
     scratch: Path,
-    watcher: Watcher,
+    board: "Board",
     jobs: int | None,
-    resources: dict[str, float],
-    max_failures: int,
 ) -> None:
     from ray import tune
 
     by_name = {planned.trial.name: planned for planned in trials}
-    here, threads = os.getcwd(), int(resources["cpu"])
-    tasks = {name: Task(planned.trial, str(folder / name), here, threads) for name, planned in by_name.items()}
+    here, resources = os.getcwd(), {"cpu": study.cpus_per_trial, "gpu": study.gpus_per_trial}
+    tasks = {
+        name: Task(planned.trial, str(folder / name), here, study.cpus_per_trial) for name, planned in by_name.items()
+    }
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, tasks=tasks), resources),
         param_space={"trial": tune.grid_search(list(tasks))},
@@ -123,8 +103,8 @@ def _fit(
             name=scratch.name,
             storage_path=str(scratch.parent),
             verbose=0,
-            callbacks=[_callback(by_name, watcher)],
-            failure_config=tune.FailureConfig(max_failures=max_failures),
+            callbacks=[_callback(by_name, board)],
+            failure_config=tune.FailureConfig(max_failures=study.max_failures),
         ),
     )
     tuner.fit()
@@ -134,8 +114,8 @@ def _name(trial: Any) -> str:
     return trial.config["trial"]
 
 
-def _callback(by_name: "dict[str, PlannedTrial]", watcher: Watcher) -> Any:
-    """What Tune calls, and calls the watcher."""
+def _callback(by_name: "dict[str, PlannedTrial]", board: "Board") -> Any:
+    """What Tune calls, and calls the board."""
     from ray import tune
 
     class Tell(tune.Callback):
@@ -146,21 +126,21 @@ def _callback(by_name: "dict[str, PlannedTrial]", watcher: Watcher) -> Any:
             return tune.Callback, ()  # Tune pickles it into its records, where a terminal can't go
 
         def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            watcher.started(by_name[_name(trial)])
+            board.started(by_name[_name(trial)])
 
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
             self.last[_name(trial)] = result
-            watcher.moved(by_name[_name(trial)], result)
+            board.moved(by_name[_name(trial)], result)
 
         def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            watcher.recovered(by_name[_name(trial)], self.reason(trial))
+            board.recovered(by_name[_name(trial)], self.reason(trial))
 
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             result = self.last.get(_name(trial), {})
-            watcher.over(by_name[_name(trial)], result.get("outcome", Status.FAILED), result.get("complaint", ""))
+            board.over(by_name[_name(trial)], result.get("outcome", Status.FAILED), result.get("complaint", ""))
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            watcher.over(by_name[_name(trial)], Status.FAILED, f"{self.reason(trial)}, too often")
+            board.over(by_name[_name(trial)], Status.FAILED, f"{self.reason(trial)}, too often")
 
         def reason(self, trial: Any) -> str:
             """Why a trial stopped, in a line."""

@@ -9,7 +9,7 @@ from typing import Any
 from ngrl.configuration import operative
 from ngrl.runs.directory import RunDirectory, RunDirectoryError, move_aside
 from ngrl.runs.files import write_text
-from ngrl.training.progress import Progress, Quiet
+from ngrl.training.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RunContext:
     noresume: bool = False
     config: Callable[[], Mapping[str, str]] | None = None
     config_text: Callable[[], str] = lambda: ""
-    progress: Progress = dataclasses.field(default_factory=Quiet)
+    progress: Progress = dataclasses.field(default_factory=Progress)
     on_start: Callable[[], object] = lambda: None
 
     @contextlib.contextmanager

@@ -12,7 +12,14 @@ from ngrl import tags
 
 
 class Progress:
-    """Receives what a run reports; a subclass answers what it cares for and lets the rest pass."""
+    """Receives what a run reports, and tells of warnings alone; a subclass answers what else it cares for.
+
+    Args:
+      stream: Where they go; standard error by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream if stream is not None else sys.stderr
 
     def start(self, num_env_steps: int | None, num_episodes: int | None, env_steps: int, episodes: int) -> None:
         """Training begins, at these counts, towards these limits."""
@@ -34,24 +41,10 @@ class Progress:
 
     def warn(self, line: str) -> None:
         """Something to be concerned about, in a line."""
-
-
-class Quiet(Progress):
-    """Reports nothing but warnings.
-
-    Args:
-      stream: Where they go; standard error by default.
-    """
-
-    def __init__(self, stream: TextIO | None = None):
-        self._stream = stream if stream is not None else sys.stderr
-
-    def warn(self, line: str) -> None:
-        """Print the line."""
         print(f"warning: {line}", file=self._stream)
 
 
-class Terminal(Quiet):
+class Terminal(Progress):
     """A progress bar on a terminal; elsewhere a line every `interval` seconds.
 
     Args:
@@ -92,7 +85,7 @@ class Terminal(Quiet):
 
     def update(self, env_steps: int, episodes: int, scalars: Mapping[str, float]) -> None:
         """Move the bar and show the figures."""
-        figures = describe(env_steps, episodes, scalars)
+        figures = describe(episodes, scalars)
         if self._bar is not None and self._is_terminal:
             self._bar.set_postfix_str(figures, refresh=False)
             self._bar.n = min(episodes if self._by_episodes else env_steps, int(self._bar.total))
@@ -125,9 +118,8 @@ class Terminal(Quiet):
         tqdm.write(f"{self._name}: warning: {line}", file=self._stream)
 
 
-def describe(env_steps: int, episodes: int, scalars: Mapping[str, float]) -> str:
+def describe(episodes: int, scalars: Mapping[str, float]) -> str:
     """The figures of one moment of a run on a line; those whose tags aren't among the scalars are left out."""
-    del env_steps
     parts = [f"{scalars.get(tags.STEPS_PER_SECOND, math.nan):,.0f} steps/s", f"{episodes:,} episodes"]
     for name, tag in tags.TAGS.items():
         if tag.label and name in scalars and (scalars[name] or name != tags.SKIPPED_UPDATES):

@@ -9,7 +9,7 @@ import pytest
 from ngrl.runs import directory
 from ngrl.runs.directory import RunDirectoryError, move_aside
 from ngrl.training.context import RunContext
-from ngrl.training.progress import Quiet
+from ngrl.training.progress import Progress
 
 
 def open_and_write(root_dir, number, noresume=False):
@@ -97,7 +97,7 @@ def test_run_that_cannot_be_moved_is_refused_and_stays(earlier, monkeypatch):
 def test_record_lists_the_processes_that_worked_on_the_run(earlier, monkeypatch):
     (first,) = json.loads((earlier / "run.json").read_text())["processes"]
     notes = []
-    monkeypatch.setattr(Quiet, "note", lambda self, line: notes.append(line))
+    monkeypatch.setattr(Progress, "note", lambda self, line: notes.append(line))
     open_and_write(earlier, 1)
     assert notes == []
     monkeypatch.setattr(directory, "_git_revision", lambda: "b" * 40)

@@ -19,7 +19,7 @@ from tf_agents.policies import fixed_policy
 
 from ngrl import agents, environments, launch, loops, networks, optimizers, runs, training
 from ngrl.training import evaluation, final_evaluation
-from ngrl.training.progress import Quiet
+from ngrl.training.progress import Progress
 
 CARTPOLE = environments.Environment("CartPole-v1")
 
@@ -252,7 +252,7 @@ def test_signal_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
-class Listening(Quiet):
+class Listening(Progress):
     """Keeps what a run warns of, and how many times training had reported its state by then."""
 
     def __init__(self):
