@@ -12,20 +12,15 @@ from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import check_agent, part
+from ngrl.loops.on_policy import OnPolicyAgent
 from ngrl.loops.state import LoopState
 from ngrl.loops.updates import many_updates
 from ngrl.replay import Experience, TrajectoryReplayBuffer
 from ngrl.seeding import Stream
 
 
-class TrajectoryReplayAgent(Protocol):
-    """What the loop asks of an agent: TF-Agents' `train`, and sampling without hidden state."""
-
-    experience: Experience
-    collect_data_spec: Any
-
-    def train(self, experience: Any) -> Any:
-        """One update on a `Trajectory` [N, T + 1, ...]; its LossInfo's `extra.scalars(loss)` says tags and values."""
+class TrajectoryReplayAgent(OnPolicyAgent, Protocol):
+    """What the loop asks of an agent: what the on-policy loop does, and zeros to add up from."""
 
     def zero_extra(self) -> Any:
         """An all-zero `LossInfo.extra`."""

@@ -94,10 +94,8 @@ class EpisodeTail:
     def _forget(self) -> None:
         self._position = 0
         self._latest: deque[float] = deque(maxlen=WINDOW)
-        self._best = math.nan
-        self._env_steps = self._episodes = 0
         self._wall_s = 0.0
-        self._rate = math.nan
+        self._figures = {"env_steps": 0, "episodes": 0, "mean": math.nan, "best": math.nan, "rate": math.nan}
 
     def read(self) -> bool:
         """Read on; whether there was anything new."""
@@ -112,33 +110,26 @@ class EpisodeTail:
         complete = text[: text.rfind(b"\n") + 1]
         self._position += len(complete)
         lines = complete.decode().splitlines()
-        before = (self._env_steps, self._wall_s)
+        steps_before, wall_before = self._figures["env_steps"], self._wall_s
         for line in lines:
-            self._add(line)
-        if self._wall_s > before[1]:
-            self._rate = (self._env_steps - before[0]) / (self._wall_s - before[1])
+            if not line.startswith("episode"):
+                self._add(line)
+        if self._wall_s > wall_before:
+            self._figures["rate"] = (self._figures["env_steps"] - steps_before) / (self._wall_s - wall_before)
         return bool(lines)
 
     def _add(self, line: str) -> None:
-        if line.startswith("episode"):
-            return
         number, env_steps, _, episode_return, _, wall_s = line.split(",")
-        self._episodes, self._env_steps, self._wall_s = int(number), int(env_steps), float(wall_s)
         self._latest.append(float(episode_return))
+        self._wall_s = float(wall_s)
         mean = sum(self._latest) / len(self._latest)
-        if len(self._latest) == WINDOW and not mean <= self._best:
-            self._best = mean
+        self._figures |= {"env_steps": int(env_steps), "episodes": int(number), "mean": mean}
+        if len(self._latest) == WINDOW and not mean <= self._figures["best"]:
+            self._figures["best"] = mean
 
     def figures(self) -> dict[str, float]:
         """`env_steps`, `episodes`, `mean` and `best` of 100 episodes, and `rate` in environment steps a second."""
-        mean = sum(self._latest) / len(self._latest) if self._latest else math.nan
-        return {
-            "env_steps": self._env_steps,
-            "episodes": self._episodes,
-            "mean": mean,
-            "best": self._best,
-            "rate": self._rate,
-        }
+        return dict(self._figures)
 
 
 class EpisodeLog:

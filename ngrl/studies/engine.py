@@ -10,14 +10,13 @@ import shutil
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ngrl.messages import reason
-from ngrl.runs.record import Status, is_running
-from ngrl.studies.worker import Task, run_trial
+from ngrl.runs.record import Status
+from ngrl.studies.worker import Task, await_end, run_trial
 
 if TYPE_CHECKING:
     from ngrl.studies.board import Board
@@ -73,7 +72,7 @@ def run_trials(
             _fit(trials, study, folder, scratch, board, jobs)
         finally:
             _shut_down()
-            _await_end(folder / planned.trial.name for planned in trials)
+            await_end(folder / planned.trial.name for planned in trials)
 
 
 def _fit(
@@ -211,11 +210,3 @@ def _scratch(folder: Path | None) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _await_end(root_dirs: Iterator[Path]) -> None:
-    """Wait until no process trains in any of the directories."""
-    end = time.monotonic() + 90.0
-    for root_dir in root_dirs:
-        while is_running(root_dir) and time.monotonic() < end:
-            time.sleep(0.1)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
 
     task = tasks[config["trial"]]
     root_dir = Path(task.root_dir)
-    _await_release(root_dir)
+    await_end([root_dir])
     tail = EpisodeTail(root_dir / "episodes.csv")
     with TrialProcess(task.trial, root_dir, task.threads, task.cwd) as process:
         reported = time.monotonic()
@@ -65,8 +65,9 @@ def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
         raise TrialDiedError(complaint)
 
 
-def _await_release(root_dir: Path) -> None:
-    """Let the process of a worker that died write its last checkpoint."""
+def await_end(root_dirs: Iterable[Path]) -> None:
+    """Let the processes that train in these directories write their last checkpoints, as long as that may take."""
     end = time.monotonic() + _STOPPING_S
-    while is_running(root_dir) and time.monotonic() < end:
-        time.sleep(_POLL_S)
+    for root_dir in root_dirs:
+        while is_running(root_dir) and time.monotonic() < end:
+            time.sleep(_POLL_S)
