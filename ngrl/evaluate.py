@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngrl import _releases, modules, seeding
+from ngrl import modules, seeding
 from ngrl.checks import check_count, check_optional_count
-from ngrl.launch import EXIT_FAILURE, EXIT_USAGE
-from ngrl.messages import reason
+from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
 if TYPE_CHECKING:
-    from ngrl.terminal import LibraryOutput
     from ngrl.training.progress import Progress
 
 
@@ -73,28 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "give --trust if you trust who made it"
         )
     if problem:
-        print(f"ngrl.evaluate: {problem}", file=sys.stderr)
-        return EXIT_USAGE
-    if not _releases.has_tf_agents():
-        print(f"ngrl.evaluate: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
-        return EXIT_FAILURE
-
-    from ngrl.signals import exit_code, terminable
-    from ngrl.terminal import LibraryOutput
-
-    output = LibraryOutput()
+        return refuse("evaluate", problem)
     done: list[str] = []
-    try:
-        with terminable():
-            return _run(options, policy_dir, output, done)
-    except KeyboardInterrupt as error:
-        print(f"ngrl.evaluate: stopped; {' and '.join(done) or 'nothing'} was written", file=output.terminal)
-        return exit_code(error)
-    finally:
-        output.close()
+    return run_apart(
+        "evaluate",
+        lambda output: _run(options, policy_dir, output, done),
+        lambda: f"; {' and '.join(done) or 'nothing'} was written",
+    )
 
 
-def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput", done: list[str]) -> int:
+def _run(options: argparse.Namespace, policy_dir: Path, output: LibraryOutput, done: list[str]) -> int:
     """Play, and report; `done` gets the name of each file that was written."""
     from ngrl import configuration
     from ngrl.training import errors as known
@@ -103,10 +89,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput",
     progress = Terminal(options.policy_dir, output.terminal)
     try:
         for name in options.allow_gin_import:
-            try:
-                modules.load(name)
-            except Exception as error:
-                raise configuration.ConfigurationError(f'cannot import "{name}": {reason(error)}') from error
+            modules.load(name)
         _evaluate(options, policy_dir, output, done, progress)
     except Exception as error:
         progress.stop()
@@ -120,7 +103,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput",
 
 
 def _evaluate(
-    options: argparse.Namespace, policy_dir: Path, output: "LibraryOutput", done: list[str], progress: "Progress"
+    options: argparse.Namespace, policy_dir: Path, output: LibraryOutput, done: list[str], progress: "Progress"
 ) -> None:
     from ngrl.environments import Environment
     from ngrl.runs.files import WriteError, write_json

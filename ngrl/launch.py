@@ -6,17 +6,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ngrl import _releases, modules, packaged, seeding, threads
+from ngrl import modules, packaged, seeding, threads
 from ngrl.checks import check_optional_count
 from ngrl.messages import reason
-
-if TYPE_CHECKING:
-    from ngrl.terminal import LibraryOutput
-
-EXIT_USAGE = 2
-EXIT_FAILURE = 1
+from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
 _EXAMPLES = """\
 examples:
@@ -82,12 +76,12 @@ def build_parser() -> argparse.ArgumentParser:
 def default_root_dir(gin_file: str, seed: int | None) -> Path:
     """`runs/<gin file name>`, with the folders below `gin/`, and with the seed where one is asked for."""
     path = Path(gin_file)
-    name = path.stem
-    parts: tuple[str, ...] = ()
-    if "gin" in path.parts[:-1]:  # gin/paper/x.gin: runs/paper/x
-        below = path.parts[:-1][::-1].index("gin")
-        parts = path.parts[len(path.parts) - 1 - below : -1]
-    return Path("runs", *parts, name if seed is None else f"{name}-seed{seed}")
+    folders = path.parts[:-1]
+    if "gin" in folders:  # gin/paper/x.gin: runs/paper/x
+        folders = folders[len(folders) - folders[::-1].index("gin") :]
+    else:
+        folders = ()
+    return Path("runs", *folders, path.stem if seed is None else f"{path.stem}-seed{seed}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,15 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Errors in the command line need no TensorFlow, which takes seconds to import.
     missing = [name for name in options.gin_file if not packaged.find(name).is_file()]
     if missing:
-        print(f"ngrl.launch: no such gin file: {missing[0]}", file=sys.stderr)
-        return EXIT_USAGE
+        return refuse("launch", f"no such gin file: {missing[0]}")
     try:
         check_optional_count("--threads", options.threads)
         if options.seed is not None:
             seeding.check_seed(options.seed, "--seed")
     except ValueError as error:
-        print(f"ngrl.launch: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        return refuse("launch", error)
     os.environ.update(threads.variables(options.threads) if options.threads else threads.environment())
 
     # So do errors in the files; the classes that they name stand in by their signatures.
@@ -114,28 +106,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         stand_ins.check(options.gin_file, options.gin_bindings, options.allow_gin_import, entry_options)
     except stand_ins.ConfigurationError as error:
-        print(f"ngrl.launch: {error}", file=sys.stderr)
-        return EXIT_USAGE
-
-    if not _releases.has_tf_agents():
-        print(f"ngrl.launch: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
-        return EXIT_FAILURE
-
-    from ngrl.signals import exit_code, terminable
-    from ngrl.terminal import LibraryOutput
-
+        return refuse("launch", error)
     root_dir = Path(options.root_dir) if options.root_dir else default_root_dir(options.gin_file[-1], options.seed)
-    output = LibraryOutput()
     started: list[Path] = []
-    try:
-        with terminable():
-            return _run(options, entry_options, root_dir, output, started)
-    except KeyboardInterrupt as error:
-        where = f"at once; the same command resumes {root_dir} from its last checkpoint, if it has one"
-        print(f"ngrl.launch: stopped {where if started else 'before there was anything to save'}", file=output.terminal)
-        return exit_code(error)
-    finally:
-        output.close()
+
+    def stopped() -> str:
+        if not started:
+            return " before there was anything to save"
+        return f" at once; the same command resumes {root_dir} from its last checkpoint, if it has one"
+
+    return run_apart("launch", lambda output: _run(options, entry_options, root_dir, output, started), stopped)
 
 
 def _entry_options(options: argparse.Namespace) -> dict[str, str]:
@@ -152,7 +132,7 @@ def _run(
     options: argparse.Namespace,
     entry_options: dict[str, str],
     root_dir: Path,
-    output: "LibraryOutput",
+    output: LibraryOutput,
     started: list[Path],
 ) -> int:
     """Run what the files describe; `started` gets the directory once that is this run's."""

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from ngrl.messages import reason
+
 
 def add_option(parser: argparse.ArgumentParser, purpose: str = "let gin files import MODULE") -> None:
     """Add `--allow_gin_import`, which may be repeated; the purpose is what its help says."""
@@ -16,8 +18,14 @@ def load(name: str) -> ModuleType:
     """Import a module from the working folder or from where Python looks otherwise.
 
     `python -m` looks in the working folder first; an installed command would not look there at all.
+
+    Raises:
+      ImportError: It can't be imported, whatever it raises.
     """
     folder = str(Path.cwd())
     if not {"", folder} & set(sys.path):
         sys.path.insert(0, folder)
-    return importlib.import_module(name)
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ImportError(f'cannot import "{name}": {reason(error)}') from error

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ngrl.launch import EXIT_USAGE, pasted, tensorboard_command
+from ngrl.launch import pasted, tensorboard_command
+from ngrl.terminal import refuse
 
 _EXAMPLES = """\
 examples:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = [Path(name) for name in options.runs]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
-        return _refuse(f"no such folder: {missing[0]}")
+        return refuse("report", f"no such folder: {missing[0]}")
 
     from ngrl import figures
     from ngrl.reports import report, results, runs
@@ -49,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in left_out:
             print(f"ngrl.report: {line}", file=sys.stderr)
         if not found:
-            return _refuse(f"no run that is over in {', '.join(options.runs)}")
+            return refuse("report", f"no run that is over in {', '.join(options.runs)}")
         written = report.write(found, left_out, Path(options.out), folders)
     except ImportError as error:
-        return _refuse(f"{error} (pip install 'ngrl[report]')")
+        return refuse("report", f"{error} (pip install 'ngrl[report]')")
     except (OSError, WriteError) as error:
-        return _refuse(_unwritten(error))
+        return refuse("report", _unwritten(error))
     print(f"{len(found)} trials in {written.cells} cells, {len(left_out)} directories left out")
     for path in written.files:
         print(f"  {pasted(path)}")
@@ -63,17 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.results:
             results.keep(found, Path(options.results))
     except (OSError, WriteError) as error:
-        return _refuse(_unwritten(error))
+        return refuse("report", _unwritten(error))
     return 0
 
 
 def _unwritten(error: Exception) -> str:
     return f"can't write {error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-
-
-def _refuse(line: str) -> int:
-    print(f"ngrl.report: {line}", file=sys.stderr)
-    return EXIT_USAGE
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngrl import _releases, modules, packaged, seeding
+from ngrl import modules, packaged, seeding
 from ngrl.checks import check_optional_count
-from ngrl.launch import EXIT_FAILURE, EXIT_USAGE, pasted, tensorboard_command
+from ngrl.launch import pasted, tensorboard_command
 from ngrl.messages import reason
+from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
 if TYPE_CHECKING:
     from ngrl.runs.record import Status
     from ngrl.studies.inventory import Standing
     from ngrl.studies.study import Plan, PlannedTrial
-    from ngrl.terminal import LibraryOutput
 
 _EXAMPLES = """\
 examples:
@@ -68,24 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         shard = _check(options)
     except UsageError as error:
-        print(f"ngrl.sweep: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    if not _releases.has_tf_agents():
-        print(f"ngrl.sweep: {_releases.TF_AGENTS_MISSING}", file=sys.stderr)
-        return EXIT_FAILURE
-
-    from ngrl.signals import exit_code, terminable
-    from ngrl.terminal import LibraryOutput
-
-    output = LibraryOutput()
-    try:
-        with terminable():
-            return _run(options, shard, output)
-    except KeyboardInterrupt as error:
-        print("ngrl.sweep: stopped; the same command goes on", file=output.terminal)
-        return exit_code(error)
-    finally:
-        output.close()
+        return refuse("sweep", error)
+    return run_apart("sweep", lambda output: _run(options, shard, output), lambda: "; the same command goes on")
 
 
 def _check(options: argparse.Namespace) -> tuple[int, int]:
@@ -106,7 +90,7 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _run(options: argparse.Namespace, shard: tuple[int, int], output: "LibraryOutput") -> int:
+def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOutput) -> int:
     from ngrl.configuration.binding import ConfigurationError
     from ngrl.studies import study
     from ngrl.studies.engine import RayUnavailableError, check_address
@@ -156,7 +140,7 @@ def _choose(plan: "Plan", patterns: Sequence[str]) -> "list[PlannedTrial]":
 
 
 def _sweep(
-    options: argparse.Namespace, plan: "Plan", standings: "list[Standing]", folder: Path, output: "LibraryOutput"
+    options: argparse.Namespace, plan: "Plan", standings: "list[Standing]", folder: Path, output: LibraryOutput
 ) -> int:
     from ngrl.runs.files import WriteError
     from ngrl.runs.record import Status

@@ -1,4 +1,4 @@
-"""What reaches the terminal: ngrl's own lines. What libraries print goes to a log file."""
+"""What the commands share: what reaches the terminal, ngrl's own lines and not those of libraries, and exit codes."""
 
 import contextlib
 import io
@@ -8,8 +8,42 @@ import shutil
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
+
+from ngrl import _releases
+from ngrl.signals import exit_code, terminable
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+def refuse(command: str, line: object, code: int = EXIT_USAGE) -> int:
+    """Say why a command does nothing; its exit code."""
+    print(f"ngrl.{command}: {line}", file=sys.stderr)
+    return code
+
+
+def run_apart(command: str, run: "Callable[[LibraryOutput], int]", stopped: Callable[[], str]) -> int:
+    """Run what a command is for while libraries are kept from the terminal; its exit code.
+
+    Args:
+      command: The command's name.
+      run: Does it.
+      stopped: What to say where a signal has ended it at once.
+    """
+    if not _releases.has_tf_agents():
+        return refuse(command, _releases.TF_AGENTS_MISSING, EXIT_FAILURE)
+    output = LibraryOutput()
+    try:
+        with terminable():
+            return run(output)
+    except KeyboardInterrupt as error:
+        print(f"ngrl.{command}: stopped{stopped()}", file=output.terminal)
+        return exit_code(error)
+    finally:
+        output.close()
 
 
 class LibraryOutput:

@@ -41,12 +41,12 @@ ALLOWED = {
 }
 ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["packaged"] = set()  # serves whoever reads an experiment
-ALLOWED["modules"] = set()  # serves whoever takes modules of a user's own
+ALLOWED["modules"] = {"messages"}  # serves whoever takes modules of a user's own
 ALLOWED["renamed"] = set()  # serves whoever reads names of before
 ALLOWED["tags"] = set()  # serves whoever writes, shows or explains a number
 ALLOWED["threads"] = set()  # serves whoever starts a process
 ALLOWED["figures"] = set()  # serves whoever draws
-ALLOWED["terminal"] = set()  # serves the commands
+ALLOWED["terminal"] = {"signals", "_releases"}  # serves the commands
 ALLOWED["messages"] = set()  # serves whoever tells of an error
 ALLOWED["signals"] = set()  # serves whoever is stopped
 ALLOWED["configuration"] = {"configuration", "messages", "modules", "packaged", "renamed", "seeding", "configurable"}

@@ -153,8 +153,8 @@ class Reader:
     def _import_allowed(self, statement: config_parser.ImportStatement) -> None:
         try:
             modules.load(statement.module)
-        except Exception as error:
-            raise Fault(f'cannot import "{statement.module}": {reason(error)}') from None
+        except ImportError as error:
+            raise Fault(str(error)) from None
         gin_config._IMPORTS.add(statement)
         self.has_imported |= statement.module.split(".")[0] != "ngrl"
 
