@@ -28,7 +28,7 @@ from ngrl.configuration.reader import (
     is_of_keras,
     is_stand_in,
     named,
-    prefixes,
+    outward,
     settable_parameters,
 )
 from ngrl.messages import first_line
@@ -49,7 +49,6 @@ __all__ = [
     "operative_config",
     "parse",
     "read",
-    "read_with",
     "replaced",
     "resolve",
 ]
@@ -101,6 +100,7 @@ def read(
     allow_gin_import: Sequence[str] = (),
     entry_options: Mapping[str, str] | None = None,
     where: str = "",
+    reader: Reader | None = None,
 ) -> list[Binding]:
     """Reads gin files and then single bindings, and checks them all; binds nothing. Loads TensorFlow.
 
@@ -113,6 +113,7 @@ def read(
         named whole, to a value as a file would hold it: `{"seed": "1", "Evaluation.capture_video": "True"}`. They win
         over everything else.
       where: How messages name the place of `gin_bindings`; by default as options of the command line.
+      reader: Reads with what is registered now in place of all that files may name.
 
     Returns:
       The bindings in the order in which they take effect.
@@ -121,18 +122,9 @@ def read(
       ConfigurationError: A file or an included file is missing or can't be parsed; a name, a parameter or a
         macro doesn't exist, or a macro serves nothing; a value has the wrong type; an import isn't allowed.
     """
-    registration.register_all()
-    return read_with(Reader(allow_gin_import), gin_files, gin_bindings, entry_options, where)
-
-
-def read_with(
-    reader: Reader,
-    gin_files: Sequence[str],
-    gin_bindings: Sequence[str],
-    entry_options: Mapping[str, str] | None = None,
-    where: str = "",
-) -> list[Binding]:
-    """`read`, with a reader of one's own."""
+    if reader is None:
+        registration.register_all()
+        reader = Reader(allow_gin_import)
     for name in gin_files:
         reader.read_file(name)
     for text in gin_bindings:
@@ -244,7 +236,7 @@ def _check_scopes(reader: Reader, in_force: dict[Key, Binding]) -> None:
     if reader.has_imported:
         return
     bound_before = gin_config.iterate_references(gin_config._CONFIG)
-    named_before = (scope for reference in bound_before for scope in prefixes(reference.scopes))
+    named_before = (scope for reference in bound_before for scope in outward("/".join(reference.scopes)))
     scopes = reader.delegate.scopes.union(named_before)
     for binding in in_force.values():
         scope, selector, _ = binding.key
@@ -322,13 +314,11 @@ def macro_value(name: str, in_force: dict[Key, Binding]) -> Any:
     Raises:
       _Unresolved: It isn't defined.
     """
-    scope = name
-    while scope:
+    for scope in outward(name)[:-1]:
         if (binding := in_force.get((scope, MACRO, "value"))) is not None:
             return binding.value
         if "value" in (bound := gin_config._CONFIG.get((scope, MACRO), {})):
             return bound["value"]
-        scope = scope.rpartition("/")[0]
     names = [binding.name for binding in in_force.values() if binding.key[1] == MACRO]
     names += [constant for constant, _ in gin_config._CONSTANTS.items()]
     raise _Unresolved(f"no macro %{name}{nearest(name, names)}")

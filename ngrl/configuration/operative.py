@@ -12,7 +12,7 @@ from typing import Any
 from gin import config as gin_config
 
 from ngrl.configuration import binding as configuration
-from ngrl.configuration.reader import ConfigurationError, Fault, Key, find, settable_parameters
+from ngrl.configuration.reader import ConfigurationError, Fault, Key, find, outward, settable_parameters
 from ngrl.configuration.registration import register_all
 
 #: Scope and complete name of a configurable.
@@ -79,6 +79,10 @@ def unread() -> dict[Key, str]:
         for holder in _holders(scope, selector, parameter)[:1]
     }
     given_up = _given_up(in_force)
+
+    def reaches(called: Iterable[_Called], scope: str, selector: str) -> bool:
+        return any(name == selector and scope in outward(inner) for inner, name in called)
+
     order = {key: number for number, key in enumerate(configuration.locations())}
     found = {}
     for key, where in configuration.locations().items():
@@ -86,9 +90,9 @@ def unread() -> dict[Key, str]:
         if key in read or not selector.startswith(_OWN):
             continue
         if not where.startswith("--"):
-            is_called = any(_lies_in(called, scope) and name == selector for called, name in in_force)
             is_replaced = [order.get(other, -1) > order[key] for other in _inner(key)]
-            if (is_replaced and all(is_replaced)) if is_called else _reaches(given_up, scope, selector):
+            is_called = reaches(in_force, scope, selector)
+            if (is_replaced and all(is_replaced)) if is_called else reaches(given_up, scope, selector):
                 continue
         found[key] = where
     return found
@@ -128,10 +132,6 @@ def _given_up(in_force: dict[_Called, dict[str, Any]]) -> set[_Called]:
     return found
 
 
-def _reaches(called: Iterable[_Called], scope: str, selector: str) -> bool:
-    return any(name == selector and _lies_in(inner, scope) for inner, name in called)
-
-
 def _expected(scope: str, selector: str) -> dict[str, Any]:
     """What a configurable will be called with, as far as the caller gives nothing."""
     literal = {
@@ -163,24 +163,14 @@ def _registered(value: Any) -> Any:
 def _bindings(scope: str, selector: str) -> dict[str, Any]:
     """What is bound for a configurable that is called in a scope: inner scopes win."""
     found: dict[str, Any] = {}
-    for outer in reversed(_outward(scope)):
+    for outer in reversed(outward(scope)):
         found |= gin_config._CONFIG.get((outer, selector), {})
     return found
 
 
-def _outward(scope: str) -> list[str]:
-    """The scope and all that it lies in: "a/b", "a", ""."""
-    parts = scope.split("/") if scope else []
-    return ["/".join(parts[:count]) for count in range(len(parts), -1, -1)]
-
-
 def _holders(scope: str, selector: str, parameter: str) -> list[str]:
     """The scopes in which a parameter is bound for such a call, the one that wins first."""
-    return [outer for outer in _outward(scope) if parameter in gin_config._CONFIG.get((outer, selector), {})]
-
-
-def _lies_in(inner: str, outer: str) -> bool:
-    return outer in _outward(inner)
+    return [outer for outer in outward(scope) if parameter in gin_config._CONFIG.get((outer, selector), {})]
 
 
 def _inner(key: Key) -> list[Key]:
@@ -189,7 +179,7 @@ def _inner(key: Key) -> list[Key]:
     return [
         (inner, selector, parameter)
         for (inner, name), bound in gin_config._CONFIG.items()
-        if name == selector and parameter in bound and inner != scope and _lies_in(inner, scope)
+        if name == selector and parameter in bound and inner != scope and scope in outward(inner)
     ]
 
 

@@ -62,7 +62,7 @@ class _Delegate(gin_config.ParserDelegate):
     def configurable_reference(self, scoped_selector: str, evaluate: bool) -> Any:
         """What `@scope/name` or `@scope/name()` stands for."""
         *scopes, selector = scoped_selector.split("/")
-        self.scopes.update(prefixes(scopes))
+        self.scopes.update(outward("/".join(scopes)))
         try:
             complete = find(selector).selector
         except Fault as error:
@@ -78,7 +78,7 @@ class _Delegate(gin_config.ParserDelegate):
         except ValueError as error:
             return _Unknown(reason(error))
         # A macro also takes the value of those whose scope it lies in: %a/b that of %a.
-        self.macros.update(prefixes(name.split("/")))
+        self.macros.update(outward(name))
         return reference
 
 
@@ -159,9 +159,10 @@ class Reader:
         self.has_imported |= statement.module.split(".")[0] != "ngrl"
 
 
-def prefixes(parts: Sequence[str]) -> list[str]:
-    """The scope of these parts with those that it lies in: a/b is in a."""
-    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+def outward(scope: str) -> list[str]:
+    """The scope and all that it lies in, the outermost, which has no name, last: "a/b", "a", ""."""
+    parts = scope.split("/") if scope else []
+    return ["/".join(parts[:count]) for count in range(len(parts), -1, -1)]
 
 
 def _statements(text: str, delegate: _Delegate, locate: Callable[[int], str]) -> Iterator[Any]:

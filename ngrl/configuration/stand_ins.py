@@ -40,7 +40,7 @@ def check(
       ConfigurationError: `configuration.parse` would raise it too.
     """
     with contextlib.suppress(_Undecided), _registered():
-        configuration.read_with(_EarlyReader(allow_gin_import), gin_files, gin_bindings, entry_options)
+        configuration.read(gin_files, gin_bindings, entry_options=entry_options, reader=_EarlyReader(allow_gin_import))
 
 
 class _Undecided(Exception):

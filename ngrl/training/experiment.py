@@ -30,6 +30,7 @@ from ngrl.runs.record import Status
 from ngrl.signals import Interrupted, StopRequest
 from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.context import RunContext
+from ngrl.training.evaluation import check_video
 from ngrl.training.final_evaluation import Evaluation, FinalEvaluation
 from ngrl.training.progress import Progress
 
@@ -120,8 +121,9 @@ def run(
         specs = [tensor_spec.from_spec(spec()) for spec in (played.time_step_spec, played.action_spec)]
         built = agent(*specs, seed=seed)
         built_loop = loop(built, played, seed=seed)
+        if evaluation.capture_video:
+            check_video(environment)
         final = FinalEvaluation(evaluation, environment, seed)
-        final.check()
 
         def identity() -> dict[str, Any]:
             return {**environment.identity(), "run.seed": seed, "run.optimizer": built.optimizer.get_config()}

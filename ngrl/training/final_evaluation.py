@@ -11,7 +11,7 @@ from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json
-from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, check_video, describe_specs, evaluate, record_video
+from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, describe_specs, evaluate, record_video
 from ngrl.training.export import export_policy, load_policy
 from ngrl.training.progress import Progress, describe_evaluation
 
@@ -46,15 +46,6 @@ class FinalEvaluation(NamedTuple):
     settings: Evaluation
     environment: Environment
     seed: int
-
-    def check(self) -> None:
-        """Refuse a video that can't be made.
-
-        Raises:
-          ValueError: The environment can't draw itself.
-        """
-        if self.settings.capture_video:
-            check_video(self.environment)
 
     def warnings(self, training: GymnasiumEnvironment) -> list[str]:
         """What to say before training where episodes may never end.

@@ -4,7 +4,6 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ngrl.runs.directory import RunDirectory
@@ -26,12 +25,9 @@ class Recorder:
         self._directory = directory
         self._started = time.monotonic()
         self.path = directory.path
+        self._events = self.path / "train"
         # A second event file beside the first would show every point twice.
         shutil.rmtree(self._events, ignore_errors=True)
-
-    @property
-    def _events(self) -> Path:
-        return self.path / "train"
 
     def pictures(self, pngs: Mapping[str, bytes]) -> None:
         """Save pictures, name to the content of a PNG file, as `name.png` and as TensorBoard images."""
