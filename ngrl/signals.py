@@ -13,12 +13,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Interrupted(RuntimeError):
-    """A signal stopped the run after a checkpoint.
-
-    Args:
-      signal_number: The signal.
-      directory: The run's directory.
-    """
+    """A signal stopped the run after a checkpoint."""
 
     def __init__(self, signal_number: int, directory: Path):
         super().__init__(f"stopped; a checkpoint is written and the same command resumes {directory}")

@@ -119,12 +119,7 @@ class LibraryOutput:
 
 
 class _Cell:
-    """A notebook's standard output and error, which Python writes to past the file descriptors; kept from libraries.
-
-    Args:
-      stdout: What `sys.stdout` is.
-      stderr: What `sys.stderr` is.
-    """
+    """A notebook's standard output and error, which Python writes to past the file descriptors; kept from libraries."""
 
     def __init__(self, stdout: TextIO, stderr: TextIO):
         self.stdout, self.stderr = stdout, stderr

@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import policy_step, time_step
 
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import Moved, TrainingLoop
 from ngrl.loops.many_steps import ManySteps
@@ -64,14 +63,7 @@ class CollectingLoop(TrainingLoop):
         """Train on a `Trajectory` [N, T + 1, ...], whose last row holds the observation reached and nothing else."""
 
     def step(self) -> list[FinishedEpisode]:
-        """Step every environment, once or, if they are compiled, T times; where that completes the rows, train on them.
-
-        Returns:
-          The episodes that ended.
-
-        Raises:
-          NonFiniteError: `max_skipped_updates` updates in a row were skipped.
-        """
+        """Step every environment, once or, if they are compiled, T times; train once the rows are complete."""
         if self._collect is not None:
             return self._collect_and_update(self._collect)
         action, *info = (leaf.numpy() for leaf in self._act(self._observation, self._draw()))

@@ -1,15 +1,12 @@
 """What every training loop does: step the environments, count, notice failing updates, save and restore."""
 
+import abc
 from typing import Any, NamedTuple
 
 import numpy as np
 from tf_agents.trajectories import time_step
 
-from ngrl import (
-    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
-    seeding,
-    tags,
-)
+from ngrl import seeding, tags
 from ngrl.checks import check_count
 from ngrl.loops.pictures import observation_picture
 from ngrl.loops.state import LoopState
@@ -35,7 +32,7 @@ class Moved(NamedTuple):
     finished: list[FinishedEpisode]
 
 
-class TrainingLoop:
+class TrainingLoop(abc.ABC):
     """Base of the loops.
 
     Everything random depends on the seed and on counters, so that a restored loop goes on bit for bit.
@@ -63,6 +60,14 @@ class TrainingLoop:
         self._last_info: tuple[Any, Any] | None = None  # loss and extra of the latest updates
         self._observation, _, _, self._step_type = environment.reset_arrays()
 
+    @abc.abstractmethod
+    def step(self) -> list[FinishedEpisode]:
+        """Step every environment, once or more often, and train as is due; the episodes that ended.
+
+        Raises:
+          NonFiniteError: `max_skipped_updates` updates in a row were skipped.
+        """
+
     def _draw(self) -> np.ndarray:
         """A seed [2] for the next random actions."""
         self._calls += 1
@@ -77,6 +82,14 @@ class TrainingLoop:
         self._observation, self._step_type = observation, step_type
         finished = self.statistics.add(reward, moved, ended)
         return Moved(before, step_type_before, observation, reward, discount, step_type, moved, finished)
+
+    def _count_updates(self, count: int, loss: Any, extra: Any, skipped: Any, streak: Any) -> None:
+        """Count so many updates, of which `many_updates` returned the rest; `_check_streak` says what it raises."""
+        self.train_steps += count
+        self._streak = streak.numpy()
+        self._last_info = (loss, extra)
+        self.skipped_updates += int(skipped)
+        self._check_streak()
 
     def _check_streak(self) -> None:
         """Stop where too many updates in a row were skipped.
@@ -93,8 +106,8 @@ class TrainingLoop:
                 f"(train step {self.train_steps - in_a_row + 1})"
             )
 
-    def before_export(self) -> None:
-        """Bring the agent's policies to the state of the loop."""
+    def before_export(self) -> None:  # noqa: B027  (most have nothing to do)
+        """Bring the agent's policies to the state of the loop (ε)."""
 
     def scalars(self) -> dict[str, float]:
         """Tags and values for TensorBoard: what the latest updates' `LossInfo.extra` says of itself."""

@@ -6,10 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import trajectory
 
-from ngrl import (
-    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
-    seeding,
-)
+from ngrl import seeding
 from ngrl.loops.compiled import Compiled
 
 

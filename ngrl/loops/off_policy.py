@@ -6,7 +6,6 @@ import numpy as np
 import tensorflow as tf
 from tf_agents.trajectories import policy_step, time_step, trajectory
 
-from ngrl import _tf_agents  # noqa: F401  (quiet import of tf_agents)
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.loops.compiled import Compiled
@@ -133,14 +132,7 @@ class OffPolicyLoop(TrainingLoop):
         return self._epsilon_schedule(self.statistics.env_steps, self.statistics.episodes)
 
     def step(self) -> list[FinishedEpisode]:
-        """Step every environment once, store what happened, and perform the updates that are due.
-
-        Returns:
-          The episodes that ended.
-
-        Raises:
-          NonFiniteError: `max_skipped_updates` updates in a row were skipped.
-        """
+        """Step every environment once, store what happened, and perform the updates that are due."""
         if self._actions is None:
             self._actions = self._choose_actions()
         step = self._advance(self._actions)
@@ -170,14 +162,10 @@ class OffPolicyLoop(TrainingLoop):
         actions: Any = None
         while self._updates_due():
             batches = self._replay.sample(self._updates_per_call, self._batch_size)
-            actions, loss, extra, skipped, streak = self._train_and_act(
+            actions, *counted = self._train_and_act(
                 batches, self._observation, np.float32(self.epsilon), self._draw(), self._streak
             )
-            self.train_steps += self._updates_per_call
-            self._streak = streak.numpy()
-            self._last_info = (loss, extra)
-            self.skipped_updates += int(skipped)
-            self._check_streak()
+            self._count_updates(self._updates_per_call, *counted)
         return actions.numpy()
 
     def _train_and_act_graph(

@@ -121,12 +121,7 @@ class TrajectoryReplayLoop(CollectingLoop):
             )
 
     def _train_on(self, count: int) -> None:
-        loss, extra, skipped, streak = self._train(self._batches, np.int32(count), self._streak)
-        self.train_steps += count
-        self._streak = streak.numpy()
-        self._last_info = (loss, extra)
-        self.skipped_updates += int(skipped)
-        self._check_streak()
+        self._count_updates(count, *self._train(self._batches, np.int32(count), self._streak))
 
     def _train_graph(
         self, batches: Any, count: tf.Tensor, streak: tf.Tensor

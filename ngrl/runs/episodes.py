@@ -81,11 +81,7 @@ def read_columns(path: Path, names: Sequence[str]) -> np.ndarray:
 
 
 class EpisodeTail:
-    """Follows an `episodes.csv` that grows.
-
-    Args:
-      path: The file; it need not exist yet.
-    """
+    """Follows an `episodes.csv` that grows, and need not exist yet."""
 
     def __init__(self, path: Path):
         self._path = path

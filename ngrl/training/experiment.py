@@ -4,22 +4,16 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from ngrl import (
-    _tf_agents,  # noqa: F401  (quiet import of tf_agents)
-    seeding,
-    tags,
-)
+from ngrl import seeding, tags
 from ngrl.checks import check_optional_count
 from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
-from ngrl.loops.loop import NonFiniteError
-from ngrl.loops.state import LoopState
+from ngrl.loops.loop import NonFiniteError, TrainingLoop
 from ngrl.loops.statistics import EpisodeStatistics, FinishedEpisode, episode_scalars
 from ngrl.messages import reason
 from ngrl.runs.directory import RunDirectory
@@ -35,32 +29,6 @@ from ngrl.training.final_evaluation import Evaluation, FinalEvaluation
 from ngrl.training.progress import Progress
 
 
-class Loop(Protocol):
-    """What a run asks of a training loop."""
-
-    statistics: EpisodeStatistics
-    train_steps: int
-    skipped_updates: int
-
-    def step(self) -> list[FinishedEpisode]:
-        """Step every environment, once or more often, and train as is due; the episodes that ended."""
-
-    def before_export(self) -> None:
-        """Bring the agent's policies to the state of the loop (ε)."""
-
-    def scalars(self) -> dict[str, float]:
-        """Tags and values for TensorBoard."""
-
-    def picture(self) -> np.ndarray | None:
-        """The latest observation as a picture [height, width, 3] uint8, if it is an image."""
-
-    def state(self) -> LoopState:
-        """What `restore` needs beside the agent's variables."""
-
-    def restore(self, state: LoopState) -> None:
-        """Set what `state` returned."""
-
-
 class RunResult(dict[str, Any]):
     """What a run reached: the JSON object under `final` in `run.json`."""
 
@@ -71,7 +39,7 @@ def run(
     /,
     environment: Environment,
     agent: Callable[..., Any],
-    loop: Callable[..., Loop],
+    loop: Callable[..., TrainingLoop],
     num_env_steps: int | None = None,
     num_episodes: int | None = None,
     seed: int = 0,
@@ -146,22 +114,13 @@ def _check_numbers(**positive: int | None) -> None:
 
 
 class Training:
-    """A loop with its metrics, logs and checkpoints.
-
-    Args:
-      directory: The run's directory.
-      agent: The agent; its variables are checkpointed.
-      loop: The training loop.
-      progress: Where to report.
-      keep_checkpoints: How many checkpoints to keep.
-      stop: Tells when a signal asks to stop.
-    """
+    """A loop with its metrics, logs and checkpoints; those hold the agent's variables too."""
 
     def __init__(
         self,
         directory: RunDirectory,
         agent: Any,
-        loop: Loop,
+        loop: TrainingLoop,
         progress: Progress,
         keep_checkpoints: int,
         stop: StopRequest,
@@ -309,10 +268,10 @@ class Training:
 class _Rate:
     """Environment steps and updates per second since the last measurement."""
 
-    def __init__(self, loop: Loop):
+    def __init__(self, loop: TrainingLoop):
         self._last = (time.monotonic(), loop.statistics.env_steps, loop.train_steps)
 
-    def measure(self, loop: Loop) -> dict[str, float]:
+    def measure(self, loop: TrainingLoop) -> dict[str, float]:
         now = (time.monotonic(), loop.statistics.env_steps, loop.train_steps)
         seconds, env_steps, train_steps = (new - old for new, old in zip(now, self._last, strict=True))
         self._last = now

@@ -48,11 +48,7 @@ class FinalEvaluation(NamedTuple):
     seed: int
 
     def warnings(self, training: GymnasiumEnvironment) -> list[str]:
-        """What to say before training where episodes may never end.
-
-        Args:
-          training: The environments of training.
-        """
+        """What to say before training, with these environments, where episodes may never end."""
         env_id, limit, own = self.environment.env_id, self.environment.training_time_limit, training.time_limit
         if limit is not None:  # which only training has
             with contextlib.closing(self.environment.for_evaluation().load()) as playing:

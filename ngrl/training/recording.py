@@ -15,11 +15,7 @@ from ngrl.training.experiment import RunResult
 
 
 class Recorder:
-    """Writes into a run's directory; what an earlier run of the same entry left there is replaced.
-
-    Args:
-      directory: The run's directory.
-    """
+    """Writes into a run's directory; what an earlier run of the same entry left there is replaced."""
 
     def __init__(self, directory: RunDirectory):
         self._directory = directory
