@@ -141,6 +141,8 @@ def _run(
         print(f"{name}: starting TensorFlow", file=output.terminal)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
 
+    import gin
+
     from ngrl import configuration
     from ngrl.configuration import operative
     from ngrl.training import configurables
@@ -161,7 +163,7 @@ def _run(
                 root_dir,
                 noresume=options.noresume,
                 config=lambda: operative.settled(progress.warn),
-                config_text=configuration.operative_config,
+                config_text=gin.operative_config_str,
                 progress=progress,
                 on_start=on_start,
             )

@@ -146,7 +146,7 @@ def test_experiments_run(block, folder, monkeypatch):
         shortened = [f"{loop}.{setting}" for setting in SHORT_LOOPS[loop]]
         configuration.parse(["experiment.gin"], ["run.num_env_steps = 300", "Evaluation.episodes = 1", *shortened])
         final = configurables.run(RunContext(folder / "run"))
-        operative = configuration.operative_config()
+        operative = gin.operative_config_str()
     finally:
         gin.clear_config()
     assert final["env_steps"] >= 300

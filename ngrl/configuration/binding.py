@@ -39,14 +39,12 @@ __all__ = [
     "ConfigurationError",
     "Key",
     "bindings",
-    "describe",
     "identity_of",
     "is_macro",
     "locations",
     "macro_value",
     "name_of",
     "one_line",
-    "operative_config",
     "parse",
     "read",
     "replaced",
@@ -141,14 +139,14 @@ def read(
     return reader.bindings
 
 
-def operative_config() -> str:
-    """The configuration as it has been used so far, defaults included, as a gin file that `parse` reads."""
-    return gin.operative_config_str()
-
-
 def bindings() -> dict[str, str]:
     """What is bound, as text: `{"run.seed": "1", ...}`, macros too, sorted by name."""
-    return {name: text for name, text, _ in _bound()}
+    found = {
+        name_of((*called, parameter)): repr(value)
+        for called, bound in gin_config._CONFIG.items()
+        for parameter, value in bound.items()
+    }
+    return dict(sorted(found.items()))
 
 
 def identity_of(read_bindings: Iterable[Binding]) -> dict[str, str]:
@@ -168,11 +166,6 @@ def locations() -> dict[Key, str]:
 def replaced() -> list[Any]:
     """Values that `parse` bound and that a later binding of the same name has replaced."""
     return list(_replaced)
-
-
-def describe() -> str:
-    """What is bound and where: lines such as `run.seed = 1  (gin/base/run.gin:4)`."""
-    return "\n".join(f"{name} = {text}" + (f"  ({where})" if where else "") for name, text, where in _bound())
 
 
 def one_line(error: BaseException) -> str:
@@ -322,16 +315,6 @@ def macro_value(name: str, in_force: dict[Key, Binding]) -> Any:
     names = [binding.name for binding in in_force.values() if binding.key[1] == MACRO]
     names += [constant for constant, _ in gin_config._CONSTANTS.items()]
     raise _Unresolved(f"no macro %{name}{nearest(name, names)}")
-
-
-def _bound() -> list[tuple[str, str, str | None]]:
-    """Name, value and place of every binding, sorted; the place is None where `parse` didn't make it."""
-    found = []
-    for (scope, selector), parameters in gin_config._CONFIG.items():
-        for parameter, value in parameters.items():
-            key = (scope, selector, parameter)
-            found.append((name_of(key), repr(value), _locations.get(key)))
-    return sorted(found)
 
 
 def name_of(key: Key) -> str:

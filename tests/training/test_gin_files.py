@@ -126,7 +126,7 @@ def test_experiment_runs(path, tmp_path, monkeypatch):
         fork_server.play_live_policies(monkeypatch.setattr)
     configuration.parse([str(path)], short)
     final = configurables.run(RunContext(tmp_path / "run"))
-    operative = configuration.operative_config()
+    operative = gin.operative_config_str()
     dead = [name for name in configuration.bindings() if f"{name} = " not in operative and not _unused(name, path)]
     assert not dead, "bound, but without effect"
     assert final["env_steps"] >= 300
@@ -147,7 +147,7 @@ def test_entry_runs_as_the_file_says(path, tmp_path):
     compares_solvers = path.parent.name == "solvers"
     configuration.parse([str(path)], SHORT_SOLVERS if compares_solvers else [])
     result = configurables.main(RunContext(tmp_path / "run", config=configuration.bindings))
-    operative = configuration.operative_config()
+    operative = gin.operative_config_str()
     dead = [name for name in configuration.bindings() if f"{name} = " not in operative]
     if compares_solvers:  # these include an experiment for its agent, and run no training of its length
         dead = [name for name in dead if not name.startswith(("run.", "Evaluation."))]
