@@ -6,7 +6,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 _WHEEL = _PACKAGE / "_data"  # setup.py puts the two folders there
-_FOLDERS = ("gin", "launch")
+_FOLDERS = (("gin",), ("launch",))
 _NEIGHBOUR = re.compile(r"^include ['\"]([^/]+?)['\"]", re.MULTILINE)
 
 ROOT = _WHEEL if _WHEEL.is_dir() else _PACKAGE.parent
@@ -23,8 +23,7 @@ def find(name: str | Path) -> Path:
       Where it is; `name` itself if it is nowhere.
     """
     path = Path(name)
-    inside = path.parts[:1] in [(folder,) for folder in _FOLDERS]
-    return ROOT / path if inside and not path.exists() and (ROOT / path).is_file() else path
+    return ROOT / path if path.parts[:1] in _FOLDERS and not path.exists() and (ROOT / path).is_file() else path
 
 
 def experiments() -> Iterator[tuple[str, str]]:

@@ -130,10 +130,9 @@ def _read(path: Path, any_version: bool) -> Run:
         versions = {process["versions"]["ngrl"] for process in processes(record)}
         config, status = record["config"], record["status"]
         seed = record.get("seed")
-        is_foreign = not isinstance(config, dict) or not versions
     except (KeyError, TypeError):
-        is_foreign = True
-    if is_foreign:
+        versions = set()
+    if not versions or not isinstance(config, dict):
         raise _LeftOutError("its run.json is not ngrl's")
     if versions != {ngrl.__version__} and not any_version:
         made_by = " and ".join(sorted(versions))

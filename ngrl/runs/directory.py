@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ngrl
+from ngrl.messages import shortened
 from ngrl.runs.files import ReadError, remove_unfinished, write_json
 from ngrl.runs.identity import Default, differences, no_default
 from ngrl.runs.record import lock_path, processes, read_record, record_path
@@ -168,8 +169,9 @@ def check_same_experiment(
     """
     differing = differences(record.get("config", {}), config, default, bool(record.get("config_complete")), complete)
     if differing:
-        shown = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
-        raise RunDirectoryError(f"{path} belongs to another experiment: {shown}; choose another --root_dir")
+        raise RunDirectoryError(
+            f"{path} belongs to another experiment: {shortened(differing)}; choose another --root_dir"
+        )
 
 
 def move_aside(path: Path) -> Path | None:
@@ -235,27 +237,18 @@ def _short(version: str) -> str:
 
 
 def _provenance() -> dict[str, Any]:
-    versions = {"ngrl": ngrl.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        versions[package] = metadata.version(package)
+    versions = {package: metadata.version(package) for package in _PACKAGES}
     return {
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
         "git_revision": _git_revision(),
-        "versions": versions,
+        "versions": {"ngrl": ngrl.__version__, "python": platform.python_version(), **versions},
     }
 
 
 def _git_revision() -> str | None:
+    command, where = ["git", "rev-parse", "HEAD"], Path(__file__).parent
     try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        return subprocess.check_output(command, cwd=where, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip()

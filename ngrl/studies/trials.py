@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from ngrl import seeding
 from ngrl.threads import DEFAULT, environment
@@ -114,9 +113,7 @@ class TrialProcess:
     def __enter__(self) -> "TrialProcess":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.stop()
         self._process.wait()
         self._stderr.close()

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from ngrl.checks import check_count
 from ngrl.loops.state import LoopState
-from ngrl.messages import reason
+from ngrl.messages import reason, shortened
 from ngrl.runs.files import CheckpointError, checksum, failure, size_of, sync
 
 #: 2: the manifest carries a checksum of itself.
@@ -24,7 +24,6 @@ SCHEMA_VERSION = 2
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"^step_(\d{10,})$")
 _VARIABLE = "/.ATTRIBUTES/VARIABLE_VALUE"
-_MAX_SHOWN = 3
 
 
 class CheckpointStore:
@@ -170,12 +169,6 @@ class CheckpointStore:
     def _remove_oldest(self) -> None:
         for old in self._list()[: -self._keep]:
             shutil.rmtree(old)
-
-
-def shortened(parts: list[str]) -> str:
-    """The first few of several parts of a message, and how many more there are."""
-    more = len(parts) - _MAX_SHOWN
-    return ", ".join(parts[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _step(folder: Path) -> int:
