@@ -31,6 +31,7 @@ RUN_BY = {
     "tools/bench_rounds.py": "test_tools.py::test_rounds_of_bench_take_turns",
     "tools/chaos.py": "faults/test_kills.py::test_run_killed_ten_times_is_bit_equal_and_leaves_no_litter",
     "tools/check_installed.py": "test_install.py",
+    "tools/compare_kfac_jax.py": "test_tools.py::test_comparison_with_kfac_jax_says_in_one_line_what_it_lacks",
     "tools/compare_peers.py": "test_compare_peers.py::test_only_selects_rows_and_refuses_what_matches_none",
     "tools/fingerprint.py": "test_tools.py::test_fingerprints_of_two_like_runs_are_the_same",
     "tools/fork_server.py": "faults/conftest.py",

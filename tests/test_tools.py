@@ -85,6 +85,16 @@ def test_every_part_of_bench_measures(tmp_path):
     assert report["memory"]["bytes"] > 1e8
 
 
+def test_comparison_with_kfac_jax_says_in_one_line_what_it_lacks(tmp_path):
+    result = tool("compare_kfac_jax.py", "--python", tmp_path / "nowhere", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "nowhere does not exist" in result.stderr.splitlines()[-1]
+    result = tool("compare_kfac_jax.py", "--python", sys.executable, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "ended with exit code 1: ModuleNotFoundError: No module named 'jax'" in result.stderr.splitlines()[-1]
+    assert result.stdout.startswith("| network, loss |")
+
+
 def test_fingerprints_of_two_like_runs_are_the_same(tmp_path):
     short = ("--only", "examples/toy_npg", "--steps", 100)
     result = tool("fingerprint.py", *short, "--out", "before.json", cwd=tmp_path)

@@ -67,7 +67,7 @@ def test_the_published_and_the_own_experiments_are_there():
         assert {f"{agent}_{env}.gin" for agent in ("reinforce", "npg", "trpo", "ppo", "acer")} <= names
     for env in ("hopper", *ROBOTS):
         assert {f"{agent}_{env}.gin" for agent in ("npg", "trpo", "ppo", "acktr")} <= names
-    assert {f"acktr_{env}.gin" for env in ("cartpole_v1", "lunar", "pendulum")} <= names
+    assert {f"acktr_{env}.gin" for env in ("cartpole_v1", "lunar", "pendulum", "minatar_breakout")} <= names
     assert {"kfac_cartpole_v1.gin", "prong_cartpole_v1.gin"} <= names
     for game in ("breakout", *GAMES):
         assert {f"{agent}minatar_{game}.gin" for agent in ("", "dqn_", "trpo_", "ppo_")} <= names
