@@ -5,7 +5,7 @@
 `kfac-jax/bin/python` is the Python of an environment of its own, made with `python3 -m venv kfac-jax` and
 `kfac-jax/bin/pip install kfac-jax==0.0.8 jax==0.7.2` (the newest jax is too new for it). It runs this file too, without
 ngrl. The exit code is 1 where a number is further off than 1e-5 of the largest of its kind. Both work in float64.
-kfac-jax divides a convolution's G by the number of positions, and multiplies the block by it: here it is put back into G.
+kfac-jax divides a convolution's G by the number of positions and multiplies the block by it: here G is multiplied.
 """
 
 import argparse
