@@ -55,8 +55,7 @@ class LibraryOutput:
 
     def __init__(self) -> None:
         _flush()
-        self._error = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
-        self._out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+        self._error, self._out = _Stream(os.dup(2)), _Stream(os.dup(1))
         self.terminal: TextIO = self._error
         self.stdout: TextIO = self._out
         self._cell = None if isinstance(sys.stdout, io.TextIOWrapper) else _Cell(sys.stdout, sys.stderr)
@@ -102,10 +101,8 @@ class LibraryOutput:
     def close(self) -> None:
         """Give standard output and error back, and drop the log if it was never moved to a lasting place."""
         if not _flush():  # a full disk: let what is left go nowhere rather than to the terminal
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 1)
-            os.dup2(nowhere, 2)
-            os.close(nowhere)
+            _lead_nowhere(1)
+            _lead_nowhere(2)
             _flush()
         os.dup2(self._out.fileno(), 1)
         os.dup2(self._error.fileno(), 2)
@@ -140,6 +137,26 @@ class _Cell:
         for handler, stream in self._handlers:
             handler.setStream(stream)
         sys.stdout, sys.stderr = self.stdout, self.stderr
+
+
+class _Stream(io.TextIOWrapper):
+    """A file descriptor as text, by lines. Where its reader has gone, as `head` does, the command goes on without."""
+
+    def __init__(self, descriptor: int):
+        super().__init__(os.fdopen(descriptor, "wb"), encoding="utf-8", errors="replace", line_buffering=True)
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            _lead_nowhere(self.fileno())  # with what is still held back
+            return len(text)
+
+
+def _lead_nowhere(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _flush() -> bool:

@@ -1,5 +1,6 @@
 """What reaches the terminal, or a notebook's cell, of what ngrl and libraries write."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,26 @@ def test_notebook_shows_ngrls_own_lines_and_libraries_write_into_the_log(tmp_pat
         "warned by a library",
         "written by a compiled library",
     ]
+
+
+DEAF = """
+from ngrl.terminal import LibraryOutput
+
+output = LibraryOutput()
+for line in range(3):
+    print(line, file=output.terminal)
+    print("result", file=output.stdout)
+output.close()
+print("after")
+"""
+
+
+def test_command_whose_reader_has_gone_goes_on_without(tmp_path):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{DEAF}"]
+    for deaf, heard in (("stdout", "stderr"), ("stderr", "stdout")):
+        done = subprocess.run(command, **{deaf: theirs, heard: subprocess.PIPE}, cwd=tmp_path, text=True, timeout=60)
+        assert done.returncode == 0
+        assert getattr(done, heard).split() == (["0", "1", "2"] if deaf == "stdout" else ["result"] * 3 + ["after"])
+    os.close(theirs)
