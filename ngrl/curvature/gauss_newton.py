@@ -174,21 +174,35 @@ class GaussNewton(tf.linalg.LinearOperator):
         """The rows A taken apart by layers, for solvers that leave out what two layers have to do with each other."""
         return RowBlocks(self._rows().blocks(), self.parameters["variables"])
 
-    def kronecker_layers(self) -> KroneckerLayers:
+    def kronecker_layers(self, scores: tf.Tensor | None = None) -> KroneckerLayers:
         """What each layer's block of F is made of, for K-FAC.
+
+        Args:
+          scores: None for the expectation over the model's distribution, or s [B, K] for one row an example,
+            `sqrt(w_i/Σw) s_iᵀ J_i`, with sampled targets' scores or the loss's derivatives.
 
         Raises:
           TypeError: of the network no layers are known, or it has one without a Kronecker rule.
         """
-        rows = self._rows() if isinstance(self._jacobian, StackJacobian) else None
-        if isinstance(rows, StackRows):
+        factor = None
+        if scores is not None:
+            scores = self._checked(scores, self.outputs.shape, "scores")
+            factor = (_per_example(tf.sqrt(self._scale)) * scores)[:, tf.newaxis]
+        if isinstance(self._jacobian, StackJacobian):
+            rows = self._rows() if factor is None else self._jacobian.rows(factor)
+            assert isinstance(rows, StackRows)
             return rows.kronecker_layers(self._scale)
         if isinstance(self._jacobian, LayerJacobian):
-            return self._jacobian.kronecker_layers(self._scaled_factor(), self._scale)
+            return self._jacobian.kronecker_layers(self._scaled_factor() if factor is None else factor, self._scale)
         raise TypeError(
             "K-FAC needs to know the network's layers, and this is a plain function: give a Keras model or a "
             "LayeredNetwork, or use a solver such as Dual()"
         )
+
+    def scores(self, coefficients: tf.Tensor) -> tf.Tensor:
+        """The s [B, K] of a loss with gradient Aᵀc, c [n], for `kronecker_layers`: s_i = L_i c_i / sqrt(w_i/Σw)."""
+        c = tf.reshape(self._checked(coefficients, [self._num_rows], "coefficients"), [-1, self.rows_per_example])
+        return tf.math.divide_no_nan(self._metric.factor_matvec(self.outputs, c), _per_example(tf.sqrt(self._scale)))
 
     def _scaled_factor(self) -> tf.Tensor:
         """sqrt(w_i/Σw) L_iᵀ, [B, R, K]."""

@@ -51,6 +51,19 @@ class OutputMetric(abc.ABC):
     def factor(self, outputs: tf.Tensor) -> tf.Tensor:
         """Lᵀ of every example: [B, R, K]."""
 
+    def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Scores ∂ log p(t | y)/∂y of targets t drawn from the model's distribution, E[s sᵀ] = M: [B, K].
+
+        Here those of a Gaussian, `L ε`.
+
+        Args:
+          outputs: y [B, K].
+          seed: Two integers, as of `tf.random.stateless_normal`: the same give the same.
+        """
+        rows = self.factor(outputs)
+        noise = tf.random.stateless_normal(tf.shape(rows)[:2], seed, dtype=outputs.dtype)
+        return tf.linalg.matvec(rows, noise, transpose_a=True)
+
 
 class _DiagonalMetric(OutputMetric):
     """A metric with L = diag(ℓ), R = K."""
@@ -155,6 +168,12 @@ class Bernoulli(_DiagonalMetric):
         variance = tf.maximum(outputs * (1 - outputs), 0)
         return tf.where(variance > 0, tf.math.rsqrt(variance), 0)
 
+    def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        p = tf.sigmoid(outputs) if self.from_logits else outputs
+        drawn = tf.random.stateless_uniform(tf.shape(p), seed, dtype=p.dtype) < p
+        score = tf.cast(drawn, p.dtype) - p
+        return score if self.from_logits else score * tf.square(self._root(outputs))
+
 
 @dataclasses.dataclass(frozen=True)
 class Categorical(OutputMetric):
@@ -190,6 +209,12 @@ class Categorical(OutputMetric):
         p = tf.square(sqrt_p)
         return tf.linalg.diag(sqrt_p) - sqrt_p[:, :, tf.newaxis] * p[:, tf.newaxis, :]
 
+    def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        # The largest of y + Gumbel noise is distributed by softmax(y).
+        uniform = tf.random.stateless_uniform(tf.shape(outputs), seed, dtype=outputs.dtype)
+        drawn = tf.argmax(outputs - tf.math.log(-tf.math.log(uniform)), axis=-1)
+        return tf.one_hot(drawn, outputs.shape[-1], dtype=outputs.dtype) - tf.nn.softmax(outputs)
+
 
 @dataclasses.dataclass(frozen=True)
 class DiagonalGaussian(_DiagonalMetric):
@@ -202,6 +227,11 @@ class DiagonalGaussian(_DiagonalMetric):
     def _root(self, outputs: tf.Tensor) -> tf.Tensor:
         _, log_std = tf.split(outputs, 2, axis=-1)
         return tf.concat([tf.exp(-log_std), tf.fill(tf.shape(log_std), tf.sqrt(tf.cast(2, outputs.dtype)))], axis=-1)
+
+    def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        _, log_std = tf.split(outputs, 2, axis=-1)
+        noise = tf.random.stateless_normal(tf.shape(log_std), seed, dtype=outputs.dtype)
+        return tf.concat([noise * tf.exp(-log_std), tf.square(noise) - 1], axis=-1)
 
 
 def _sum(values: tf.Tensor) -> tf.Tensor:

@@ -17,7 +17,9 @@ State = dict[str, tf.Tensor]
 Parts = tuple[list[Any], list[tf.Tensor]]  # of a vector [P]: the layers' and the exact blocks'
 Inverse = Literal["factored", "exact", "ekfac", "prong"]
 Sharing = Literal["expand", "reduce"]
+Kind = Literal["expectation", "sampled", "empirical"]
 _SHARING = ("expand", "reduce")
+_KINDS = ("expectation", "sampled", "empirical")
 _NO_KERNELS = ("bias", "gamma", "beta")
 _INVERSES = ("factored", "exact", "ekfac", "prong")
 
@@ -55,6 +57,7 @@ class Kfac(Solver):
         decay: float = 0.95,
         period: int = 10,
         factor_period: int = 1,
+        kind: Kind = "expectation",
         inverse: Inverse = "factored",
         sharing: Sharing = "expand",
         eigenvalue_period: int = 1,
@@ -66,6 +69,8 @@ class Kfac(Solver):
             counts in full.
           period: Steps between new inverses or eigenbases, the first at once.
           factor_period: Steps between new batches in the running averages, the first at once.
+          kind: Of G: the "expectation" over the model's distribution, exact; "sampled", one target an example drawn
+            from it (Martens & Grosse 2015, section 5); or "empirical", the loss's own derivatives.
           inverse: "factored", "exact", "ekfac" or "prong". Under XLA on the CPU, which has no LAPACK, an eigenbasis of
             256 units costs 27 times as much as otherwise and has seven digits, in float64 too: prefer "factored" there.
           sharing: For weights that are used at several positions, as in convolutions and over time: "expand" takes
@@ -74,13 +79,16 @@ class Kfac(Solver):
           eigenvalue_period: Of "ekfac", steps between new batches in its eigenvalues, the first with each new basis.
 
         Raises:
-          ValueError: `decay` isn't in [0, 1), a period no positive integer, `inverse` none of the four, or
-            `sharing` none of the two.
+          ValueError: `decay` isn't in [0, 1), a period no positive integer, `inverse` none of the four, `kind` none
+            of the three, or `sharing` none of the two.
         """
         self.decay = check_number("decay", decay, "[0, 1)")
         self.period = check_count("period", period)
         self.factor_period = check_count("factor_period", factor_period)
         self.eigenvalue_period = check_count("eigenvalue_period", eigenvalue_period)
+        if kind not in _KINDS:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
+        self.kind = kind
         if inverse not in _INVERSES:
             raise ValueError(f"inverse must be one of {', '.join(map(repr, _INVERSES))}, got {inverse!r}")
         self.inverse = inverse
@@ -94,6 +102,7 @@ class Kfac(Solver):
             "decay": self.decay,
             "period": self.period,
             "factor_period": self.factor_period,
+            "kind": self.kind,
             "inverse": self.inverse,
             "sharing": self.sharing,
             "eigenvalue_period": self.eigenvalue_period,
@@ -144,7 +153,9 @@ class Kfac(Solver):
             # b = Rᵀc: another pass through the network is saved, and where rows are few b is never formed.
             parts = layers.combine(coefficients)
             system = CombinedRows(layers, coefficients, parts)
-        inverse, works, state = self._step(layers, damping, state, tf.math.is_finite(system.gradient_norm))
+        learned = layers if self.kind == "expectation" else self._learned(operator, gradient, state)
+        finite_gradient = tf.math.is_finite(system.gradient_norm)
+        inverse, works, state = self._step(layers, learned, damping, state, finite_gradient)
         parts = inverse(parts)
         value, image = layers.joined(parts), layers.row_product(parts)
         is_finite = works & tf.reduce_all(tf.math.is_finite(value))
@@ -157,7 +168,8 @@ class Kfac(Solver):
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, SolverStats]:
         """With the operator's own factors; the tolerance that is claimed is none."""
         layers = _layers_of(problem.operator)
-        inverse, works, _ = self._step(layers, problem.damping, None, tf.constant(True))
+        learned = layers if self.kind == "expectation" else self._learned(problem.operator, None, None)
+        inverse, works, _ = self._step(layers, learned, problem.damping, None, tf.constant(True))
         infinite = tf.constant(float("inf"), problem.rhs.dtype)
         result = tf.where(works, int(Result.CONVERGED), int(Result.BREAKDOWN))
         return layers.joined(inverse(layers.parts(problem.rhs))), result, SolverStats(tf.constant(1), infinite)
@@ -174,12 +186,32 @@ class Kfac(Solver):
         Arguments and errors are those of `answer`; where `is_finite` is false, nothing is learned of the operator.
         """
         layers = _layers_of(operator)
-        inverse, works, state = self._step(layers, damping, state, is_finite)
+        learned = layers if self.kind == "expectation" else self._learned(operator, None, state)
+        inverse, works, state = self._step(layers, learned, damping, state, is_finite)
         broken = tf.where(works, tf.zeros_like(damping), tf.constant(float("nan"), damping.dtype))
         return lambda vector: layers.joined(inverse(layers.parts(vector))) + broken, state
 
+    def _learned(self, operator: Any, gradient: RightHandSide | None, state: Mapping[str, tf.Tensor] | None) -> Any:
+        """The layers of which the averages take a batch, of another kind than the expectation.
+
+        Raises:
+          ValueError: "empirical" needs a loss's derivatives by the outputs, and there are none.
+        """
+        if self.kind == "sampled":
+            number = state["count"] if state else tf.zeros([], tf.int64)
+            return operator.kronecker_layers(operator.output_metric.sample(operator.outputs, tf.stack([number, 0])))
+        coefficients = None if gradient is None else gradient.coefficients(operator)
+        if coefficients is None:
+            raise ValueError('kind="empirical" needs a gradient given by the outputs: take another kind here')
+        return operator.kronecker_layers(operator.scores(coefficients))
+
     def _step(
-        self, layers: Any, damping: float | tf.Tensor, state: Mapping[str, tf.Tensor] | None, is_finite: tf.Tensor
+        self,
+        layers: Any,
+        learned: Any,
+        damping: float | tf.Tensor,
+        state: Mapping[str, tf.Tensor] | None,
+        is_finite: tf.Tensor,
     ) -> tuple[Callable[[Parts], Parts], tf.Tensor, State]:
         """The product with `(F̂ + λI)⁻¹`, whether its inverses are finite, and the new state.
 
@@ -188,8 +220,8 @@ class Kfac(Solver):
         state = dict(state or self.slots(layers.variables))
         damping = tf.convert_to_tensor(damping, layers.variables[0].dtype)
         _check(layers, state)
-        is_finite &= tf.math.is_finite(damping) & tf.math.is_finite(tf.reduce_sum(layers.sample()))
-        state, works = self._renewed(layers, damping, state, is_finite)
+        is_finite &= tf.math.is_finite(damping) & tf.math.is_finite(tf.reduce_sum(learned.sample()))
+        state, works = self._renewed(learned, damping, state, is_finite)
         exact = [_inverse(damped(state[f"{block.slot}/exact"], damping)) for block in layers.exact]
 
         def inverse(parts: Parts) -> Parts:

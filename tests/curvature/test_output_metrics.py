@@ -52,6 +52,18 @@ CASES = [
     pytest.param(Categorical(), categorical, id="categorical"),
     pytest.param(DiagonalGaussian(), diagonal_gaussian, id="gaussian"),
 ]
+
+
+@pytest.mark.parametrize(("metric", "dense"), [case for case in CASES if case.id != "chosen"])
+def test_samples_scores_have_the_metric_as_second_moment(metric, dense):
+    one = np.array([[0.3, 0.6, 0.2, 0.45]])
+    scores = metric.sample(tf.constant(np.repeat(one, 40_000, axis=0)), [1, 2]).numpy()
+    products = scores[:, :, None] * scores[:, None, :]
+    error = products.std(axis=0) / 200
+    assert np.all(np.abs(products.mean(axis=0) - dense(one)[0]) <= 5 * error + 1e-12)
+    assert np.all(np.abs(scores.mean(axis=0)) <= 5 * scores.std(axis=0) / 200)
+
+
 all_metrics = pytest.mark.parametrize(("metric", "dense"), CASES)
 
 

@@ -204,6 +204,50 @@ def test_factors_take_a_new_batch_every_so_many_steps(mode):
         np.testing.assert_allclose(inverses[number], np.linalg.inv(average + shift * np.eye(4)), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("metric", [SquaredError(2.0), Categorical()], ids=["squared", "categorical"])
+@pytest.mark.parametrize("kind", ["sampled", "empirical"])
+def test_factors_of_other_kinds_are_those_of_loops_over_examples(kind, metric, mode):
+    stack, inputs = network((3, 4, 4, 2)), RNG(1).normal(size=(5, 3))
+    weights = np.array([0.5, 1.0, 2.0, 0.1, 1.0])
+    targets = np.eye(2)[[0, 1, 1, 0, 1]]
+    solver = Kfac(kind=kind, decay=0.5)
+
+    def loss(outputs):  # of each example
+        if isinstance(metric, Categorical):
+            return tf.nn.softmax_cross_entropy_with_logits(targets, outputs)
+        return tf.reduce_sum(tf.square(outputs - targets), axis=1)
+
+    def answer(state):
+        operator = GaussNewton(stack, stack.variables, inputs, metric, weights=weights)
+        with tf.GradientTape() as tape:
+            tape.watch(operator.outputs)
+            mean = tf.reduce_sum(loss(operator.outputs) * weights) / weights.sum()
+        pull = tape.gradient(mean, operator.outputs)
+        return solver.answer(operator, OutputGradient(pull), 0.3, state).state
+
+    state, run = solver.slots(stack.variables), compiled(answer, mode)
+    # Compiled alike, as XLA draws other numbers.
+    sample = compiled(lambda seed: metric.sample(stack(inputs), seed), mode)
+    averages = {}
+    for number in range(2):
+        state = run(state)
+        scores = sample(tf.constant([number, 0], tf.int64))
+        for kernel, bias in ((0, 1), (3, 4)):
+            total = 0.0
+            for i in range(5):
+                with tf.GradientTape() as tape:
+                    outputs = stack(inputs[i : i + 1])
+                    of_one = tf.reduce_sum(outputs * scores[i]) if kind == "sampled" else None
+                    if kind == "empirical":
+                        full = tf.tensor_scatter_nd_update(tf.constant(targets) * 0, [[i]], outputs)
+                        of_one = loss(full)[i]
+                g = tape.gradient(of_one, stack.variables[bias]).numpy()
+                total = total + weights[i] / weights.sum() * np.outer(g, g)
+            averages[kernel] = total if number == 0 else (averages[kernel] + total) / 2
+            np.testing.assert_allclose(state[f"{kernel}/derivatives"], averages[kernel], rtol=1e-9, atol=1e-13)
+
+
 @pytest.mark.parametrize("inverse", [*INVERSES, "prong"])
 def test_few_rows_go_in_factors_to_the_same_step(inverse):
     stack = network((9, 8, 1))
@@ -307,10 +351,13 @@ def test_bad_input_is_answered_in_one_line():
         ({"factor_period": 0}, "factor_period"),
         ({"eigenvalue_period": 0}, "eigenvalue_period"),
         ({"inverse": "kfac"}, "inverse"),
+        ({"kind": "exact"}, "kind"),
     ):
         with pytest.raises(ValueError, match=word):
             Kfac(**arguments)
     stack = network()
+    with pytest.raises(ValueError, match="empirical"):
+        Kfac(kind="empirical")(linearised(stack), np.ones(sum(v.shape.num_elements() for v in stack.variables)), 1.0)
     model = lambda x: stack(x)  # noqa: E731 (no dense stack any more, for all that ngrl can see)
     operator = GaussNewton(model, stack.variables, np.ones((2, 3)))
     with pytest.raises(TypeError, match="plain function"):
