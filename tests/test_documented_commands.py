@@ -26,6 +26,7 @@ RUN_BY = {
     "ngrl.sweep": "test_sweep.py::test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard",
     "ngrl.report": "test_report.py::test_directories_that_hold_no_finished_run_are_named_and_the_rest_goes_on",
     "tools/bench.py": "test_tools.py::test_every_part_of_bench_measures",
+    "tools/bench_compiled.py": "test_tools.py::test_every_part_of_bench_measures",
     "tools/bench_kfac.py": "test_tools.py::test_every_part_of_bench_measures",
     "tools/bench_pixels.py": "test_tools.py::test_every_part_of_bench_measures",
     "tools/bench_rounds.py": "test_tools.py::test_rounds_of_bench_take_turns",

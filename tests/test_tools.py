@@ -59,6 +59,9 @@ import bench_pixels
 tiny = {"shape": [4, 4, 1], "convolutions": ((2, 3, 1),), "units": 4, "batch": 2, "updates": 2, "goal": 1.2}
 bench_pixels.NETWORKS = {"tiny": tiny}
 bench_pixels.VARIANTS = (("patches", "xla"),)
+import bench_compiled
+bench_compiled.EXPERIMENTS = ("trpo_cartpole_v1",)
+bench_compiled.BINDINGS = ("OnPolicyLoop.batch_size=64", "Critic.epochs=1", "OnPolicyLoop.jit_compile=False")
 import bench_kfac
 bench_kfac.HIDDEN, bench_kfac.ROWS = (4, 4), 8
 bench_kfac.MLPS = {"8-256-128-4, B = 128": (8, (4, 4), 2, 2, 1.5)}
@@ -75,6 +78,7 @@ def test_every_part_of_bench_measures(tmp_path):
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout.splitlines()[-1])
     assert report["loops"]["CartPole-v1"]["ngdqn_over_stock"]["median"] > 0
+    assert report["compiled"]["trpo_cartpole_v1"]["compiled_over_gymnasium"]["median"] > 0
     assert report["updates"]["4-8-2"]["natural_over_adam"]["median"] > 0
     assert report["pixels"]["tiny"]["natural_over_adam"]["median"] > 0
     assert report["exact"]["4-8-2"]["cholesky_over_cg"]["median"] > 0

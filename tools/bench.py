@@ -8,6 +8,7 @@ ratio, with their quartiles, because machines are noisy. Don't run it beside any
 
     loops    env-steps/s of NGDQN's whole loop against ngrl's loop with Adam and against stock TF-Agents
              (DqnAgent, Adam, DynamicStepDriver, TFUniformReplayBuffer, common.function), one update per step, batch 128
+    compiled env-steps/s of TRPO's and PPO's whole loops with compiled environments against gymnasium's
     updates  one natural-gradient update inside the many-update call against one Adam update there
     pixels   one natural-gradient update of convolutional networks against the quickest of Adam's
     exact    such an update with the exact dual solve, by Cholesky, against the one with 20 CG iterations
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench_compiled import measure_compiled  # noqa: F401  (found by its name)
 from bench_kfac import measure_kfac  # noqa: F401  (found by its name)
 from bench_pixels import measure_pixels  # noqa: F401  (found by its name)
 from bench_rounds import interleave, normal, q_learning_spec, quartiles, ratios, timed_updates
@@ -39,7 +41,7 @@ ENVIRONMENTS = {
     "LunarLander-v3": {"hidden": (256, 128), "goal_stock": 3.5, "goal_adam": 1.7},
 }
 NETWORKS = {"4-64-2": (4, (64,), 2, 3.0), "8-256-128-4": (8, (256, 128), 4, 2.0)}
-PARTS = ("loops", "updates", "pixels", "exact", "kfac", "product", "memory")
+PARTS = ("loops", "compiled", "updates", "pixels", "exact", "kfac", "product", "memory")
 UPDATES_PER_CALL = 64
 
 

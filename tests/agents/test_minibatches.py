@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ngrl.agents.minibatches import for_each_minibatch, shuffled_minibatches
+from ngrl.agents.minibatches import _argsort, for_each_minibatch, shuffled_minibatches
 
 SEED = tf.constant([3, 5])
 
@@ -35,6 +35,15 @@ def test_the_order_follows_the_seed_and_differs_between_epochs(jit_compile):
     assert (epochs[0] != epochs[1]).any()
     assert (epochs[0] != np.arange(100)).any()
     np.testing.assert_array_equal(draw(100, 10, 2, jit_compile=not jit_compile), first)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_order_is_that_of_a_stable_sort(jit_compile):
+    keys = np.random.default_rng(0).integers(-(2**31), 2**31, (3, 500)).astype(np.int32)
+    keys[:, 100:200] = keys[:, 200:300]
+    keys[:, :2] = [2**31 - 1, -(2**31)]
+    orders = tf.function(_argsort, jit_compile=jit_compile)(keys)
+    np.testing.assert_array_equal(orders, np.argsort(keys, axis=1, kind="stable"))
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -1,0 +1,67 @@
+"""The part of `bench.py` that times on-policy loops: environments compiled with the policy against gymnasium's."""
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench_rounds import interleave, quartiles, ratios
+
+GIN = Path(__file__).resolve().parents[1] / "gin"
+EXPERIMENTS = ("trpo_cartpole_v1", "ppo_cartpole_v1")
+_PARTS = ("environment", "agent", "loop")
+BINDINGS: tuple[str, ...] = ()
+GOAL = 5.0
+
+
+def make_loop(experiment: str, backend: str) -> Any:
+    """The loop of a gin file, on a backend."""
+    import gin
+    from tf_agents.specs import tensor_spec
+
+    from ngrl import configuration
+
+    gin.clear_config()
+    configuration.parse([str(GIN / f"{experiment}.gin")], [f"Environment.backend = @{backend}()", *BINDINGS])
+    # A copy, since it is then that gin makes of @a the function, and of @a() the value.
+    environment, agent, loop = (copy.deepcopy(gin.query_parameter(f"run.{part}")) for part in _PARTS)
+    played = environment.load(0)
+    specs = [tensor_spec.from_spec(spec()) for spec in (played.time_step_spec, played.action_spec)]
+    return loop(agent(*specs, seed=0), played, seed=0)
+
+
+def loop_rate(loop: Any, seconds: float) -> Callable[[], float]:
+    """Env-steps/s of whole iterations, from update to update, once it has been warmed up; by processor time."""
+
+    def iterate() -> None:
+        updates = loop.train_steps
+        while loop.train_steps == updates:
+            loop.step()
+
+    for _ in range(3):
+        iterate()
+
+    def run() -> float:
+        start, steps = time.process_time(), loop.statistics.env_steps
+        while time.process_time() - start < seconds:
+            iterate()
+        return (loop.statistics.env_steps - steps) / (time.process_time() - start)
+
+    return run
+
+
+def measure_compiled(rounds: int, seconds: float) -> dict[str, Any]:
+    """Whole iterations of TRPO and PPO on CartPole-v1: 2,048 steps of eight environments, and an update."""
+    result = {}
+    for experiment in EXPERIMENTS:
+        runs = {
+            name: loop_rate(make_loop(experiment, backend), seconds)
+            for name, backend in (("gymnasium", "SyncEnvironments"), ("compiled", "CompiledEnvironments"))
+        }
+        rates = interleave(runs, rounds)
+        result[experiment] = {
+            "env_steps_per_second": {name: quartiles(values) for name, values in rates.items()},
+            "compiled_over_gymnasium": {**ratios(rates["compiled"], rates["gymnasium"]), "goal": f">= {GOAL}"},
+        }
+    return result
