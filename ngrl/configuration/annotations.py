@@ -19,16 +19,6 @@ _SEQUENCES = (
     collections.abc.Collection,
     collections.abc.Iterable,
 )
-_NUMBERS = (
-    int,
-    float,
-    complex,
-    numbers.Number,
-    numbers.Complex,
-    numbers.Real,
-    numbers.Rational,
-    numbers.Integral,
-)
 _MAX_SHOWN = 60
 
 
@@ -185,7 +175,7 @@ def _is_protocol(target: Any) -> bool:
 
 def _is_a(value: Any, target: type) -> bool:
     """Whether an object, not a container, is an instance in the sense of `fits`."""
-    if isinstance(value, bool) and target in _NUMBERS:
+    if isinstance(value, bool) and target is not bool and issubclass(target, numbers.Number):
         return False
     if isinstance(value, int) and target in (float, complex):
         return True

@@ -12,6 +12,7 @@ from ngrl.reports.statistics import PROFILE_SCORES, Aggregate, Cell, Sensitivity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _PUBLISHED_LABEL = "published NGDQN, mean"
 
@@ -36,11 +37,18 @@ def draw_all(
     return drawn
 
 
-def _by_environment(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = defaultdict(list)
+def _panels_of_methods(
+    cells: Sequence[Cell], row: float, more_rows: int, caption: str
+) -> "tuple[Figure, list[tuple[Axes, str, list[Cell]]], dict[str, str]]":
+    """A panel for each environment, high enough for a row a method; with its name and cells, and methods' colours."""
+    environments: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
-        found[cell.environment].append(cell)
-    return found
+        if not cell.has_grid:
+            environments[cell.environment].append(cell)
+    tallest = max(map(len, environments.values()), default=1)
+    figure, axes = figures.new_panels(len(environments), 2, 6.2, 1.0 + row * (tallest + more_rows), caption)
+    panels = [(axis, *members) for axis, members in zip(axes, environments.items(), strict=True)]
+    return figure, panels, _colours([cell.method for cell in cells])
 
 
 def _title(environment: str, cells: Sequence[Cell]) -> str:
@@ -85,19 +93,15 @@ def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray
 
 def draw_scores(cells: Sequence[Cell]) -> bytes:
     """Knight & Lerner's Fig. 1: best 100-episode means, the published beside those of the runs."""
-    environments = _by_environment([cell for cell in cells if not cell.has_grid])
-    colours = _colours([cell.method for cell in cells])
-    tallest = max((len(members) for members in environments.values()), default=1)
-    figure, axes = figures.new_panels(
-        len(environments),
-        2,
-        6.2,
-        1.0 + 0.33 * (tallest + 3),
+    figure, panels, colours = _panels_of_methods(
+        cells,
+        0.33,
+        3,
         "After Knight & Lerner (2018), Fig. 1. Boxes from quartile to quartile, whiskers over all trials, a dot a "
         "trial, diamonds at means; grey: as published. Of DQN with a target network median and quartiles are known. In "
         "brackets the number of trials, and of how many where some have no score. Grids are left out.",
     )
-    for axis, (environment, members) in zip(axes, environments.items(), strict=True):
+    for axis, environment, members in panels:
         rows: list[tuple[str, Any, str]] = [
             (f"{cell.method} ({_count(len(cell.scores()), cell)})", cell.scores(), colours[cell.method])
             for cell in members
@@ -147,19 +151,15 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
 
 def draw_times(cells: Sequence[Cell]) -> bytes:
     """Minutes of training until the published score, on a logarithmic scale, beside the published hours."""
-    environments = _by_environment([cell for cell in cells if not cell.has_grid])
-    colours = _colours([cell.method for cell in cells])
-    tallest = max((len(members) for members in environments.values()), default=1)
-    figure, axes = figures.new_panels(
-        len(environments),
-        2,
-        6.2,
-        1.0 + 0.3 * (tallest + 1),
+    figure, panels, colours = _panels_of_methods(
+        cells,
+        0.3,
+        1,
         "Minutes of training until the mean of 100 episodes first was at least the published mean of NGDQN; a dot a "
         "trial, in brackets how many trials got there. Upright strokes: what a published trial of the method took as a "
         "whole.",
     )
-    for axis, (environment, members) in zip(axes, environments.items(), strict=True):
+    for axis, environment, members in panels:
         known = members[0].published
         assert known is not None
         labels = []
