@@ -143,8 +143,9 @@ def _expand(
         chosen = seeds_of(values.get("seeds", Part.seeds) if seeds is None else seeds)
     except ValueError as error:
         raise ConfigurationError(f"{places.get('seeds', '--seeds')}: {error}") from None
-    shared = {name: as_gin(value) for name, value in values.get("bindings", {}).items()}
-    grid = {name: tuple(map(as_gin, choices)) for name, choices in values.get("grid", {}).items()}
+    # The repr of a resolved value is what a gin file holds.
+    shared = {name: repr(value) for name, value in values.get("bindings", {}).items()}
+    grid = {name: tuple(map(repr, choices)) for name, choices in values.get("grid", {}).items()}
     empty = [name for name, choices in grid.items() if not choices]
     if empty:
         raise ConfigurationError(f"{where}: {empty[0]} has no values to try")
@@ -164,19 +165,6 @@ def _expand(
                     {"experiment": experiment_name(gin_file), "seed": seed, **point},
                     {**config, seed_name: str(seed)},
                 )
-
-
-def as_gin(value: Any) -> str:
-    """A resolved value as a gin file holds it: the inverse of reading it."""
-    if isinstance(value, annotations.Given | annotations.Made):
-        return value.text
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{as_gin(key)}: {as_gin(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(as_gin, value)) + "]"
-    if isinstance(value, tuple):
-        return "(" + "".join(f"{as_gin(item)}, " for item in value).rstrip() + ")"
-    return repr(value)
 
 
 def _labels(point: Mapping[str, str]) -> list[str]:
