@@ -37,6 +37,7 @@ RUN_BY = {
     "tools/fingerprint.py": "test_tools.py::test_fingerprints_of_two_like_runs_are_the_same",
     "tools/fork_server.py": "faults/conftest.py",
     "tools/install.sh": "test_install.py",
+    "tools/keras_digits.py": "keras/test_keras_digits.py",
     "tools/keras_regression.py": "keras/test_keras_regression.py",
     "tools/make_docs.py": "test_documents.py::test_settings_page_is_what_the_docstrings_say",
     "tools/mkdocs_hooks.py": "make docs",

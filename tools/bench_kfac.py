@@ -44,10 +44,12 @@ def compare_mlp(name: str, rounds: int) -> dict[str, Any]:
     """An update of one of `MLPS` with K-FAC against one with Adam."""
     width, hidden, batch, updates, goal = MLPS[name]
     runs = {
-        kind: timed_updates(make_agent(width, hidden, kind == "kfac"), [width], NUM_ACTIONS, batch, updates, True)
+        kind: timed_updates(
+            make_agent(width, hidden, kind == "kfac"), [width], NUM_ACTIONS, batch, updates, True, int(width == WIDE)
+        )
         for kind in ("kfac", "adam")
     }
-    times = interleave(runs, 3 * rounds)
+    times = interleave(runs, 3 * rounds if width != WIDE else rounds)
     return compared(times, times["kfac"], times["adam"], goal)
 
 
@@ -58,7 +60,7 @@ def compare_nature(rounds: int) -> dict[str, Any]:
     for kind in ("kfac", "adam"):
         for way in VARIANTS:
             agent = image_agent(NATURE, way[0], make_optimizer(kind == "kfac"))
-            runs[(kind, *way)] = timed_updates(agent, shape, IMAGE_ACTIONS, batch, updates, compiled=way[1] == "xla")
+            runs[(kind, *way)] = timed_updates(agent, shape, IMAGE_ACTIONS, batch, updates, way[1] == "xla", calls=1)
     times = interleave(runs, rounds)
     best = {kind: min((t for key, t in times.items() if key[0] == kind), key=median) for kind in ("kfac", "adam")}
     return compared({" ".join(key): t for key, t in times.items()}, best["kfac"], best["adam"], NATURE["goal"])

@@ -47,9 +47,9 @@ def q_learning_spec(shape: list[int], num_actions: int) -> tuple[Any, Any]:
 
 
 def timed_updates(
-    agent: Any, shape: list[int], num_actions: int, batch: int, updates: int, compiled: bool
+    agent: Any, shape: list[int], num_actions: int, batch: int, updates: int, compiled: bool, calls: int = 0
 ) -> Callable[[], float]:
-    """Milliseconds of one update inside a call of so many, a graph or compiled by XLA."""
+    """Milliseconds of one update inside a call of so many, a graph or compiled by XLA; so many calls a round."""
     import tensorflow as tf
 
     from ngrl.loops.off_policy import as_transition
@@ -76,7 +76,7 @@ def timed_updates(
     call = tf.function(lambda: many_updates(update, agent.zero_extra(), updates, tf.zeros(2))[0], jit_compile=compiled)
     call().numpy()
 
-    calls = max(1, 256 // updates) if updates > 2 else 1
+    calls = calls or (max(1, 256 // updates) if updates > 2 else 1)
 
     def run() -> float:
         start = time.perf_counter()
