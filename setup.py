@@ -119,6 +119,7 @@ setup(
             *SWEEP,
             *REPORT,
             ENVPOOL,
+            "scikit-learn>=1.5",  # the images of tools/keras_digits.py
             # The experiments with MuJoCo and with pixels are tested too.
             "gymnasium[mujoco]>=1.2.3,<1.5",
             *MINATAR,

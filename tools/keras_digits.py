@@ -5,7 +5,7 @@
 Everybody starts from the same weights of a seed and takes the same number of steps, on minibatches in the same order.
 Adam runs once for each learning rate; its best is the one with the lowest training loss at the end, averaged over the
 seeds. Prints a Markdown table of training loss and of the accuracy on images held out. The images come with
-scikit-learn, which is no dependency of ngrl.
+scikit-learn, of the extra `dev`.
 """
 
 import argparse

@@ -112,21 +112,24 @@ class ConjugateGradient(PreconditionedSolver):
                 ),
             )
 
-        rr = dot(problem.rhs, problem.rhs)
-        z = problem.rhs if problem.inverse is None else problem.inverse(problem.rhs)
-        rz = rr if problem.inverse is None else dot(problem.rhs, z)
-        start = _State(
-            iteration=tf.constant(0),
-            x=tf.zeros_like(problem.rhs),
-            r=problem.rhs,
-            p=z,
-            rr=rr,
-            rz=rz,
-            pp=rr if problem.inverse is None else dot(z, z),
-            rayleigh=tf.zeros_like(rr),
-            is_good=tf.math.is_finite(rr) & tf.math.is_finite(rz) & ((rz > 0) | tf.equal(rr, 0)),
-        )
-        (end,) = tf.while_loop(goes_on, step, (start,))
+        (end,) = tf.while_loop(goes_on, step, (_start(problem),))
         result = tf.where(end.rr <= tolerance, int(Result.CONVERGED), int(Result.MAX_ITERATIONS))
         result = tf.where(end.is_good, result, int(Result.BREAKDOWN))
         return end.x, result, SolverStats(end.iteration, tf.constant(rtol, dtype))
+
+
+def _start(problem: Problem) -> _State:
+    rr = dot(problem.rhs, problem.rhs)
+    z = problem.rhs if problem.inverse is None else problem.inverse(problem.rhs)
+    rz = rr if problem.inverse is None else dot(problem.rhs, z)
+    return _State(
+        iteration=tf.constant(0),
+        x=tf.zeros_like(problem.rhs),
+        r=problem.rhs,
+        p=z,
+        rr=rr,
+        rz=rz,
+        pp=rr if problem.inverse is None else dot(z, z),
+        rayleigh=tf.zeros_like(rr),
+        is_good=tf.math.is_finite(rr) & tf.math.is_finite(rz) & ((rz > 0) | tf.equal(rr, 0)),
+    )
