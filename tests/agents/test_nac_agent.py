@@ -262,7 +262,7 @@ def test_kl_sized_step_follows_w_to_the_kl_that_was_asked_for(policy):
     fisher = slow.fisher(observation, counts)
     w = natural_gradient(agent, batch)
     before = weights(agent)
-    stats = agent.train(batch).extra.optimizer
+    stats = tf.function(agent.train)(batch).extra.optimizer
     step = weights(agent) - before
     np.testing.assert_allclose(stats.predicted_kl, 1e-3, rtol=1e-5)
     np.testing.assert_allclose(0.5 * step @ fisher @ step, 1e-3, rtol=1e-3)

@@ -29,7 +29,7 @@ def build():
     made = contextlib.ExitStack()
 
     def build(name, poison, *bindings, compiled):
-        gin_file, small, _ = AGENTS[name]
+        gin_file, small, *_ = AGENTS[name]
         one = [
             f"OffPolicyLoop.{name}" for name in ("updates_per_call=1", "updates_per_step=0.25", "replay_capacity=64")
         ]

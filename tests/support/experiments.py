@@ -37,30 +37,34 @@ class Agent(NamedTuple):
 
     Attributes:
       continuous: whether it takes continuous actions too.
-      box2d: whether it is the agent with which its loop is also run on LunarLander.
+      everywhere: whether it is the agent with which its loop is also run on LunarLander and Pendulum.
     """
 
     gin_file: str
     bindings: tuple[str, ...]
     continuous: bool = True
-    box2d: bool = False
+    everywhere: bool = False
 
 
 #: A new agent is a line here.
 AGENTS = {
-    "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), False, box2d=True),
+    "ngdqn": Agent(
+        "ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), False, everywhere=True
+    ),
     "pqn": Agent(
         "baselines/pqn_cartpole_v1",
         ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False", "PqnAgent.batch_size=32", "PqnAgent.epochs=1"),
         continuous=False,
     ),
     "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
-    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), box2d=True),
+    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), everywhere=True),
     "acktr": Agent("acktr_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "ClippedUpdate.epochs=1")),
     "nac": Agent("nac_cartpole_v1", _ON_POLICY),
     "acer": Agent(
-        "acer_cartpole_v1", (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)"), box2d=True
+        "acer_cartpole_v1",
+        (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)"),
+        everywhere=True,
     ),
 }
 ENVIRONMENTS = {"CartPole-v1": False, "LunarLander-v3": False, "Pendulum-v1": True}  # whether actions are continuous
@@ -68,7 +72,7 @@ PAIRS = [
     (name, env_id)
     for name, agent in AGENTS.items()
     for env_id, continuous in ENVIRONMENTS.items()
-    if (agent.continuous or not continuous) and (agent.box2d or env_id != "LunarLander-v3")
+    if (agent.continuous or not continuous) and (agent.everywhere or env_id == "CartPole-v1")
 ]
 
 
