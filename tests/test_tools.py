@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import scores
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -126,3 +128,21 @@ def test_scores_of_runs_that_finished_are_told_where_another_failed(tmp_path):
     assert json.loads(result.stdout.splitlines()[-1]) == {"good": {"0": {"best_100_episode_mean": 9.5, "greedy": 7.25}}}
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("scores: ")]
     assert "num_env_stps" in line
+
+
+def test_scores_of_runs_that_evaluate_nothing_have_a_dash(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gin").mkdir()
+    (tmp_path / "gin" / "a.gin").touch()
+    final = {"best_100_episode_mean": 9.5, "best_at_env_steps": 10, "final_100_episode_mean": 8.5, "wall_s": 60}
+    for seed, evaluation in enumerate(({}, {"evaluation": {"mean": 7.25}})):
+        run = tmp_path / "runs" / f"a-seed{seed}"
+        run.mkdir(parents=True)
+        (run / "run.json").write_text(json.dumps({"status": "finished", "final": {**final, **evaluation}}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["scores.py", "gin/a.gin", "--seeds", "0", "1", "--runs", "runs"])
+    scores.main()
+    *_, first, second, mean, last = capsys.readouterr().out.splitlines()
+    assert first == "| a | 0 | 9.5 | 10 | 8.5 | – | 1.0 |"
+    assert second == "| a | 1 | 9.5 | 10 | 8.5 | 7.2 | 1.0 |"
+    assert mean == "| **a** | mean | **9.5** | | 8.5 | – | 1.0 |"
+    assert [final["greedy"] for final in json.loads(last)["a"].values()] == [None, 7.25]

@@ -57,8 +57,26 @@ def score(trials: list[Trial], runs: Path, jobs: int = 1) -> tuple[dict[str, dic
     return results, failures
 
 
+def trials_of(gin_files: list[Path], seeds: list[int], allow_gin_import: tuple[str, ...] = ()) -> list[Trial]:
+    """A trial of each experiment with each seed.
+
+    Raises:
+      ValueError: The seeds are none, or out of range, or one is given twice.
+    """
+    return [
+        Trial(experiment_name(gin_file), str(gin_file), seed, allow_gin_import=allow_gin_import)
+        for gin_file in gin_files
+        for seed in seeds_of(seeds)
+    ]
+
+
+def greedy(final: dict[str, Any]) -> float | None:
+    """The mean of the final evaluation; None where `Evaluation.episodes` is 0."""
+    return final.get("evaluation", {}).get("mean")
+
+
 def shown(value: float | None, form: str = ".1f") -> str:
-    """A score with one decimal; a dash where a run was too short for one."""
+    """A score with one decimal; a dash where a run was too short for one, or evaluates nothing."""
     return "–" if value is None else f"{value:{form}}"
 
 
@@ -74,24 +92,25 @@ def table(results: dict[str, dict[int, dict[str, Any]]]) -> str:
             lines.append(
                 f"| {name} | {seed} | {shown(final['best_100_episode_mean'])} "
                 f"| {shown(final['best_at_env_steps'], ',')} | {shown(final['final_100_episode_mean'])} "
-                f"| {final['evaluation']['mean']:.1f} "
-                f"| {final['wall_s'] / 60:.1f} |"
+                f"| {shown(greedy(final))} | {final['wall_s'] / 60:.1f} |"
             )
         lacking = sum(final["best_100_episode_mean"] is None for final in by_seed.values())
         if lacking:
             lines.append(f"| **{name}** | no mean: {lacking} of {len(by_seed)} runs have no score | | | | | |")
             continue
-        best, last, greedy, minutes = (
+        best, last, minutes = (
             statistics.mean(values)
             for values in zip(
                 *(
-                    (f["best_100_episode_mean"], f["final_100_episode_mean"], f["evaluation"]["mean"], f["wall_s"] / 60)
+                    (f["best_100_episode_mean"], f["final_100_episode_mean"], f["wall_s"] / 60)
                     for f in by_seed.values()
                 ),
                 strict=True,
             )
         )
-        lines.append(f"| **{name}** | mean | **{best:.1f}** | | {last:.1f} | {greedy:.1f} | {minutes:.1f} |")
+        played = [mean for final in by_seed.values() if (mean := greedy(final)) is not None]
+        all_played = statistics.mean(played) if len(played) == len(by_seed) else None
+        lines.append(f"| **{name}** | mean | **{best:.1f}** | | {last:.1f} | {shown(all_played)} | {minutes:.1f} |")
     return "\n".join(lines)
 
 
@@ -108,14 +127,9 @@ def main() -> None:
     if missing:
         parser.error(f"no such gin file: {', '.join(missing)}")
     try:
-        seeds = seeds_of(options.seeds)
+        trials = trials_of(options.gin_files, options.seeds, tuple(options.allow_gin_import))
     except ValueError as error:
         sys.exit(f"scores: {error}")
-    trials = [
-        Trial(experiment_name(gin_file), str(gin_file), seed, allow_gin_import=tuple(options.allow_gin_import))
-        for gin_file in options.gin_files
-        for seed in seeds
-    ]
     try:
         results, failures = score(trials, options.runs, max(options.jobs, 1))
     except KeyboardInterrupt:
@@ -123,7 +137,7 @@ def main() -> None:
     print(table(results))
     last = {
         name: {
-            seed: {"best_100_episode_mean": final["best_100_episode_mean"], "greedy": final["evaluation"]["mean"]}
+            seed: {"best_100_episode_mean": final["best_100_episode_mean"], "greedy": greedy(final)}
             for seed, final in by_seed.items()
         }
         for name, by_seed in results.items()
