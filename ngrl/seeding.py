@@ -39,6 +39,7 @@ class Stream(enum.IntEnum):
     BOOTSTRAP = 16  # of reports
     KILLS = 17  # moments at which tools/chaos.py kills
     TRUNK_WEIGHTS = 18  # first weights of convolutions: the stream of their network's weights, layer
+    FACTOR_TARGETS = 19  # of K-FAC's sampled factors: step
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:

@@ -27,7 +27,7 @@ ALLOWED = {
     "configurable": set(),  # serves whoever gin files may name
     "_autograph": set(),  # serves whoever writes for graphs
     "curvature": {"curvature", "_autograph", "losses", "checks", "patches"},
-    "solvers": {"solvers", "_autograph", "losses", "checks", "configurable"},
+    "solvers": {"solvers", "_autograph", "seeding", "losses", "checks", "configurable"},
     "losses": {"losses", "_autograph", "curvature", "solvers", "configurable"},
     "optimizers": {*NUMERICS, "checks", "configurable"},
     "keras": {*NUMERICS, "keras", "checks"},

@@ -210,7 +210,10 @@ def derivations(source):
                 seeded = any(map(is_given, arguments))
                 if not seeded and (name in STATEFUL or name.startswith(DRAWS)):
                     yield node.lineno
-            elif name == "VarianceScaling" and not any(map(is_given, arguments)):
+            elif (
+                name == "sample"
+                and any(isinstance(a, ast.Call) and dotted(a.func).endswith("stack") for a in arguments)
+            ) or (name == "VarianceScaling" and not any(map(is_given, arguments))):
                 yield node.lineno
         elif isinstance(node, ast.BinOp) and (is_seed(node.left) or is_seed(node.right)):
             if isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.BitXor | ast.FloorDiv | ast.Mod):
@@ -236,6 +239,7 @@ def derivations(source):
         "tf.keras.utils.set_random_seed(0)",
         "np.random.seed(0)",
         "tf.random.split(key, 2)",
+        "metric.sample(outputs, tf.stack([count, 0]))",
         "tf.stack([seed, step])",
         "load(seed=seed + 1_000_003)",
         "network(seed=2 * self._seed)",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from ngrl import seeding
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.solvers import blocked_cholesky
@@ -61,6 +62,7 @@ class Kfac(Solver):
         inverse: Inverse = "factored",
         sharing: Sharing = "expand",
         eigenvalue_period: int = 1,
+        seed: int = 0,
     ) -> None:
         """Configures the solver.
 
@@ -77,6 +79,7 @@ class Kfac(Solver):
             derivatives at different positions for uncorrelated (Grosse & Martens 2016), "reduce" averages the inputs
             first (Eschenhagen et al. 2023).
           eigenvalue_period: Of "ekfac", steps between new batches in its eigenvalues, the first with each new basis.
+          seed: Of "sampled": solvers of equal seeds draw equal numbers.
 
         Raises:
           ValueError: `decay` isn't in [0, 1), a period no positive integer, `inverse` none of the four, `kind` none
@@ -95,6 +98,8 @@ class Kfac(Solver):
         if sharing not in _SHARING:
             raise ValueError(f"sharing must be one of {', '.join(map(repr, _SHARING))}, got {sharing!r}")
         self.sharing = sharing
+        self.seed = seeding.check_seed(seed)
+        self._targets = seeding.key(seed, seeding.Stream.FACTOR_TARGETS)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -106,6 +111,7 @@ class Kfac(Solver):
             "inverse": self.inverse,
             "sharing": self.sharing,
             "eigenvalue_period": self.eigenvalue_period,
+            "seed": self.seed,
         }
 
     def slots(self, variables: Sequence[tf.Variable]) -> State:
@@ -198,8 +204,9 @@ class Kfac(Solver):
           ValueError: "empirical" needs a loss's derivatives by the outputs, and there are none.
         """
         if self.kind == "sampled":
-            number = state["count"] if state else tf.zeros([], tf.int64)
-            return operator.kronecker_layers(operator.output_metric.sample(operator.outputs, tf.stack([number, 0])))
+            number = tf.cast(state["count"], tf.int32) if state else 0
+            drawn = operator.output_metric.sample(operator.outputs, seeding.at(self._targets, number))
+            return operator.kronecker_layers(drawn)
         coefficients = None if gradient is None else gradient.coefficients(operator)
         if coefficients is None:
             raise ValueError('kind="empirical" needs a gradient given by the outputs: take another kind here')
