@@ -1,6 +1,6 @@
 """PQN: Q(λ) on what vector environments have just collected, without replay or target (Gallici et al. 2024)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tf_agents.agents import tf_agent
@@ -10,7 +10,7 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
 from ngrl import losses, seeding
-from ngrl.agents.dqn_agent import DqnAgent, TdLoss
+from ngrl.agents.dqn_agent import DqnAgent, DqnExtra, TdLoss
 from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_minibatches
 from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.schedules import Schedule, check_weight, counter, weight_at
@@ -18,6 +18,22 @@ from ngrl.agents.trajectories import flat_rows, nan_guard, rows_of, sizes
 from ngrl.checks import check_count
 from ngrl.configurable import configurable
 from ngrl.replay import Experience
+
+
+class PqnExtra(NamedTuple):
+    """`LossInfo.extra` of `PqnAgent`: means over the minibatches, and ε of the batch."""
+
+    minibatches: DqnExtra
+    epsilon: tf.Tensor
+
+    @property
+    def optimizer(self) -> Any:
+        """What the steps were like."""
+        return self.minibatches.optimizer
+
+    def scalars(self, loss: Any) -> dict[str, Any]:
+        """Tags and values for TensorBoard, `LossInfo.loss` among them."""
+        return {"ngrl/epsilon": self.epsilon, **self.minibatches.scalars(loss)}
 
 
 @configurable
@@ -109,15 +125,15 @@ class PqnAgent(DqnAgent):
 
         total = for_each_minibatch(minibatches, update, tf_agent.LossInfo(tf.zeros([]), self.zero_extra()))
         stats = total.extra.optimizer
+        epsilon = weight_at(self._epsilon_schedule, self.train_step_counter)
         self.train_step_counter.assign_add(1)
         self.set_epsilon(weight_at(self._epsilon_schedule, self.train_step_counter))
         if self._average is not None:
             self._average.follow(self.train_step_counter - 1, stats.skipped)
         loss, extra = tf.nest.map_structure(lambda value: value / minibatches.shape[0], total)
         cause = tf.math.divide_no_nan(stats.skip_cause, stats.skipped)
-        return tf_agent.LossInfo(
-            loss, extra._replace(optimizer=extra.optimizer._replace(skipped=stats.skipped, skip_cause=cause))
-        )
+        optimizer = extra.optimizer._replace(skipped=stats.skipped, skip_cause=cause)
+        return tf_agent.LossInfo(loss, PqnExtra(extra._replace(optimizer=optimizer), tf.convert_to_tensor(epsilon)))
 
     def _batch(self, experience: trajectory.Trajectory, weights: tf.Tensor | None) -> Any:
         """All N = B·(T − 1) steps of the trajectories."""

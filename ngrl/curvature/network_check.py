@@ -56,6 +56,11 @@ def _check_layer(layer: tf.keras.layers.Layer, natural: bool) -> None:
             f"{describe_layer(layer)} makes outputs depend on the whole batch and changes its averages in every call: "
             "use LayerNormalization, or set its trainable to False before training is set up"
         )
+    if isinstance(layer, tf.keras.layers.SpectralNormalization):
+        raise ValueError(
+            f"{describe_layer(layer)} changes its kernel in calls for training, and agents make none: remove it, "
+            "or use LayerNormalization"
+        )
     if getattr(layer, "stateful", False):
         raise ValueError(f"{describe_layer(layer)} is stateful: an update calls it several times")
     if natural and layer.trainable_weights and layer.compute_dtype != layer.variable_dtype:

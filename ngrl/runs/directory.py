@@ -25,7 +25,11 @@ class RunDirectoryError(RuntimeError):
     """The directory can't be used for this run; the message is one line."""
 
 
-_PACKAGES = ("tensorflow", "tf-keras", "tf-agents", "gymnasium", "numpy", "tensorboard", "gin-config")
+# Those that ngrl needs, and those that experiments may need, where they are installed.
+_PACKAGES = (
+    *("tensorflow", "tf-keras", "tf-agents", "tensorflow-probability", "numpy", "tensorboard", "gin-config"),
+    *("gymnasium", "box2d", "mujoco", "envpool", "minatar", "ale-py"),
+)
 
 
 class RunDirectory:
@@ -237,7 +241,10 @@ def _short(version: str) -> str:
 
 
 def _provenance() -> dict[str, Any]:
-    versions = {package: metadata.version(package) for package in _PACKAGES}
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     return {
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -247,8 +254,12 @@ def _provenance() -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    command, where = ["git", "rev-parse", "HEAD"], Path(__file__).parent
-    try:
+    def git(*arguments: str) -> str:
+        command, where = ["git", *arguments], Path(__file__).parent
         return subprocess.check_output(command, cwd=where, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not another's repository that ngrl is installed in
+        return git("rev-parse", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return None

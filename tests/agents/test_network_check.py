@@ -136,6 +136,10 @@ LAYERS = {
     "dropout": (lambda: KERAS.Dropout(0.5), r"layer 'dropout\w*' \(Dropout\) draws new random numbers"),
     "noise": (lambda: KERAS.GaussianNoise(0.1), "GaussianNoise.* draws new random numbers"),
     "batch norm": (KERAS.BatchNormalization, "BatchNormalization.* depend on the whole batch"),
+    "spectral norm": (
+        lambda: KERAS.SpectralNormalization(KERAS.Dense(4)),
+        r"\(SpectralNormalization\) changes its kernel in calls",
+    ),
     "add_loss": (AddsLoss, r"layer 'adds_loss\w*' \(AddsLoss\) adds a loss in its call"),
     "activity": (lambda: KERAS.Dense(4, activity_regularizer="l2"), r"\(Dense\) adds a loss in its call"),
 }

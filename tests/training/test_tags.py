@@ -55,6 +55,11 @@ RUNS = {
             ("ppo", False, set()),
         )
     },
+    "PQN": (
+        lambda *specs, seed: dqn_agent(*specs, seed, natural=False, kind=agents.PqnAgent),
+        ON_POLICY_LOOP,
+        declared(tags.DQN),
+    ),
     "ACER": (small_acer.build_agent, ACER_LOOP, declared(tags.ACER)),
 }
 
