@@ -58,7 +58,7 @@ def action_spec(space: spaces.Space, env_id: str) -> array_spec.BoundedArraySpec
     within the space's own.
 
     Args:
-      space: A Discrete, or a Box of floats or integers.
+      space: A Discrete, a Box of floats, or one of integers, which is for agents of your own.
       env_id: The environment's name, for the message.
 
     Raises:
@@ -72,7 +72,7 @@ def action_spec(space: spaces.Space, env_id: str) -> array_spec.BoundedArraySpec
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
         return array_spec.BoundedArraySpec(space.shape, space.dtype, space.low, space.high, name="action")
     raise ValueError(
-        f"{env_id}: action space {_text(space)} is not supported; ngrl takes Discrete, and Box of floats or integers"
+        f"{env_id}: action space {_text(space)} is not supported; ngrl's agents take Discrete, and Box of floats"
     )
 
 
@@ -168,6 +168,6 @@ def _integer(value: Any) -> int:
 
 def _text(space: spaces.Space) -> str:
     text = " ".join(str(space).split())
-    if len(text) > 100 and isinstance(space, spaces.Box):  # the bounds make it long
-        return f"Box(..., {space.shape}, {space.dtype})"
+    if len(text) > 100 and isinstance(space, spaces.Box | spaces.MultiDiscrete):  # the bounds make it long
+        return f"{type(space).__name__}(..., {space.shape}, {space.dtype})"
     return text if len(text) <= 100 else text[:97] + "..."

@@ -50,7 +50,10 @@ def run(
 ) -> RunResult:
     """Train, evaluate the greedy policy, export it.
 
-    Continues by itself where an earlier call with the same directory stopped.
+    Continues by itself where an earlier call with the same directory stopped. It is refused where environment, seed or
+    the optimizer's `get_config()` are others; of what else `agent` and `loop` were built with (networks, loss, discount,
+    batch size) only that the checkpoint fits is checked. A gin file's run is known by all its settings (`ngrl.launch`);
+    in Python `RunContext.config` may give more.
 
     Args:
       context: The run's directory, and where to report.
@@ -70,7 +73,7 @@ def run(
 
     Raises:
       ValueError: Neither `num_env_steps` nor `num_episodes` is given, one is not positive, or the seed is out of range.
-      RunDirectoryError: The directory can't be used.
+      RunDirectoryError: The directory can't be used, or holds another run.
       CheckpointError: A checkpoint can't be written or read.
       WriteError: Another file can't be written, e.g. because the disk is full.
       NonFiniteError: Too many updates in a row were skipped.

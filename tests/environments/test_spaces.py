@@ -32,10 +32,11 @@ from ngrl.specs import holds_categories
         (
             "action",
             spaces.Box(0, 1, (2,), bool),
-            r"Box\(False, True, \(2,\), bool\) is not.*Discrete, and Box of floats or int",
+            r"Box\(False, True, \(2,\), bool\) is not supported; ngrl's agents take Discrete, and Box of floats$",
         ),
         ("action", spaces.Box(-1.0, 1.0, (0,)), r"action space Box\(.*\(0,\), float32\) is not"),
         ("action", spaces.MultiDiscrete([2, 3]), r"action space MultiDiscrete\(\[2 3\]\) is not"),
+        ("action", spaces.MultiDiscrete([3] * 60), r"action space MultiDiscrete\(\.\.\., \(60,\), int64\) is not"),
         ("action", spaces.Tuple([spaces.Discrete(2)]), r"action space Tuple\(Discrete\(2\)\) is not"),
         ("action", spaces.Dict({"a": spaces.Discrete(2)}), r"action space Dict\('a': Discrete\(2\)\) is not"),
     ],
