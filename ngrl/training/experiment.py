@@ -51,9 +51,9 @@ def run(
     """Train, evaluate the greedy policy, export it.
 
     Continues by itself where an earlier call with the same directory stopped. It is refused where environment, seed or
-    the optimizer's `get_config()` are others; of what else `agent` and `loop` were built with (networks, loss, discount,
-    batch size) only that the checkpoint fits is checked. A gin file's run is known by all its settings (`ngrl.launch`);
-    in Python `RunContext.config` may give more.
+    the optimizer's `get_config()` are others; of what else `agent` and `loop` were built with (networks, loss,
+    discount, batch size) only that the checkpoint fits is checked. A gin file's run is known by all its settings; in
+    Python `RunContext.config` may give more.
 
     Args:
       context: The run's directory, and where to report.

@@ -202,6 +202,9 @@ def test_checkpoints_that_vanished_are_an_error_and_not_a_fresh_start(tmp_path):
 
 def test_directory_of_other_settings_is_refused_without_any_config(tmp_path):
     run(tmp_path, 200, episodes=0)
+    # As docs/python.md says.
+    named = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert {name for name in named if not name.startswith("Environment.")} == {"run.seed", "run.optimizer"}
     with pytest.raises(runs.RunDirectoryError, match="another experiment"):
         run(tmp_path, 400, functools.partial(natural_agent, learning_rate=0.5), episodes=0)
     with pytest.raises(runs.RunDirectoryError, match="truncation_is_terminal"):
