@@ -58,6 +58,8 @@ RUN_BY = {
 }
 #: Other people's programs.
 FOREIGN = ("pytest", "mypy", "http.server", "pip", "ruff", "mkdocs", "tensorboard", "jupyter", "ipykernel", "build")
+#: How a command begins that stands in no block.
+_START = r"(?:\.venv/bin/|python |make |ngrl (?:launch|evaluate|sweep|report) )"
 
 
 def commands_of(text):
@@ -65,8 +67,8 @@ def commands_of(text):
     fenced = re.findall(r"^ *```(?:bash|sh|console)[^\n]*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     rest = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
     lines = [line for block in fenced for line in block.replace("\\\n", " ").splitlines()]
-    lines += re.findall(r"^ {4,}((?:\.venv/bin/|python |make ).*)$", rest.replace("\\\n", " "), re.MULTILINE)
-    lines += re.findall(r"`((?:\.venv/bin/|python |make )[^`]+)`", rest)
+    lines += re.findall(rf"^ {{4,}}({_START}.*)$", rest.replace("\\\n", " "), re.MULTILINE)
+    lines += re.findall(rf"`({_START}[^`]+)`", rest)
     for line in lines:
         try:
             words = shlex.split(line.strip().removeprefix("$ "), comments=True)
@@ -77,16 +79,28 @@ def commands_of(text):
 
 
 def program_of(words):
-    """The module, tool or target that a command starts, and its arguments; None for what is no program of ours."""
+    """The module, tool or target that a command starts, and its arguments.
+
+    None for what is no program of ours, and for a command without arguments, which is the program's name.
+    """
     if words[0] == "make":
         return f"make {words[1]}", words[2:]
+    if Path(words[0]).name == "ngrl":
+        return (f"ngrl.{words[1]}", words[2:]) if words[2:] else None
     if Path(words[0]).name.startswith("python") and len(words) > 1:
         if words[1] == "-m":
-            # Without arguments it is the program's name.
             return (words[2], words[3:]) if re.match(r"ngrl\.\w", words[2]) and words[3:] else None
         if words[1].startswith("tools/"):
             return words[1], words[2:]
     return None
+
+
+def test_both_ways_to_start_a_command_are_one_program():
+    for start in (["ngrl", "launch"], [".venv/bin/ngrl", "launch"], ["python", "-m", "ngrl.launch"]):
+        assert program_of(start) is None
+        assert program_of([*start, "--list"]) == ("ngrl.launch", ["--list"])
+    assert program_of(["ngrl", "lunch", "x.gin"])[0] not in RUN_BY
+    assert COMMANDS["ngrl.launch", ("--list",)] == "docs/install.md"
 
 
 def documented():
@@ -153,7 +167,12 @@ def test_documented_arguments_are_understood(program, arguments, monkeypatch):
     assert program in RUN_BY, COMMANDS[program, arguments]
     arguments = [argument for argument in arguments if argument != "…"]
     if program.startswith("ngrl."):
-        importlib.import_module(program).build_parser().parse_args(arguments)
+        parser = importlib.import_module(program).build_parser()
+        if "--list" in arguments:
+            with pytest.raises(SystemExit, match=r"^0$"):
+                parser.parse_args(arguments)
+        else:
+            parser.parse_args(arguments)
         return
     if "argparse" not in (ROOT / program).read_text(encoding="utf-8"):
         assert not arguments
