@@ -24,7 +24,6 @@ def command(server, tmp_path_factory):
 
     def run(module, *arguments, cwd):
         out, err = folder / "stdout", folder / "stderr"
-        err.unlink(missing_ok=True)
         argv = [str(argument) for argument in arguments]
         pid = server.ask(command=module, argv=argv, cwd=str(cwd), output=str(out), errors=str(err))
         code = server.ask(wait=pid)

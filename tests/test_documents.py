@@ -115,13 +115,12 @@ def test_every_command_is_of_a_kind_that_is_run():
 
 
 @pytest.mark.parametrize("line", LAUNCHES)
-def test_launch_commands_train(line, folder, server):
+def test_launch_commands_train(line, folder, command):
     python, option, module, *arguments = shlex.split(line)
     assert (python, option, module) == (".venv/bin/python", "-m", "ngrl.launch")
-    output = folder / "output.txt"
-    pid = server.ask(argv=[*arguments, *SHORT], cwd=str(folder), output=str(output))
-    assert server.ask(wait=pid) == 0, output.read_text()
-    assert "greedy evaluation" in output.read_text()
+    result = command("launch", *arguments, *SHORT, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "greedy evaluation" in result.stdout
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=name_of)

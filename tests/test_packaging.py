@@ -26,7 +26,7 @@ NUMERICS = ("curvature", "solvers", "losses", "optimizers")
 ALLOWED = {
     "configurable": set(),  # serves whoever gin files may name
     "_autograph": set(),  # serves whoever writes for graphs
-    "curvature": {"curvature", "_autograph", "losses", "checks", "patches"},
+    "curvature": {"curvature", "_autograph", "seeding", "losses", "checks", "patches"},
     "solvers": {"solvers", "_autograph", "seeding", "losses", "checks", "configurable"},
     "losses": {"losses", "_autograph", "curvature", "solvers", "configurable"},
     "optimizers": {*NUMERICS, "checks", "configurable"},

@@ -111,9 +111,10 @@ def play_live_policies(setattr: Callable[[Any, str, Any], None] = setattr) -> No
 
 def work(request: dict) -> int:
     """Do what a request asks; the exit code of the command."""
-    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    output = os.open(request["output"], flags)
     os.dup2(output, 1)
-    os.dup2(os.open(request["errors"], os.O_WRONLY | os.O_CREAT) if "errors" in request else output, 2)
+    os.dup2(os.open(request["errors"], flags) if "errors" in request else output, 2)
     os.chdir(request["cwd"])
     if request.get("die"):
         arm(request["die"])

@@ -16,7 +16,6 @@ from ngrl.agents.average import Average
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.network_check import check_separate, check_trainable, penalty_of
 from ngrl.agents.q_lambda import QLambda
-from ngrl.agents.random_numbers import GENERATOR
 from ngrl.agents.schedules import counter
 from ngrl.agents.steps import Stepper, differentiated, is_natural
 from ngrl.agents.target_update import FunctionalRegularisation, TargetUpdate
@@ -27,6 +26,7 @@ from ngrl.curvature import GaussNewton, SquaredError
 from ngrl.networks import describe_actions, num_discrete_actions
 from ngrl.optimizers import GradientStats, NaturalGradientStats
 from ngrl.replay import Experience
+from ngrl.seeding import GENERATOR
 
 TdLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 

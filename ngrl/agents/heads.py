@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl import losses
-from ngrl.agents.random_numbers import GENERATOR
 from ngrl.curvature import Categorical, DiagonalGaussian, OutputMetric
 from ngrl.networks import is_discrete_action
+from ngrl.seeding import GENERATOR
 
 
 class ActionHead(abc.ABC):

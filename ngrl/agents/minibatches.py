@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from ngrl.agents.random_numbers import GENERATOR
+from ngrl.seeding import GENERATOR
 
 
 def shuffled_minibatches(num_rows: int, batch_size: int, epochs: int, seed: tf.Tensor) -> tf.Tensor:

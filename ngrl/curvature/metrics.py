@@ -15,8 +15,7 @@ import dataclasses
 import tensorflow as tf
 
 from ngrl.checks import check_number
-
-_GENERATOR = "philox"  # XLA's own choice is slow on a CPU
+from ngrl.seeding import GENERATOR
 
 
 class OutputMetric(abc.ABC):
@@ -63,7 +62,7 @@ class OutputMetric(abc.ABC):
           seed: Two integers, as of `tf.random.stateless_normal`: the same give the same.
         """
         rows = self.factor(outputs)
-        noise = tf.random.stateless_normal(tf.shape(rows)[:2], seed, dtype=outputs.dtype, alg=_GENERATOR)
+        noise = tf.random.stateless_normal(tf.shape(rows)[:2], seed, dtype=outputs.dtype, alg=GENERATOR)
         return tf.linalg.matvec(rows, noise, transpose_a=True)
 
 
@@ -172,7 +171,7 @@ class Bernoulli(_DiagonalMetric):
 
     def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         p = tf.sigmoid(outputs) if self.from_logits else outputs
-        drawn = tf.random.stateless_uniform(tf.shape(p), seed, dtype=p.dtype, alg=_GENERATOR) < p
+        drawn = tf.random.stateless_uniform(tf.shape(p), seed, dtype=p.dtype, alg=GENERATOR) < p
         score = tf.cast(drawn, p.dtype) - p
         return score if self.from_logits else score * tf.square(self._root(outputs))
 
@@ -213,7 +212,7 @@ class Categorical(OutputMetric):
 
     def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         # The largest of y + Gumbel noise is distributed by softmax(y).
-        uniform = tf.random.stateless_uniform(tf.shape(outputs), seed, dtype=outputs.dtype, alg=_GENERATOR)
+        uniform = tf.random.stateless_uniform(tf.shape(outputs), seed, dtype=outputs.dtype, alg=GENERATOR)
         drawn = tf.argmax(outputs - tf.math.log(-tf.math.log(uniform)), axis=-1)
         return tf.one_hot(drawn, outputs.shape[-1], dtype=outputs.dtype) - tf.nn.softmax(outputs)
 
@@ -232,7 +231,7 @@ class DiagonalGaussian(_DiagonalMetric):
 
     def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         _, log_std = tf.split(outputs, 2, axis=-1)
-        noise = tf.random.stateless_normal(tf.shape(log_std), seed, dtype=outputs.dtype, alg=_GENERATOR)
+        noise = tf.random.stateless_normal(tf.shape(log_std), seed, dtype=outputs.dtype, alg=GENERATOR)
         return tf.concat([noise * tf.exp(-log_std), tf.square(noise) - 1], axis=-1)
 
 

@@ -159,7 +159,7 @@ class Kfac(Solver):
             # b = Rᵀc: another pass through the network is saved, and where rows are few b is never formed.
             parts = layers.combine(coefficients)
             system = CombinedRows(layers, coefficients, parts)
-        learned = layers if self.kind == "expectation" else self._learned(operator, gradient, state)
+        learned = self._learned(layers, operator, gradient, state)
         finite_gradient = tf.math.is_finite(system.gradient_norm)
         inverse, works, state = self._step(layers, learned, damping, state, finite_gradient)
         parts = inverse(parts)
@@ -174,7 +174,7 @@ class Kfac(Solver):
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, SolverStats]:
         """With the operator's own factors; the tolerance that is claimed is none."""
         layers = _layers_of(problem.operator)
-        learned = layers if self.kind == "expectation" else self._learned(problem.operator, None, None)
+        learned = self._learned(layers, problem.operator, None, None)
         inverse, works, _ = self._step(layers, learned, problem.damping, None, tf.constant(True))
         infinite = tf.constant(float("inf"), problem.rhs.dtype)
         result = tf.where(works, int(Result.CONVERGED), int(Result.BREAKDOWN))
@@ -192,17 +192,21 @@ class Kfac(Solver):
         Arguments and errors are those of `answer`; where `is_finite` is false, nothing is learned of the operator.
         """
         layers = _layers_of(operator)
-        learned = layers if self.kind == "expectation" else self._learned(operator, None, state)
+        learned = self._learned(layers, operator, None, state)
         inverse, works, state = self._step(layers, learned, damping, state, is_finite)
         broken = tf.where(works, tf.zeros_like(damping), tf.constant(float("nan"), damping.dtype))
         return lambda vector: layers.joined(inverse(layers.parts(vector))) + broken, state
 
-    def _learned(self, operator: Any, gradient: RightHandSide | None, state: Mapping[str, tf.Tensor] | None) -> Any:
-        """The layers of which the averages take a batch, of another kind than the expectation.
+    def _learned(
+        self, layers: Any, operator: Any, gradient: RightHandSide | None, state: Mapping[str, tf.Tensor] | None
+    ) -> Any:
+        """The layers of which the averages take a batch: those of the expectation, or of another kind.
 
         Raises:
           ValueError: "empirical" needs a loss's derivatives by the outputs, and there are none.
         """
+        if self.kind == "expectation":
+            return layers
         if self.kind == "sampled":
             number = tf.cast(state["count"], tf.int32) if state else 0
             drawn = operator.output_metric.sample(operator.outputs, seeding.at(self._targets, number))

@@ -121,18 +121,17 @@ class ParameterSystem(System):
         return self._operator.matvec(self._gradient / self.gradient_norm)
 
 
-class RowSystem(System):
-    """`(RRᵀ + λI) z = c`, x = Rᵀz, in the space of the rows; the image of v is R v [n]."""
+class _RowSystem(System):
+    """A system of rows R with b = Rᵀc: the image of v is R v [n], and slopes need no b, but c."""
 
-    def __init__(self, operator: tf.linalg.LinearOperator, coefficients: tf.Tensor, gram: tf.Tensor):
-        self._operator, self._coefficients, self._gram = operator, coefficients, gram
-        # ‖b‖² = cᵀ R Rᵀ c
-        squared = tf.reduce_sum(coefficients * tf.linalg.matvec(gram, coefficients))
-        self.gradient_norm = tf.sqrt(tf.maximum(squared, 0))
+    def __init__(self, rows: Any, coefficients: tf.Tensor, squared_norm: tf.Tensor):
+        """Take what has the rows' `row_matvec`, c [n], and ‖b‖², which rounding may leave below 0."""
+        self._rows, self._coefficients = rows, coefficients
+        self.gradient_norm = tf.sqrt(tf.maximum(squared_norm, 0))
 
     def image(self, vector: tf.Tensor) -> tf.Tensor:
         """R v [n]."""
-        return self._operator.row_matvec(vector)
+        return self._rows.row_matvec(vector)
 
     def slope(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
         """bᵀv = cᵀ(R v)."""
@@ -143,6 +142,15 @@ class RowSystem(System):
         """vᵀAv = ‖R v‖²."""
         del vector
         return tf.reduce_sum(tf.square(image))
+
+
+class RowSystem(_RowSystem):
+    """`(RRᵀ + λI) z = c`, x = Rᵀz, in the space of the rows."""
+
+    def __init__(self, operator: tf.linalg.LinearOperator, coefficients: tf.Tensor, gram: tf.Tensor):
+        # ‖b‖² = cᵀ R Rᵀ c
+        super().__init__(operator, coefficients, tf.reduce_sum(coefficients * tf.linalg.matvec(gram, coefficients)))
+        self._gram = gram
 
     def sample(self) -> tf.Tensor:
         """RRᵀ [n, n]."""
@@ -174,30 +182,14 @@ class RowProducts(ParameterSystem):
         return tf.reduce_sum(tf.square(image))
 
 
-class CombinedRows(System):
-    """Like `RowProducts`, for b = Rᵀc in the parts of a network's layers: slopes need no b, but c."""
+class CombinedRows(_RowSystem):
+    """Like `RowProducts`, for b = Rᵀc in the parts of a network's layers."""
 
     def __init__(self, layers: Any, coefficients: tf.Tensor, parts: Any):
         """Take the layers as `GaussNewton.kronecker_layers` gives them, c [n], and b as their `combine` gives it."""
-        self._layers, self._coefficients = layers, coefficients
         squares = [part.squared_norm() for part in parts[0]] + [tf.reduce_sum(tf.square(part)) for part in parts[1]]
-        # Rounding may leave less than 0 of a norm that products give.
-        self.gradient_norm = tf.sqrt(tf.maximum(tf.add_n(squares), 0))
-
-    def image(self, vector: tf.Tensor) -> tf.Tensor:
-        """R v [n]."""
-        return self._layers.row_matvec(vector)
-
-    def slope(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        """bᵀv = cᵀ(R v)."""
-        del vector
-        return tf.reduce_sum(self._coefficients * image)
-
-    def curvature(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-        """vᵀAv = ‖R v‖²."""
-        del vector
-        return tf.reduce_sum(tf.square(image))
+        super().__init__(layers, coefficients, tf.add_n(squares))
 
     def sample(self) -> tf.Tensor:
         """Sums of what the rows are made of."""
-        return self._layers.sample()
+        return self._rows.sample()
