@@ -26,10 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 _EXPERIMENTS = {
     "ngdqn_cartpole_v1": ["OffPolicyLoop.warmup_steps=200"],
     "dqn_cartpole_v1": ["OffPolicyLoop.warmup_steps=200"],
+    "kfac_cartpole_v1": ["OffPolicyLoop.warmup_steps=200"],
     "reinforce_cartpole_v1": [],
     "npg_cartpole_v1": [],
     "trpo_cartpole_v1": [],
     "ppo_cartpole_v1": [],
+    "acktr_cartpole_v1": [],
     "nac_cartpole_v1": [],
     "acer_cartpole_v1": ["TrajectoryReplayLoop.warmup_steps=400"],
     "reinforce_pendulum": [],
@@ -52,7 +54,7 @@ def fingerprint(directory: Path) -> str:
 
 def _loop(name: str) -> str:
     """The training loop of an experiment."""
-    return "OffPolicyLoop" if "dqn" in name else "TrajectoryReplayLoop" if "acer" in name else "OnPolicyLoop"
+    return "OffPolicyLoop" if "dqn" in name or "kfac" in name else "TrajectoryReplayLoop" if "acer" in name else "OnPolicyLoop"
 
 
 def _counts(name: str, value: object) -> bool:
