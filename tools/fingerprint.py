@@ -54,7 +54,9 @@ def fingerprint(directory: Path) -> str:
 
 def _loop(name: str) -> str:
     """The training loop of an experiment."""
-    return "OffPolicyLoop" if "dqn" in name or "kfac" in name else "TrajectoryReplayLoop" if "acer" in name else "OnPolicyLoop"
+    if "acer" in name:
+        return "TrajectoryReplayLoop"
+    return "OffPolicyLoop" if "dqn" in name or "kfac" in name else "OnPolicyLoop"
 
 
 def _counts(name: str, value: object) -> bool:
