@@ -3,6 +3,7 @@
 import collections.abc
 import difflib
 import enum
+import functools
 import inspect
 import numbers
 import types
@@ -52,11 +53,16 @@ def made_type(target: Any) -> type | None:
     return returned if inspect.isclass(returned) and returned is not type(None) else None
 
 
+@functools.lru_cache(1024)
+def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    return typing.get_type_hints(function, include_extras=True)
+
+
 def parameter_annotations(function: Callable[..., Any]) -> dict[str, Any]:
     """Resolved annotations of a function by parameter name; what can't be resolved is left out."""
     function = inspect.unwrap(function)
     try:
-        return typing.get_type_hints(function, include_extras=True)
+        return _type_hints(function)
     except Exception:  # a name that exists only for type checkers, for example
         raw = getattr(function, "__annotations__", {})
         return {name: annotation for name, annotation in raw.items() if not isinstance(annotation, str)}

@@ -4,6 +4,7 @@ A file is data: it may import ngrl's modules and no others, unless the user allo
 name must have been registered with gin before. Nothing is bound here: `binding` does that.
 """
 
+import functools
 import inspect
 import os
 import re
@@ -278,10 +279,14 @@ def constructor(info: Any) -> Callable[..., Any]:
     return inspect.unwrap(gin_config._find_class_construction_fn(target) if inspect.isclass(target) else target)
 
 
+# A study reads thousands of bindings of the same few functions.
+_signature_of = functools.lru_cache(1024)(inspect.signature)
+
+
 def _signature(info: Any) -> inspect.Signature:
     """Its signature, with **anything where it has none."""
     try:
-        return inspect.signature(constructor(info))
+        return _signature_of(constructor(info))
     except (TypeError, ValueError):  # some builtins
         return inspect.Signature([inspect.Parameter("anything", inspect.Parameter.VAR_KEYWORD)])
 

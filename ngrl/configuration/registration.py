@@ -15,7 +15,8 @@ _wrapped: dict[str, Callable[..., Any]] = {}
 def register_all() -> None:
     """Registers everything that hasn't been. Imports the modules that define it, TensorFlow too."""
     for name, module in sources.names().items():
-        configured(getattr(importlib.import_module(module), name))
+        if name not in _wrapped:
+            configured(getattr(importlib.import_module(module), name))
 
 
 def configured(target: Callable[..., Any]) -> Callable[..., Any]:

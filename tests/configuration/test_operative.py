@@ -5,12 +5,11 @@ from pathlib import Path
 
 import gin
 import pytest
+from built import settled
 
 from ngrl import configuration
 from ngrl.configuration import ConfigurationError, operative
 from ngrl.runs.identity import differences
-from ngrl.studies import study
-from ngrl.training import RunContext, configurables
 
 ROOT = Path(__file__).parents[2]
 GIN = ROOT / "gin"
@@ -24,25 +23,6 @@ def _empty_gin(monkeypatch):
     gin.clear_config()
     yield
     gin.clear_config()
-
-
-class _BuiltError(BaseException):
-    """Everything has been built; nothing is to be run."""
-
-
-def settled(files, bindings=()):
-    """What identifies an experiment once it has been built, and the lines about settings that nothing reads."""
-    gin.clear_config()
-    configuration.parse([str(path) for path in files], list(bindings))
-    found, lines = {}, []
-
-    def config():
-        found.update(operative.settled(lines.append))
-        raise _BuiltError
-
-    with pytest.raises(_BuiltError):
-        configurables.main(RunContext("nowhere", config=config))
-    return found, lines
 
 
 def written(tmp_path, *lines, base="trpo_cartpole_v1"):
@@ -115,17 +95,6 @@ def test_own_experiments_set_nothing_that_is_not_read(path):
     found, lines = settled([path])
     assert lines == []
     assert len(found) >= 4
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.gin")), ids=lambda path: path.stem)
-def test_own_studies_set_nothing_that_is_not_read(path):
-    cells = {}  # one for each set of names that it binds to an experiment
-    for planned in study.read(str(path)).trials:
-        names = tuple(binding.partition("=")[0] for binding in planned.trial.bindings)
-        references = tuple(binding for binding in planned.trial.bindings if "@" in binding)
-        cells.setdefault((planned.trial.gin_file, names, references), planned.trial)
-    for trial in cells.values():
-        assert settled([ROOT / trial.gin_file], trial.bindings)[1] == [], trial.name
 
 
 def test_settings_in_files_that_nothing_reads_are_named_in_a_line_with_their_places(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gin
 import pytest
+from built import settled
 
 from ngrl import configuration
 from ngrl.studies import study
@@ -159,6 +160,17 @@ def test_each_cell_changes_one_thing_beside_what_it_needs(name):
         whole = plain[planned.settings["experiment"]]
         lost = {key.removeprefix("ngrl.") for key, value in whole.config.items() if planned.config.get(key) != value}
         assert lost - {"run.seed"} <= set(planned.settings), planned.trial.cell
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.gin")), ids=lambda path: path.stem)
+def test_own_studies_set_nothing_that_is_not_read(path):
+    cells = {}  # one for each set of names that it binds to an experiment
+    for planned in read_once(f"launch/{path.name}").trials:
+        names = tuple(binding.partition("=")[0] for binding in planned.trial.bindings)
+        references = tuple(binding for binding in planned.trial.bindings if "@" in binding)
+        cells.setdefault((planned.trial.gin_file, names, references), planned.trial)
+    for trial in cells.values():
+        assert settled([ROOT / trial.gin_file], trial.bindings)[1] == [], trial.name
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.gin")), ids=lambda path: path.stem)
