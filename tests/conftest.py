@@ -9,6 +9,11 @@ from fork_server import Server
 import ngrl  # noqa: F401
 
 
+def pytest_collection_modifyitems(items):
+    """Put what takes longest first, so that of several processes none waits for another's last test."""
+    items.sort(key=lambda item: item.path.name not in ("test_sweep.py", "test_tools.py"))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """Runs `ngrl.launch` in processes of their own, for all of which TensorFlow is loaded once."""

@@ -17,14 +17,14 @@ from ngrl import sweep as command
 from ngrl.studies import engine
 
 ROOT = Path(__file__).parents[1]
-INTERVAL = 1_000  # environment steps between checkpoints
+INTERVAL = 500  # environment steps between checkpoints
 NUM_ENVS = 8
 STUDY = f"""
 Study.parts = (@small/Part(),)
 small/Part.experiments = ("gin/ngdqn_cartpole_v1.gin",)
 small/Part.seeds = 2
 small/Part.bindings = {{
-    "run.num_env_steps": 12000,
+    "run.num_env_steps": 6000,
     "Environment.num_envs": {NUM_ENVS},
     "run.checkpoint_every": {INTERVAL},
     "run.log_every": 200,
@@ -168,7 +168,7 @@ def story(study):
 
     process = start(study, "--jobs=2")
     told["killed"] = {}
-    victims = {runs[0]: ("worker", 5_000), runs[1]: ("trial", 7_000)}
+    victims = {runs[0]: ("worker", 2_500), runs[1]: ("trial", 3_500)}
     while victims:  # whichever comes first: neither is to reach its end unkilled while the other is waited for
         run = until(lambda: next((run for run, (_, steps) in victims.items() if has_come_to(run, steps)), None))
         victim, _ = victims.pop(run)
@@ -222,7 +222,7 @@ def test_terminal_shows_the_sweeps_own_lines_alone(story):
     stdout, stderr, _ = story["finished"]
     assert all(line.startswith("small: ") for line in stderr.splitlines()), stderr
     assert re.search(
-        rf"small: {CELL}-seed0: best 100-episode mean [\d.]+, final [\d.]+, greedy [\d.]+, 12,00\d steps", stderr
+        rf"small: {CELL}-seed0: best 100-episode mean [\d.]+, final [\d.]+, greedy [\d.]+, 6,00\d steps", stderr
     )
     assert stdout.splitlines()[0] == "small: 2 trials: 2 finished"
 
@@ -239,7 +239,7 @@ def test_trials_are_in_the_hparams_tab_with_their_scores(story):
         assert start.hparams["seed"].number_value == seed
         assert metadata.SESSION_END_INFO_TAG in tags
         (steps,) = events.Tensors("env_steps")
-        assert steps.tensor_proto.float_val[0] >= 12_000
+        assert steps.tensor_proto.float_val[0] >= 6_000
 
 
 def test_sweep_started_again_runs_nothing(story, study):

@@ -5,7 +5,9 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import fingerprint
 import scores
 
 ROOT = Path(__file__).parents[1]
@@ -101,13 +103,14 @@ def test_comparison_with_kfac_jax_says_in_one_line_what_it_lacks(tmp_path):
     assert result.stdout.startswith("| network, loss |")
 
 
-def test_fingerprints_of_two_like_runs_are_the_same(tmp_path):
-    short = ("--only", "examples/toy_npg", "--steps", 100)
-    result = tool("fingerprint.py", *short, "--out", "before.json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    result = tool("fingerprint.py", *short, "--compare", "before.json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "1 fingerprints are the same"
+def test_fingerprints_of_two_like_runs_are_the_same(server, tmp_path, monkeypatch, capsys):
+    shared = SimpleNamespace(ask=server.ask, close=lambda: None)
+    monkeypatch.setattr(fingerprint.fork_server, "Server", lambda errors: shared)
+    short = ["fingerprint.py", "--only", "examples/toy_npg", "--steps", "100"]
+    for option in ("--out", "--compare"):
+        monkeypatch.setattr("sys.argv", [*short, option, str(tmp_path / "before.json")])
+        assert fingerprint.main() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 fingerprints are the same"
 
 
 def test_scores_of_runs_that_finished_are_told_where_another_failed(tmp_path):

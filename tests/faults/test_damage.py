@@ -45,30 +45,29 @@ def sign(folder):
 FILES = ("arrays.npz", "manifest.json", "state.json", "variables.data-00000-of-00001", "variables.index")
 
 
-@pytest.fixture(scope="module", params=["ngdqn", "trpo"])
-def finished(request, server, tmp_path_factory):
-    """An agent, a run of 400 steps and, beside it, one of 600 steps that was never interrupted."""
-    folder = tmp_path_factory.mktemp(request.param)
+@pytest.fixture(scope="module")
+def finished(server, tmp_path_factory):
+    """A run of 400 steps and, beside it, one of 600 steps that was never interrupted."""
+    folder = tmp_path_factory.mktemp("ngdqn")
     for name, steps in (("short", 400), ("whole", 600)):
-        argv = arguments(request.param, "CartPole-v1", folder / name, steps=steps)
+        argv = arguments("ngdqn", "CartPole-v1", folder / name, steps=steps)
         pid = server.ask(argv=argv, cwd=str(folder), output=str(folder / "output.txt"), export=False)
         assert server.ask(wait=pid) == 0, (folder / "output.txt").read_text()
-    return request.param, folder
+    return folder
 
 
 @pytest.mark.parametrize("damage", [damage_flip, damage_truncate, damage_remove])
 def test_run_with_a_damaged_checkpoint_warns_falls_back_and_ends_the_same(start, tmp_path, finished, damage):
-    agent, folder = finished
-    draw = random.Random(f"{agent} {damage.__name__}")
-    shutil.copytree(folder / "short", tmp_path / "run")
+    draw = random.Random(f"ngdqn {damage.__name__}")
+    shutil.copytree(finished / "short", tmp_path / "run")
     older, newest = sorted((tmp_path / "run" / "checkpoints").glob("step_*"))
     damage(newest / draw.choice(FILES), draw)
-    run = start(*arguments(agent, "CartPole-v1", "run", steps=600), export=False)
+    run = start(*arguments("ngdqn", "CartPole-v1", "run", steps=600), export=False)
     assert run.wait() == 0, run.lines
     warning, resumed = (next(line for line in run.lines if text in line) for text in ("warning", "resuming"))
     assert f"checkpoint run/checkpoints/{newest.name} is damaged (" in warning
     assert f"resuming at {int(older.name[5:]):,} environment steps" in resumed
-    assert not differences(folder / "whole", tmp_path / "run")
+    assert not differences(finished / "whole", tmp_path / "run")
 
 
 class Module(tf.Module):
@@ -182,17 +181,15 @@ def test_checkpoint_of_another_network_is_refused_with_the_names_that_differ(tmp
 
 
 def test_state_of_another_loop_is_refused_by_name(start, tmp_path, finished):
-    agent, folder = finished
-    shutil.copytree(folder / "short", tmp_path / "run")
-    key = "replay" if agent == "ngdqn" else "row"
+    shutil.copytree(finished / "short", tmp_path / "run")
     for checkpoint in (tmp_path / "run" / "checkpoints").glob("step_*"):
         state = json.loads((checkpoint / "state.json").read_text())
-        del state[key]
+        del state["replay"]
         (checkpoint / "state.json").write_text(json.dumps(state))
         sign(checkpoint)
-    run = start(*arguments(agent, "CartPole-v1", "run", steps=600), export=False)
+    run = start(*arguments("ngdqn", "CartPole-v1", "run", steps=600), export=False)
     assert run.wait() == 1
-    assert run.lines[-1] == f"ngrl.launch: run: the checkpoint is of another loop: it lacks '{key}'"
+    assert run.lines[-1] == "ngrl.launch: run: the checkpoint is of another loop: it lacks 'replay'"
 
 
 def test_checkpoints_neither_write_nor_read_pickles(two):

@@ -45,11 +45,10 @@ def newest(folder):
     return max((int(path.name[5:]) for path in (folder / "checkpoints").glob("step_*")), default=0)
 
 
-@pytest.mark.parametrize("agent", ["ngdqn", "trpo"])
-def test_run_on_a_full_disk_ends_with_path_and_bytes_and_goes_on_when_there_is_room(start, tmpfs, tmp_path, agent):
-    assert start(*arguments(agent, "CartPole-v1", "whole", steps=STEPS), export=False).wait() == 0
+def test_run_on_a_full_disk_ends_with_path_and_bytes_and_goes_on_when_there_is_room(start, tmpfs, tmp_path):
+    assert start(*arguments("ngdqn", "CartPole-v1", "whole", steps=STEPS), export=False).wait() == 0
     disk = tmpfs(ROOMY)
-    command = arguments(agent, "CartPole-v1", disk / "run", steps=STEPS)
+    command = arguments("ngdqn", "CartPole-v1", disk / "run", steps=STEPS)
     run = start(*command, export=False)
     run.wait_until(lambda: newest(disk / "run") >= 200)
     run.stop()
