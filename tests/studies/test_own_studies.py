@@ -4,6 +4,7 @@ import functools
 from collections import Counter
 from pathlib import Path
 
+import gin
 import pytest
 from built import settled
 
@@ -14,8 +15,10 @@ read_once = functools.cache(study.read)
 
 
 @pytest.fixture(autouse=True)
-def _in_clone(monkeypatch):
+def _in_clone_with_empty_gin(monkeypatch):
     monkeypatch.chdir(ROOT)
+    yield
+    gin.clear_config()
 
 
 def test_study_of_the_paper_runs_every_method_on_every_environment_and_the_trust_region_first():
