@@ -1,6 +1,8 @@
 """Schedules of ε, the probability of a random action."""
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import tensorflow as tf
 
 from ngrl.checks import check_choice, check_count, check_number
 from ngrl.configurable import configurable
@@ -11,6 +13,9 @@ class EpsilonSchedule(Protocol):
 
     def __call__(self, env_steps: int, episodes: int) -> float:
         """ε after this many environment steps and finished episodes."""
+
+    def in_graph(self, env_steps: Any, episodes: Any) -> Any:
+        """The same of scalar tensors; only compiled environments need it."""
 
 
 def _check(start: float, end: float) -> None:
@@ -41,6 +46,12 @@ class LinearEpsilon:
         del episodes
         return self._start + (self._end - self._start) * min(env_steps / self._steps, 1.0)
 
+    def in_graph(self, env_steps: tf.Tensor, episodes: tf.Tensor) -> tf.Tensor:
+        """The same of tensors, float64."""
+        del episodes
+        done = tf.minimum(tf.cast(env_steps, tf.float64) / self._steps, 1.0)
+        return self._start + (self._end - self._start) * done
+
 
 @configurable
 class ExponentialEpsilon:
@@ -68,3 +79,8 @@ class ExponentialEpsilon:
         """ε after `env_steps` or `episodes`."""
         count = episodes if self._per == "episode" else env_steps
         return max(self._end, self._start * self._decay**count)
+
+    def in_graph(self, env_steps: tf.Tensor, episodes: tf.Tensor) -> tf.Tensor:
+        """The same of tensors, float64."""
+        count = tf.cast(episodes if self._per == "episode" else env_steps, tf.float64)
+        return tf.maximum(tf.constant(self._end, tf.float64), self._start * tf.pow(tf.constant(self._decay, tf.float64), count))

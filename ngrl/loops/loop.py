@@ -68,6 +68,11 @@ class TrainingLoop(abc.ABC):
           NonFiniteError: `max_skipped_updates` updates in a row were skipped.
         """
 
+    def train_steps_at(self, env_steps: int) -> int:
+        """Train steps finished when the latest `step` reached so many environment steps."""
+        del env_steps
+        return self.train_steps
+
     def _draw(self) -> np.ndarray:
         """A seed [2] for the next random actions."""
         self._calls += 1

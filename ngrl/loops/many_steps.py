@@ -41,7 +41,8 @@ class ManySteps:
         """
         rows, state = self._collect(self._environment.state, observation, np.int32(calls))
         rows = tf.nest.map_structure(lambda leaf: leaf.numpy(), rows)
-        self._environment.adopt(state, rows)
+        discount, step_type = rows.discount[:, -2], rows.step_type[:, -1]
+        self._environment.adopt(state, rows.observation, rows.reward[:, :-1], discount, step_type)
         return rows
 
     def _graph(self, state: Any, observation: tf.Tensor, calls: tf.Tensor) -> tuple[Any, Any]:

@@ -11,10 +11,12 @@ from ngrl.configurable import configurable
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
 from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part
+from ngrl.loops.many_rounds import ManyRounds, Rounds, RoundSettings, Standing
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import FinishedEpisode
 from ngrl.loops.updates import many_updates
 from ngrl.replay import (
+    CompiledReplayBuffer,
     Experience,
     FrameReplayBuffer,
     SequenceReplayBuffer,
@@ -50,7 +52,7 @@ class OffPolicyLoop(TrainingLoop):
 
     One compiled call performs `updates_per_call` updates and chooses the next actions, because a TensorFlow call costs
     more than the arithmetic in it. Actions and minibatches depend on the seed and counters alone, so that a restored
-    loop goes on bit for bit.
+    loop goes on bit for bit. With compiled environments one call does all of it, many times over (`ManyRounds`).
 
     Args:
       agent: The agent.
@@ -64,9 +66,10 @@ class OffPolicyLoop(TrainingLoop):
       epsilon: Schedule of ε.
       max_skipped_updates: Updates in a row that may be skipped because of a number that is not finite.
       jit_compile: Compile with XLA.
+      steps_per_call: With compiled environments, how often each is stepped in one call. Numbers don't depend on it.
 
     Raises:
-      ValueError: An argument is out of its range.
+      ValueError: An argument is out of its range, or the environments are compiled and `epsilon` can't be.
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class OffPolicyLoop(TrainingLoop):
         epsilon: EpsilonSchedule | None = None,
         max_skipped_updates: int = 100,
         jit_compile: bool = True,
+        steps_per_call: int = 32,
     ):
         check_count("batch_size", batch_size)
+        check_count("steps_per_call", steps_per_call)
         check_count("updates_per_call", updates_per_call)
         check_count("warmup_steps", warmup_steps, 0)
         check_number("updates_per_step", updates_per_step, "[0, inf)")
@@ -103,12 +108,37 @@ class OffPolicyLoop(TrainingLoop):
         self._act = Compiled(lambda *arguments: agent.act(*arguments).action, jit_compile)
         self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
         self._actions: np.ndarray | None = None
+        self._rounds = self._compile_rounds(steps_per_call, jit_compile) if environment.is_compiled else None
+        self._steps_trained = np.zeros((2, 0), np.int64)  # of the latest rounds: environment steps, train steps
 
-    def _make_replay(self, capacity: int, num_steps: int) -> UniformReplayBuffer | FrameReplayBuffer:
+    def _compile_rounds(self, num_rounds: int, jit_compile: bool) -> Compiled:
+        """The call that does so many rounds."""
+        if not hasattr(self._epsilon_schedule, "in_graph"):
+            raise ValueError(
+                f"{type(self._epsilon_schedule).__name__} has no in_graph(env_steps, episodes), which compiled "
+                "environments need of a schedule of ε; Environment.backend = @SyncEnvironments() needs none"
+            )
+        settings = RoundSettings(
+            self._seed,
+            self._batch_size,
+            self._warmup_steps,
+            self._updates_per_step,
+            self._updates_per_call,
+            self._max_skipped,
+            self._epsilon_schedule.in_graph,
+        )
+        rounds = ManyRounds(self._agent, self._environment, self._replay, as_experience, settings, num_rounds)
+        return Compiled(rounds, jit_compile)
+
+    def _make_replay(
+        self, capacity: int, num_steps: int
+    ) -> UniformReplayBuffer | FrameReplayBuffer | CompiledReplayBuffer:
         first = tf.nest.map_structure(lambda leaf: leaf[0], self._observation)
         spec, stacked = self._environment.action_spec(), self._environment.stacks_frames
         example = Transition(first, np.zeros(spec.shape, spec.dtype), np.float32(0), np.float32(0), first)
         num_envs = self._environment.batch_size
+        if self._environment.is_compiled:
+            return CompiledReplayBuffer(example, capacity, num_envs, num_steps)
 
         def make(example: Transition) -> UniformReplayBuffer:
             if num_steps == 1:
@@ -120,7 +150,7 @@ class OffPolicyLoop(TrainingLoop):
         return make(example)
 
     @property
-    def replay(self) -> UniformReplayBuffer | FrameReplayBuffer:
+    def replay(self) -> UniformReplayBuffer | FrameReplayBuffer | CompiledReplayBuffer:
         """What has been collected."""
         return self._replay
 
@@ -132,7 +162,9 @@ class OffPolicyLoop(TrainingLoop):
         return self._epsilon_schedule(self.statistics.env_steps, self.statistics.episodes)
 
     def step(self) -> list[FinishedEpisode]:
-        """Step every environment once, store what happened, and perform the updates that are due."""
+        """Step every environment once, or `steps_per_call` times; store what happened, and perform the updates due."""
+        if self._rounds is not None:
+            return self._adopt(self._rounds(self._standing()))
         if self._actions is None:
             self._actions = self._choose_actions()
         step = self._advance(self._actions)
@@ -140,6 +172,37 @@ class OffPolicyLoop(TrainingLoop):
             self._store(step, self._actions)
         self._actions = self._train() if self._updates_due() else None
         return step.finished
+
+    def _standing(self) -> Standing:
+        statistics = self.statistics
+        counts = (np.int64(count) for count in (statistics.env_steps, statistics.episodes, self.train_steps))
+        return Standing(self._environment.state, self._observation, np.int32(self._calls), *counts, self._streak)
+
+    def _adopt(self, rounds: Rounds) -> list[FinishedEpisode]:
+        """Take over what a call did."""
+        count, standing = int(rounds.count), rounds.standing
+        step_type, reward, next_step_type, train_steps = (
+            leaf[:count].numpy() for leaf in (rounds.step_type, rounds.reward, rounds.next_step_type, rounds.train_steps)
+        )
+        self._observation, self._step_type = standing.observation.numpy(), next_step_type[-1]
+        self._environment.adopt(
+            standing.members, self._observation[:, np.newaxis], reward.T, rounds.discount.numpy(), self._step_type
+        )
+        self._calls = int(standing.calls)
+        moved = step_type != time_step.StepType.LAST
+        env_steps = self.statistics.env_steps + np.cumsum(moved.sum(axis=1))
+        self._steps_trained = np.stack([env_steps, train_steps])
+        finished = self.statistics.add_many(reward, moved, moved & (next_step_type == time_step.StepType.LAST))
+        if calls := float(rounds.calls):
+            loss, extra = tf.nest.map_structure(lambda total: total / calls, (rounds.loss, rounds.extra))
+            count = int(standing.train_steps) - self.train_steps
+            self._count_updates(count, loss, extra, rounds.skipped, standing.streak)
+        return finished
+
+    def train_steps_at(self, env_steps: int) -> int:
+        """Train steps finished in the step that reached so many environment steps, if that is a recent one."""
+        reached, train_steps = self._steps_trained
+        return int(train_steps[np.searchsorted(reached, env_steps)]) if len(reached) else self.train_steps
 
     def _store(self, step: Moved, actions: np.ndarray) -> None:
         items = Transition(step.from_observation, actions, step.reward, step.discount, step.observation)

@@ -1,5 +1,6 @@
 """Replay buffers: seeded and checkpointable."""
 
+from ngrl.replay.compiled import CompiledReplayBuffer
 from ngrl.replay.experience import Experience
 from ngrl.replay.frames import FrameReplayBuffer
 from ngrl.replay.sequences import SequenceReplayBuffer, Sequences
@@ -8,6 +9,7 @@ from ngrl.replay.uniform import Transition, UniformReplayBuffer
 
 __all__ = [
     "BEHAVIOUR",
+    "CompiledReplayBuffer",
     "Experience",
     "FrameReplayBuffer",
     "SequenceReplayBuffer",

@@ -206,9 +206,10 @@ class Training:
             raise Interrupted(self._stop.signal, self._directory.path)
 
     def _record(self, finished: list[FinishedEpisode]) -> None:
-        train_steps, wall = self._loop.train_steps, self._wall
+        wall = self._wall
         for number, episode in enumerate(finished, start=self._loop.statistics.episodes - len(finished) + 1):
             episode_return, length, env_steps = episode
+            train_steps = self._loop.train_steps_at(env_steps)
             self._episode_log.write(Episode(number, env_steps, train_steps, episode_return, length, wall))
 
     def _log(self) -> None:

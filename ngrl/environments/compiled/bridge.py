@@ -32,6 +32,11 @@ class CompiledEnvironment(GymnasiumEnvironment):
         return True
 
     @property
+    def checks_finite(self) -> bool:
+        """Whether an observation or reward that is not finite is to stop who takes steps."""
+        return self._check_finite
+
+    @property
     def state(self) -> MemberState:
         """The members' state after the current time step, tensors [N, ...]."""
         return self._vector.state
@@ -48,26 +53,28 @@ class CompiledEnvironment(GymnasiumEnvironment):
         discount = tf.where(return_ends, 0.0, 1.0)
         return state, StepArrays(self._vector.observe(state), reward, discount, state.step_type)
 
-    def adopt(self, state: MemberState, rows: Any) -> None:
-        """Go on from T steps that were taken by `advance`.
+    def adopt(self, state: MemberState, observations: Any, rewards: Any, discount: Any, step_type: Any) -> None:
+        """Go on from T steps that were taken by `advance`; the rest are arrays.
 
         Args:
           state: The state after them.
-          rows: A trajectory of them as arrays, [N, T + 1, ...], whose last row holds the observation reached.
+          observations: Those on the way [N, ≥ 1, ...], the last of which was reached.
+          rewards: [N, T].
+          discount: Of the last step [N].
+          step_type: Of what was reached [N].
 
         Raises:
           EnvironmentFault: An observation or reward is not finite, and `check_finite` was asked for. The next step is
             a reset then.
         """
         self._vector.state = state
-        for name, array in (("reward", rows.reward), ("observation", rows.observation)):
+        for name, array in (("reward", rewards), ("observation", observations)):
             if self._check_finite and not np.isfinite(array).all():
                 self._current_time_step = None
                 member, time = np.argwhere(~np.isfinite(array.reshape(*array.shape[:2], -1)).all(axis=-1))[0]
                 problem = f"{name} is not finite: {array[member, time].tolist()}; check_finite=False lets it pass"
                 raise EnvironmentFault(self.env_id, int(member), None, problem)
-        step_type, observation = rows.step_type[:, -1], rows.observation[:, -1]
-        self._present(ts.TimeStep(step_type, rows.reward[:, -2], rows.discount[:, -2], observation))
+        self._present(ts.TimeStep(step_type, rewards[:, -1], discount, observations[:, -1]))
 
     def _present(self, step: ts.TimeStep) -> None:
         """Make a time step the current one."""
