@@ -8,7 +8,7 @@ ratio, with their quartiles, because machines are noisy. Don't run it beside any
 
     loops    env-steps/s of NGDQN's whole loop against ngrl's loop with Adam and against stock TF-Agents
              (DqnAgent, Adam, DynamicStepDriver, TFUniformReplayBuffer, common.function), one update per step, batch 128
-    compiled env-steps/s of TRPO's and PPO's whole loops with compiled environments against gymnasium's
+    compiled env-steps/s of TRPO's, PPO's and NGDQN's whole loops with compiled environments against gymnasium's
     updates  one natural-gradient update inside the many-update call against one Adam update there
     pixels   one natural-gradient update of convolutional networks against the quickest of Adam's
     exact    such an update with the exact dual solve, by Cholesky, against the one with 20 CG iterations

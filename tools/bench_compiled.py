@@ -1,4 +1,4 @@
-"""The part of `bench.py` that times on-policy loops: environments compiled with the policy against gymnasium's."""
+"""The part of `bench.py` that times whole loops: environments compiled with all else against gymnasium's."""
 
 import copy
 import time
@@ -9,7 +9,7 @@ from typing import Any
 from bench_rounds import interleave, quartiles, ratios
 
 GIN = Path(__file__).resolve().parents[1] / "gin"
-EXPERIMENTS = ("trpo_cartpole_v1", "ppo_cartpole_v1")
+EXPERIMENTS = ("trpo_cartpole_v1", "ppo_cartpole_v1", "ngdqn_cartpole_v1")
 _PARTS = ("environment", "agent", "loop")
 BINDINGS: tuple[str, ...] = ()
 GOAL = 5.0
@@ -52,7 +52,7 @@ def loop_rate(loop: Any, seconds: float) -> Callable[[], float]:
 
 
 def measure_compiled(rounds: int, seconds: float) -> dict[str, Any]:
-    """Whole iterations of TRPO and PPO on CartPole-v1: 2,048 steps of eight environments, and an update."""
+    """Whole iterations on CartPole-v1 with eight environments: from one policy update, or call of updates, to the next."""
     result = {}
     for experiment in EXPERIMENTS:
         runs = {

@@ -253,7 +253,7 @@ def solver_comparison(
 
 def _system(agent: DqnAgent, training: OffPolicyLoop, batch_size: int) -> System:
     """The system of the agent's next step, on a minibatch of what it has collected."""
-    batch = tf.nest.map_structure(lambda leaf: tf.convert_to_tensor(leaf[0]), training.replay.sample(1, batch_size))
+    batch = tf.nest.map_structure(lambda leaf: tf.convert_to_tensor(leaf[0]), training.sample(1, batch_size))
     return System(*agent.system(as_experience(batch)))
 
 

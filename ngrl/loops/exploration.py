@@ -83,4 +83,6 @@ class ExponentialEpsilon:
     def in_graph(self, env_steps: tf.Tensor, episodes: tf.Tensor) -> tf.Tensor:
         """The same of tensors, float64."""
         count = tf.cast(episodes if self._per == "episode" else env_steps, tf.float64)
-        return tf.maximum(tf.constant(self._end, tf.float64), self._start * tf.pow(tf.constant(self._decay, tf.float64), count))
+        return tf.maximum(
+            tf.constant(self._end, tf.float64), self._start * tf.pow(tf.constant(self._decay, tf.float64), count)
+        )

@@ -66,8 +66,8 @@ class RoundSettings(NamedTuple):
 class ManyRounds:
     """Rounds of `OffPolicyLoop` as one graph: every environment acts once, is stored, and what is due is trained.
 
-    The numbers are those of the loop that steps, but for the streams named in `draw`: it stops, as that one does,
-    where too many updates in a row were skipped or an observation or reward is not finite.
+    The numbers are those of the loop that steps, but for the replay's draws, of which number t follows train step t. It
+    stops, as that one does, where too many updates in a row were skipped or an observation or reward is not finite.
 
     Args:
       agent: The agent.
@@ -94,7 +94,6 @@ class ManyRounds:
         self._settings = settings
         self._rounds = num_rounds
         self._actions_key = seeding.key(settings.seed, Stream.ACTIONS)
-        self._replay_key = seeding.key(settings.seed, Stream.REPLAY)
 
     def __call__(self, standing: Standing) -> Rounds:
         """T rounds, or fewer where one is the last."""
@@ -155,7 +154,8 @@ class ManyRounds:
             return trains & (allowed - tf.cast(train_steps, tf.float64) >= per_call) & (streak[0] < most)
 
         def train(calls: tf.Tensor, train_steps: tf.Tensor, streak: tf.Tensor, trained: Trained) -> tuple[Any, ...]:
-            batches = self.draw(train_steps)
+            number = tf.cast(train_steps, tf.int32)
+            batches = self._replay.draw(number, per_call, self._settings.batch_size)
 
             def update(index: tf.Tensor) -> Any:
                 minibatch = tf.nest.map_structure(lambda leaf: leaf[index], batches)
@@ -169,11 +169,6 @@ class ManyRounds:
             due, train, (tf.constant(0), at.train_steps, at.streak, trained), parallel_iterations=1
         )
         return at._replace(train_steps=train_steps, streak=streak), trained, calls
-
-    def draw(self, train_steps: tf.Tensor) -> Any:
-        """Minibatches [U, B, ...] of the updates that follow so many: number `train_steps` of the stream of replay."""
-        seed = seeding.at(self._replay_key, tf.cast(train_steps, tf.int32))
-        return self._replay.draw(seed, self._settings.updates_per_call, self._settings.batch_size)
 
 
 def _count(mask: tf.Tensor) -> tf.Tensor:

@@ -104,7 +104,7 @@ class OffPolicyLoop(TrainingLoop):
         self._updates_per_step = updates_per_step
         self._updates_per_call = updates_per_call
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
-        self._replay = self._make_replay(replay_capacity, agent.train_sequence_length - 1)
+        self._replay: Any = self._make_replay(replay_capacity, agent.train_sequence_length - 1)
         self._act = Compiled(lambda *arguments: agent.act(*arguments).action, jit_compile)
         self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
         self._actions: np.ndarray | None = None
@@ -138,7 +138,7 @@ class OffPolicyLoop(TrainingLoop):
         example = Transition(first, np.zeros(spec.shape, spec.dtype), np.float32(0), np.float32(0), first)
         num_envs = self._environment.batch_size
         if self._environment.is_compiled:
-            return CompiledReplayBuffer(example, capacity, num_envs, num_steps)
+            return CompiledReplayBuffer(example, capacity, num_envs, self._seed, num_steps)
 
         def make(example: Transition) -> UniformReplayBuffer:
             if num_steps == 1:
@@ -153,6 +153,12 @@ class OffPolicyLoop(TrainingLoop):
     def replay(self) -> UniformReplayBuffer | FrameReplayBuffer | CompiledReplayBuffer:
         """What has been collected."""
         return self._replay
+
+    def sample(self, *shape: int) -> Transition | Sequences:
+        """Minibatches of what has been collected [*shape, ...]."""
+        if self._rounds is not None:
+            return self._replay.draw(np.int32(self.train_steps), *shape)
+        return self._replay.sample(*shape)
 
     @property
     def epsilon(self) -> float:
@@ -175,14 +181,22 @@ class OffPolicyLoop(TrainingLoop):
 
     def _standing(self) -> Standing:
         statistics = self.statistics
-        counts = (np.int64(count) for count in (statistics.env_steps, statistics.episodes, self.train_steps))
-        return Standing(self._environment.state, self._observation, np.int32(self._calls), *counts, self._streak)
+        return Standing(
+            members=self._environment.state,
+            observation=self._observation,
+            calls=np.int32(self._calls),
+            env_steps=np.int64(statistics.env_steps),
+            episodes=np.int64(statistics.episodes),
+            train_steps=np.int64(self.train_steps),
+            streak=self._streak,
+        )
 
     def _adopt(self, rounds: Rounds) -> list[FinishedEpisode]:
         """Take over what a call did."""
         count, standing = int(rounds.count), rounds.standing
         step_type, reward, next_step_type, train_steps = (
-            leaf[:count].numpy() for leaf in (rounds.step_type, rounds.reward, rounds.next_step_type, rounds.train_steps)
+            leaf[:count].numpy()
+            for leaf in (rounds.step_type, rounds.reward, rounds.next_step_type, rounds.train_steps)
         )
         self._observation, self._step_type = standing.observation.numpy(), next_step_type[-1]
         self._environment.adopt(
@@ -224,7 +238,7 @@ class OffPolicyLoop(TrainingLoop):
     def _train(self) -> np.ndarray:
         actions: Any = None
         while self._updates_due():
-            batches = self._replay.sample(self._updates_per_call, self._batch_size)
+            batches = self.sample(self._updates_per_call, self._batch_size)
             actions, *counted = self._train_and_act(
                 batches, self._observation, np.float32(self.epsilon), self._draw(), self._streak
             )

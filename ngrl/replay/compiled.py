@@ -23,13 +23,15 @@ class CompiledReplayBuffer:
       example: One transition without a batch dimension: its structure, shapes and dtypes fix the storage.
       capacity: How many transitions are kept.
       num_envs: How many environments fill it.
+      seed: Seed of the draws.
       num_steps: T; 1 draws transitions, more draws `Sequences` of T steps at most.
 
     Raises:
       ValueError: A number is not positive.
     """
 
-    def __init__(self, example: Transition, capacity: int, num_envs: int, num_steps: int = 1):
+    def __init__(self, example: Transition, capacity: int, num_envs: int, seed: int, num_steps: int = 1):
+        self._key = seeding.key(seed, seeding.Stream.REPLAY)
         self._capacity = check_count("capacity", capacity)
         self._num_steps = check_count("num_steps", num_steps)
         self._example = example
@@ -81,14 +83,14 @@ class CompiledReplayBuffer:
         self._successor.scatter_nd_update(before[:, tf.newaxis], slots)
         self._latest.assign(tf.where(moved, slots, latest))
 
-    def draw(self, seed: tf.Tensor, *shape: int) -> Transition | Sequences:
+    def draw(self, number: Any, *shape: int) -> Transition | Sequences:
         """Independent uniform draws with leaves [*shape, ...], or [*shape, T, ...] of sequences.
 
         Args:
-          seed: Two integers [2].
+          number: Which draw of the stream it is, int32.
           *shape: E.g. updates, minibatch.
         """
-        alg = seeding.GENERATOR
+        seed, alg = seeding.at(self._key, number), seeding.GENERATOR
         index = tf.random.stateless_uniform(shape, seed, maxval=self._size, dtype=tf.int32, alg=alg)
         if self._num_steps == 1:
             return self._gather(index)
@@ -123,7 +125,9 @@ class CompiledReplayBuffer:
             targets["successor"] = self._successor
             latest = arrays.get("latest")
             if latest is None or latest.shape != self._latest.shape:
-                raise ValueError("the saved replay buffer holds no sequences, or those of another number of environments")
+                raise ValueError(
+                    "the saved replay buffer holds no sequences, or those of another number of environments"
+                )
         for name, stored in targets.items():
             if size > self._capacity or name not in arrays or arrays[name].shape != (size, *stored.shape[1:]):
                 raise ValueError("the saved replay buffer has other transitions or another capacity")
