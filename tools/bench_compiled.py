@@ -52,7 +52,7 @@ def loop_rate(loop: Any, seconds: float) -> Callable[[], float]:
 
 
 def measure_compiled(rounds: int, seconds: float) -> dict[str, Any]:
-    """Whole iterations on CartPole-v1 with eight environments: from one policy update, or call of updates, to the next."""
+    """Whole iterations on CartPole-v1 with eight environments: from one update, or call of updates, to the next."""
     result = {}
     for experiment in EXPERIMENTS:
         runs = {
