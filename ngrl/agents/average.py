@@ -40,7 +40,7 @@ class Average(tf.Module):
     ):
         super().__init__(name="Average")
         average.create_variables(observation_spec)
-        check_trainable(owner, average, natural)
+        check_trainable(owner, average, natural, carries_state=True)  # if not, the network itself was refused
         check_separate(owner, noun, online, "the average", average)
         shapes = [[tuple(v.shape) for v in each.trainable_weights] for each in (online, average)]
         if shapes[0] != shapes[1]:

@@ -25,11 +25,15 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
     layers. An actor's outputs are its distribution's parameters, a state-independent log σ as it is, before
     `ActorNetwork.bound`.
 
+    Of a policy with a memory, `forward` takes sequences and gives [S, L·K], see `ActorNetwork.unrolled`.
+
     Raises:
       ValueError: A subclass of `ActorNetwork` has a `call` of its own, whose distribution's parameters nobody knows.
     """
     if isinstance(net, ActorNetwork) and type(net).call is not ActorNetwork.call:
         raise ValueError(f"{type(net).__name__} must override distribution_parameters in the place of call")
+    if isinstance(net, ActorNetwork) and net.cell is not None:
+        return _encode_of(net), LayeredNetwork(net.unrolled, net)
     chain = next((kind for kind in _CHAINS if _is_chain(net, kind)), None)
     stack: Callable[[Any], tf.Tensor] | None = None
     if chain is ActorNetwork and not net.is_discrete and net.log_std is None:
@@ -40,12 +44,10 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
         # Such a network is its layers, applied in order.
         stack = DenseStack.from_layers(net.layers)
     if chain is not None:
-        # Encoders can be compared, so that two networks may share what they give.
-        encode = net.encoder if type(net).encode is DenseNetwork.encode else net.encode
         if stack is None:
             finish = net.from_chain if chain is ActorNetwork else _identity
             stack = LayeredNetwork(lambda encoded: finish(net.dense(encoded)), net)
-        return encode, stack
+        return _encode_of(net), stack
     if stack is not None:
         return _identity, stack
     if isinstance(net, ActorNetwork):
@@ -61,6 +63,11 @@ def _is_chain(net: network.Network, kind: type[DenseNetwork]) -> bool:
         and net.trunk is None
         and all(getattr(type(net), name) is getattr(kind, name) for name in _CHAINS[kind])
     )
+
+
+def _encode_of(net: Any) -> Callable[[Any], Any]:
+    """The network's `encode`; encoders can be compared, so that two networks may share what they give."""
+    return net.encoder if type(net).encode is DenseNetwork.encode else net.encode
 
 
 def _identity(observation: Any) -> Any:

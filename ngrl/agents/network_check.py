@@ -9,22 +9,25 @@ from ngrl.curvature import check_network, describe_layer, layers_of
 from ngrl.optimizers import check_penalised
 
 
-def check_trainable(owner: str, net: Any, natural: bool) -> None:
+def check_trainable(owner: str, net: Any, natural: bool, carries_state: bool = False) -> None:
     """Refuse a built network that an agent would train as another one than it is.
 
     Args:
       owner: Who trains it, for the message.
       net: A TF-Agents network, or a module of them.
       natural: Whether it is trained by natural steps.
+      carries_state: Whether the owner carries the network's state from step to step, and trains it on sequences.
 
     Raises:
-      ValueError: It has a state, adds losses in its call, or holds what `ngrl.curvature.check_network` refuses.
+      ValueError: It has a state that nobody carries, adds losses in its call, or holds what
+        `ngrl.curvature.check_network` refuses.
     """
     for part in (net, *net.submodules):
-        if tf.nest.flatten(getattr(part, "state_spec", ())):
+        if not carries_state and tf.nest.flatten(getattr(part, "state_spec", ())):
             raise ValueError(
                 f"{owner}: network {part.name!r} is recurrent, and its state would be lost in training: stack "
-                "observations in the environment instead"
+                "observations in the environment (Environment.frame_stack), or take REINFORCE, NPG, TRPO or PPO, which "
+                "carry that of ActorNetwork.recurrent"
             )
     try:
         check_network(net, natural=natural)

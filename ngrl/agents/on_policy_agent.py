@@ -18,6 +18,7 @@ from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
 from ngrl.agents.policy import Policy, PolicyBatch
+from ngrl.agents.recall import check_critic, recalled
 from ngrl.agents.schedules import Schedule, check_weight, counter
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.agents.trajectories import (
@@ -32,10 +33,11 @@ from ngrl.agents.trajectories import (
     without_last,
 )
 from ngrl.agents.updates import PolicyUpdate
+from ngrl.checks import check_count
 from ngrl.configurable import configurable
-from ngrl.networks import ActorNetwork
+from ngrl.networks import ActorNetwork, MemoryInputs
 from ngrl.optimizers import GradientStats, NaturalGradientStats
-from ngrl.replay import Experience
+from ngrl.replay import MEMORY, Experience
 from ngrl.seeding import Stream
 
 
@@ -67,6 +69,16 @@ class PolicyExtra(NamedTuple):
         }
 
 
+class _Seen(NamedTuple):
+    """What policy and critic see at every row of B trajectories, the last ones included."""
+
+    inputs: Any  # of the policy [B·T, ...]
+    critic_inputs: Any  # [B·T, ...]; () without a critic
+    values: tf.Tensor | None  # the critic's [T, B]; None without one
+    vectors: Any  # encoded observations, not normalised [B·T, D]; () with a trunk
+    encoded: tf.Tensor | None  # the same normalised; None with a trunk
+
+
 @configurable
 class OnPolicyAgent(tf_agent.TFAgent):
     """REINFORCE, NPG, TRPO, PPO, NAC and what else an update makes, for one discrete action or several continuous ones.
@@ -74,6 +86,10 @@ class OnPolicyAgent(tf_agent.TFAgent):
     `train` takes what `collect_policy` collected since the latest update, as a TF-Agents `Trajectory` [B, T, ...]
     with T ≥ 2: of each trajectory the last row gives only the observation from which the one before is bootstrapped.
     The policy that acted is taken to be the present one.
+
+    A policy with a memory (`ActorNetwork.recurrent`) is trained on sequences: each begins with what was remembered when
+    it was collected, a constant, and is unrolled from there, anew where an episode begins. The critic sees the encoded
+    observation and what the policy remembers beside it (`ActorNetwork.critic_spec`).
 
     Args:
       time_step_spec: Spec of the environment's time steps.
@@ -87,6 +103,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
       seed: Seed of the order of minibatches.
       train_step_counter: Counts train steps; a counter of this agent's own by default.
       name: Name of the agent.
+      sequence_length: L, the steps over which derivatives reach of a policy with a memory; T − 1 is a multiple of it.
 
     Raises:
       ValueError: The specs don't fit the network, the network is one that would be trained wrongly, or an argument is
@@ -107,16 +124,18 @@ class OnPolicyAgent(tf_agent.TFAgent):
         seed: int = 0,
         train_step_counter: tf.Variable | None = None,
         name: str = "OnPolicyAgent",
+        sequence_length: int = 16,
     ):
         tf.Module.__init__(self, name=name)
         if not isinstance(update, PolicyUpdate):
             raise ValueError(f"{name}: update must be a PolicyUpdate such as NaturalUpdate(optimizer), got {update!r}")
         check_weight(name, "entropy_weight", entropy_weight)
         actor_network.create_variables(time_step_spec.observation)
-        check_trainable(name, actor_network, update.is_natural)
+        check_trainable(name, actor_network, update.is_natural, carries_state=actor_network.cell is not None)
         check_unpenalised(name, actor_network)
         if critic is not None:
             check_separate(name, "the policy", actor_network, "the critic", critic.network)
+            check_critic(name, actor_network, critic.network)
         self._actor = actor_network
         self._update = update
         self._critic = critic
@@ -124,7 +143,8 @@ class OnPolicyAgent(tf_agent.TFAgent):
         self._average: Average | None = None
         step = counter(train_step_counter)
         self._head = head_for(action_spec)
-        self._trained = Policy(actor_network, self._head, entropy_weight, seed, step)
+        length = check_count(f"{name}: sequence_length", sequence_length)
+        self._trained = Policy(actor_network, self._head, entropy_weight, seed, step, length)
         with tf.init_scope():
             update.build(self._trained, critic is not None)
         policy = actor_policy.ActorPolicy(time_step_spec, action_spec, actor_network)
@@ -157,18 +177,32 @@ class OnPolicyAgent(tf_agent.TFAgent):
         """The policy's optimizer."""
         return self._update.optimizer
 
-    def act(self, observation: Any, seed: tf.Tensor) -> policy_step.PolicyStep:
+    @property
+    def sequence_length(self) -> int:
+        """L of a policy with a memory, 1 of others: trajectories hold a multiple of it, and a row more."""
+        return self._trained.sequence_length
+
+    def act(
+        self, observation: Any, seed: tf.Tensor, step_type: Any = None, memory: tf.Tensor | None = None
+    ) -> policy_step.PolicyStep:
         """Sampled actions that depend on the arguments and the weights only (stateless, so it resumes exactly).
 
         Args:
           observation: Observations [N, ...].
           seed: Two integers [2].
+          step_type: Types of the steps [N]; for a policy with a memory.
+          memory: What it remembers before the step [N, H], which doesn't count at an episode's first.
 
         Returns:
-          Actions [N, ...] within the environment's bounds, and in `info` what `collect_policy` would say.
+          Actions [N, ...] within the environment's bounds, in `info` what `collect_policy` would say, and in `state`
+          what a policy with a memory remembers after the step [N, H].
         """
-        parameters = self._trained.parameters(self._trained.encode(observation))
-        return sampled_step(self._actor, self._head, parameters, self.action_spec, seed)
+        encoded = self._trained.encode(observation)
+        if memory is None:
+            return sampled_step(self._actor, self._head, self._trained.parameters(encoded), self.action_spec, seed)
+        after = self._actor.remember(MemoryInputs(encoded, tf.equal(step_type, ts.StepType.FIRST), memory))
+        step = sampled_step(self._actor, self._head, self._actor.from_memory(after), self.action_spec, seed)
+        return step._replace(state=after, info={**(step.info or {}), MEMORY: memory})
 
     def average_into(self, network: ActorNetwork, update: TargetUpdate) -> None:
         """Make `policy` the greedy policy of an `Average` over the updates, while `collect_policy` stays what it is.
@@ -231,6 +265,20 @@ class OnPolicyAgent(tf_agent.TFAgent):
             optimizer=stats,
         )
 
+    def _seen(self, experience: trajectory.Trajectory) -> _Seen:
+        # Each observation is encoded once. The last of a trajectory serves to bootstrap, and the others as inputs.
+        observation = flat_rows(experience.observation)
+        inputs, vectors, encoded = self._encoded(observation)
+        for_critic = observation
+        if self._actor.cell is not None:
+            inputs, for_critic = recalled(self._actor, inputs, experience)
+        if self._critic is None:
+            return _Seen(inputs, (), None, vectors, encoded)
+        shared = self._critic.encode == self._trained.encode
+        critic_inputs = inputs if shared else self._critic.encode(for_critic)
+        values = time_major(by_trajectory(self._critic.values(critic_inputs), experience.step_type.shape[0]))
+        return _Seen(inputs, critic_inputs, values, vectors, encoded)
+
     def _encoded(self, observation: Any) -> tuple[Any, Any, Any]:
         """The policy's inputs, and the observations as vectors, as they are and normalised; none with a trunk."""
         encoder, encode = self._actor.encoder, self._trained.encode
@@ -242,14 +290,12 @@ class OnPolicyAgent(tf_agent.TFAgent):
 
     def _batch(self, experience: trajectory.Trajectory, weights: tf.Tensor | None, is_new: bool = True) -> PolicyBatch:
         num_trajectories, num_rows = sizes(experience)
-        # Each observation is encoded once. The last of a trajectory serves to bootstrap, and the others as inputs.
-        observation = flat_rows(experience.observation)
-        inputs, vectors, encoded = self._encoded(observation)
-        critic_inputs, values = (), None
-        if self._critic is not None:
-            shared = self._critic.encode == self._trained.encode
-            critic_inputs = inputs if shared else self._critic.encode(observation)
-            values = time_major(by_trajectory(self._critic.values(critic_inputs), num_trajectories))
+        if (num_rows - 1) % self.sequence_length:
+            raise ValueError(
+                f"{self.name}: trajectories of {num_rows} rows hold {num_rows - 1} steps, no multiple of "
+                f"sequence_length ({self.sequence_length})"
+            )
+        inputs, critic_inputs, values, vectors, encoded = self._seen(experience)
         steps = tf.nest.map_structure(lambda leaf: leaf[:, :-1], experience._replace(observation=()))
         masks = boundaries(steps)
         r_t, discount_t = time_major(steps.reward), time_major(steps.discount)

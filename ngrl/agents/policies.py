@@ -10,7 +10,7 @@ from tf_agents.trajectories import time_step as ts
 
 from ngrl.agents.heads import ActionHead
 from ngrl.networks import ActorNetwork
-from ngrl.replay import BEHAVIOUR
+from ngrl.replay import BEHAVIOUR, MEMORY
 
 #: Where the collect policy of continuous actions keeps what it drew, before clipping to the environment's bounds.
 DRAWN = "drawn_action"
@@ -31,11 +31,16 @@ def sampled_step(
 
 
 def info_spec(actor_network: ActorNetwork, action_spec: Any) -> Any:
-    """Spec of what a collect policy says beside its action: the action as drawn, where it is continuous."""
-    if actor_network.is_discrete:
-        return ()
-    spec = tf.nest.flatten(action_spec)[0]
-    return {DRAWN: tensor_spec.TensorSpec(spec.shape, spec.dtype, name=DRAWN)}
+    """Spec of what a collect policy says beside its action.
+
+    The action as drawn, where it is continuous, and what the policy remembered before, where it has a memory.
+    """
+    spec, info = tf.nest.flatten(action_spec)[0], {}
+    if not actor_network.is_discrete:
+        info[DRAWN] = tensor_spec.TensorSpec(spec.shape, spec.dtype, name=DRAWN)
+    if actor_network.cell is not None:
+        info[MEMORY] = actor_network.state_spec
+    return info or ()
 
 
 class CollectPolicy(actor_policy.ActorPolicy):
@@ -67,12 +72,15 @@ class CollectPolicy(actor_policy.ActorPolicy):
     def _action(self, time_step: ts.TimeStep, policy_state: Any, seed: Any = None) -> policy_step.PolicyStep:
         step = super()._distribution(time_step, policy_state)
         action = step.action.sample(seed=seed)
-        return policy_step.PolicyStep(action, step.state, () if self._is_discrete else {DRAWN: action})
+        return policy_step.PolicyStep(action, step.state, self._info(action, policy_state))
 
     def _distribution(self, time_step: ts.TimeStep, policy_state: Any) -> policy_step.PolicyStep:
         step = super()._distribution(time_step, policy_state)
-        info = () if self._is_discrete else {DRAWN: step.action.mean()}
-        return step._replace(info=info)
+        return step._replace(info=self._info(None if self._is_discrete else step.action.mean(), policy_state))
+
+    def _info(self, drawn: tf.Tensor, policy_state: Any) -> Any:
+        info = {} if self._is_discrete else {DRAWN: drawn}
+        return info | ({} if self._actor.cell is None else {MEMORY: policy_state}) or ()
 
 
 class BehaviourPolicy(CollectPolicy):

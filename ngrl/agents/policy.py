@@ -8,9 +8,10 @@ import tensorflow as tf
 from ngrl import losses, seeding
 from ngrl.agents.heads import ActionHead
 from ngrl.agents.linearisable import linearisable
+from ngrl.agents.minibatches import shuffled_minibatches
 from ngrl.agents.schedules import Schedule, weight_at
 from ngrl.agents.trajectories import Steps
-from ngrl.curvature import EmpiricalFisher, GaussNewton
+from ngrl.curvature import EmpiricalFisher, GaussNewton, OverTime
 from ngrl.networks import ActorNetwork
 from ngrl.seeding import Stream
 
@@ -44,13 +45,20 @@ class Policy:
       entropy_weight: Weight of the entropy bonus: a number, or a Keras schedule over the train steps.
       seed: Seed of whatever an update draws.
       step: Counts train steps.
+      sequence_length: L; of a policy with a memory, L rows in a row are a sequence, over which its derivatives reach.
 
     Raises:
       ValueError: The seed is out of its range, or nobody knows the distribution's parameters.
     """
 
     def __init__(
-        self, network: ActorNetwork, head: ActionHead, entropy_weight: float | Schedule, seed: int, step: tf.Variable
+        self,
+        network: ActorNetwork,
+        head: ActionHead,
+        entropy_weight: float | Schedule,
+        seed: int,
+        step: tf.Variable,
+        sequence_length: int = 1,
     ):
         self.network = network
         self.head = head
@@ -58,15 +66,33 @@ class Policy:
         self.encode, self.forward = linearisable(network)
         self._seed = seeding.check_seed(seed)
         self._step = step
+        #: L of a policy with a memory, 1 of others.
+        self.sequence_length = 1 if network.cell is None else sequence_length
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
         """What an update changes."""
         return self.network.trainable_weights
 
+    def outputs(self, inputs: Any) -> tf.Tensor:
+        """What `forward` gives for inputs [N, ...] of it: the distribution's parameters [N, K], before their bound."""
+        return self.by_step(self.forward(self.by_sequence(inputs)))
+
     def parameters(self, inputs: Any) -> tf.Tensor:
         """The distribution's parameters [N, K] for inputs [N, ...] of `forward`."""
-        return self.network.bound(self.forward(inputs))
+        return self.network.bound(self.outputs(inputs))
+
+    def by_sequence(self, nest: Any) -> Any:
+        """With a memory [N, ...] as [S, L, ...], S = N / L; without one as it is."""
+        if self.network.cell is None:
+            return nest
+        length = self.sequence_length
+        return tf.nest.map_structure(lambda leaf: tf.reshape(leaf, [-1, length, *leaf.shape[1:]]), nest)
+
+    def by_step(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Outputs of `forward` as [N, K]: with a memory it gives [S, L·K]."""
+        length = self.sequence_length
+        return outputs if length == 1 else tf.reshape(outputs, [-1, outputs.shape[1] // length])
 
     def surrogate_loss(self, batch: PolicyBatch, parameters: tf.Tensor) -> tf.Tensor:
         """`−Ê[ρ Â] − c Ê[H]`, a scalar."""
@@ -85,9 +111,22 @@ class Policy:
         """Mean KL(π_old ‖ π) over the batch, a scalar."""
         return losses.weighted_mean(self.head.kl(batch.old_parameters, parameters), batch.weights)
 
-    def fisher(self, inputs: Any, weights: tf.Tensor) -> GaussNewton:
-        """F over inputs [N, ...] with weights [N]."""
-        return GaussNewton(self.forward, self.variables, inputs, self.head.metric, weights=weights)
+    def fisher(self, inputs: Any, weights: tf.Tensor, every: int = 1) -> GaussNewton:
+        """F over every so many of the inputs [N, ...] with weights [N], or of the sequences of them."""
+        inputs, weights = self.by_sequence((inputs, weights))
+        if every > 1:
+            inputs, weights = tf.nest.map_structure(lambda leaf: leaf[::every], (inputs, weights))
+        if self.network.cell is None:
+            return GaussNewton(self.forward, self.variables, inputs, self.head.metric, weights=weights)
+        return GaussNewton(self.forward, self.variables, inputs, OverTime(self.head.metric, weights))
+
+    def minibatches(self, num_rows: int, batch_size: int, epochs: int) -> tf.Tensor:
+        """As `shuffled_minibatches`, by this train step's draw; the rows of a sequence stay together."""
+        length, seed = self.sequence_length, self.draw(Stream.POLICY_MINIBATCHES)
+        rows = shuffled_minibatches(num_rows // length, batch_size // length, epochs, seed)
+        if length == 1:
+            return rows
+        return tf.reshape(rows[:, :, tf.newaxis] * length + tf.range(length), [rows.shape[0], -1])
 
     def scores(self, batch: PolicyBatch) -> EmpiricalFisher:
         """The operator whose row i is `√(w_i/Σw) ∇_θ log π(a_i|s_i)`."""

@@ -8,14 +8,13 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.agents.compatible import CompatibleCritic, LstdQ
-from ngrl.agents.minibatches import for_each_minibatch, shuffled_minibatches
+from ngrl.agents.minibatches import for_each_minibatch
 from ngrl.agents.policy import Policy, PolicyBatch
 from ngrl.agents.steps import check_optimizer, check_plain, is_natural, natural_step, plain_step
 from ngrl.checks import check_count, check_number, check_optional_number
 from ngrl.configurable import configurable
 from ngrl.curvature import num_parameters
 from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats
-from ngrl.seeding import Stream
 
 
 class PolicyUpdate(tf.Module, abc.ABC):
@@ -124,18 +123,19 @@ class NaturalUpdate(PolicyUpdate):
         """A natural step on the surrogate loss."""
         measures = self._measures(policy, batch)
         if self._every == 1:
+
+            def loss_of(outputs: tf.Tensor) -> tf.Tensor:
+                return policy.surrogate_loss(batch, policy.by_step(outputs))
+
             operator = policy.fisher(batch.inputs, batch.weights)
-            loss, stats = natural_step(
-                self.optimizer, operator, lambda outputs: policy.surrogate_loss(batch, outputs), **measures
-            )
+            loss, stats = natural_step(self.optimizer, operator, loss_of, **measures)
             return loss, self._judged(stats, loss, measures["loss_fn"])
         with tf.GradientTape() as tape:
-            loss = policy.surrogate_loss(batch, policy.forward(batch.inputs))
+            loss = policy.surrogate_loss(batch, policy.outputs(batch.inputs))
         gradients = tape.gradient(loss, policy.variables)
-        some = tf.nest.map_structure(lambda leaf: leaf[:: self._every], batch.inputs)
         stats = self.optimizer.apply_natural_gradient(
             list(zip(gradients, policy.variables, strict=True)),
-            policy.fisher(some, batch.weights[:: self._every]),
+            policy.fisher(batch.inputs, batch.weights, self._every),
             loss=loss,
             **measures,
         )
@@ -215,11 +215,22 @@ class ClippedUpdate(PolicyUpdate):
         self._batch_size = check_count(f"{self.name}: batch_size", batch_size)
         self._max_norm = check_optional_number(f"{self.name}: max_gradient_norm", max_gradient_norm, "(0, inf]")
 
+    def build(self, policy: Policy, has_critic: bool) -> None:
+        """Make the optimizer's variables.
+
+        Raises:
+          ValueError: A minibatch holds no whole number of the policy's sequences.
+        """
+        if self._batch_size % policy.sequence_length:
+            raise ValueError(
+                f"{self.name}: batch_size ({self._batch_size}) must be a multiple of OnPolicyAgent.sequence_length "
+                f"({policy.sequence_length})"
+            )
+        super().build(policy, has_critic)
+
     def __call__(self, policy: Policy, batch: PolicyBatch) -> tuple[tf.Tensor, GradientStats]:
         """A step for each minibatch; the loss and the gradient's norm are means, without skipped minibatches."""
-        minibatches = shuffled_minibatches(
-            batch.advantage.shape[0], self._batch_size, self._epochs, policy.draw(Stream.POLICY_MINIBATCHES)
-        )
+        minibatches = policy.minibatches(batch.advantage.shape[0], self._batch_size, self._epochs)
 
         def update(rows: tf.Tensor) -> tuple[tf.Tensor, GradientStats]:
             part = batch.minibatch(rows)
@@ -278,8 +289,13 @@ class CompatibleUpdate(NaturalUpdate):
         """Make the optimizer's variables.
 
         Raises:
-          ValueError: The compatible critic can't serve this policy, or there is an entropy bonus.
+          ValueError: The compatible critic can't serve this policy, it has a memory, or there is an entropy bonus.
         """
+        if policy.network.cell is not None:
+            raise ValueError(
+                f"{self.name} (NAC) has no compatible critic for a policy that remembers: set ActorNetwork.recurrent "
+                "to None, or take NaturalUpdate"
+            )
         if policy.entropy_weight != 0:
             raise ValueError(f"{self.name}: entropy_weight must be 0, a compatible critic's gradient holds no entropy")
         self.compatible_critic.check(num_parameters(policy.variables), has_critic)

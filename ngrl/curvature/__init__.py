@@ -7,7 +7,7 @@ from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 from ngrl.curvature.gauss_newton import GaussNewton
 from ngrl.curvature.kronecker import KroneckerFactored, KroneckerLayers
 from ngrl.curvature.layer_jacobian import LayeredNetwork
-from ngrl.curvature.metrics import Bernoulli, Categorical, DiagonalGaussian, OutputMetric, SquaredError
+from ngrl.curvature.metrics import Bernoulli, Categorical, DiagonalGaussian, OutputMetric, OverTime, SquaredError
 from ngrl.curvature.network_check import check_network, describe_layer, layers_of
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "KroneckerLayers",
     "LayeredNetwork",
     "OutputMetric",
+    "OverTime",
     "SquaredError",
     "check_network",
     "describe_layer",

@@ -235,5 +235,74 @@ class DiagonalGaussian(_DiagonalMetric):
         return tf.concat([noise * tf.exp(-log_std), tf.square(noise) - 1], axis=-1)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class OverTime(OutputMetric):
+    """One metric for each of L steps of a sequence, whose outputs are side by side, y [B, L·K].
+
+    M_i is block-diagonal, with the blocks (B w_it/Σw) M_it: the mean over B sequences is that over steps weighted by w.
+
+    Attributes:
+      metric: the metric of one step, for outputs [N, K].
+      weights: w [B, L] >= 0, not all of them 0 where F isn't to be 0.
+    """
+
+    metric: OutputMetric
+    weights: tf.Tensor
+
+    def check(self, outputs: tf.Tensor) -> None:
+        batch, steps = self.weights.shape
+        if outputs.shape[0] != batch or outputs.shape[1] % steps:
+            raise ValueError(f"outputs must be [{batch}, {steps}·K] for weights {[batch, steps]}, got {outputs.shape}")
+        self.metric.check(self._steps(outputs))
+
+    def num_rows(self, num_outputs: int) -> int:
+        steps = self.weights.shape[1]
+        return steps * self.metric.num_rows(num_outputs // steps)
+
+    def matvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        return self._joined(tf.square(self._root(outputs)) * self.metric.matvec(*self._split(outputs, vector)))
+
+    def factor_matvec(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        return self._joined(self._root(outputs) * self.metric.factor_matvec(*self._split(outputs, rows)))
+
+    def factor_rmatvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        return self._joined(self._root(outputs) * self.metric.factor_rmatvec(*self._split(outputs, vector)))
+
+    def factor_solve(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        solved = self.metric.factor_solve(*self._split(outputs, vector))
+        return self._joined(tf.math.divide_no_nan(solved, self._root(outputs) * tf.ones_like(solved)))
+
+    def factor(self, outputs: tf.Tensor) -> tf.Tensor:
+        batch, steps = self.weights.shape
+        blocks = self.metric.factor(self._steps(outputs)) * self._root(outputs)[..., tf.newaxis]
+        blocks = tf.reshape(blocks, [batch, steps, 1, *blocks.shape[1:]])
+        # [B, t, s, R, K], 0 where t ≠ s
+        placed = blocks * tf.eye(steps, dtype=outputs.dtype)[:, :, tf.newaxis, tf.newaxis]
+        rows = steps * blocks.shape[3]
+        return tf.reshape(tf.transpose(placed, [0, 1, 3, 2, 4]), [batch, rows, outputs.shape[1]])
+
+    def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return self._joined(self._root(outputs) * self.metric.sample(self._steps(outputs), seed))
+
+    def _root(self, outputs: tf.Tensor) -> tf.Tensor:
+        """√(B w_it/Σw), [N, 1]."""
+        weights = tf.cast(self.weights, outputs.dtype)
+        shares = tf.math.divide_no_nan(weights * weights.shape[0], tf.reduce_sum(weights))
+        return tf.reshape(tf.sqrt(shares), [-1, 1])
+
+    def _steps(self, values: tf.Tensor) -> tf.Tensor:
+        """[B, L·K] as [N, K], N = B·L."""
+        batch, steps = self.weights.shape
+        return tf.reshape(values, [batch * steps, values.shape[1] // steps])
+
+    def _split(self, *values: tf.Tensor) -> list[tf.Tensor]:
+        return [self._steps(value) for value in values]
+
+    def _joined(self, values: tf.Tensor) -> tf.Tensor:
+        """[N, K] as [B, L·K]."""
+        batch, steps = self.weights.shape
+        return tf.reshape(values, [batch, steps * values.shape[1]])
+
+
 def _sum(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(values, axis=-1, keepdims=True)

@@ -62,7 +62,10 @@ def _check_layer(layer: tf.keras.layers.Layer, natural: bool) -> None:
             "or use LayerNormalization"
         )
     if getattr(layer, "stateful", False):
-        raise ValueError(f"{describe_layer(layer)} is stateful: an update calls it several times")
+        raise ValueError(
+            f"{describe_layer(layer)} is stateful: an update calls it several times, and carries nothing from one to "
+            "the next: set its stateful to False (a policy that remembers is ActorNetwork.recurrent)"
+        )
     if natural and layer.trainable_weights and layer.compute_dtype != layer.variable_dtype:
         raise ValueError(
             f"{describe_layer(layer)} computes in {layer.compute_dtype} with {layer.variable_dtype} variables: "

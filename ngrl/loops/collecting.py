@@ -12,6 +12,7 @@ from ngrl.loops.loop import Moved, TrainingLoop
 from ngrl.loops.many_steps import ManySteps
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import FinishedEpisode
+from ngrl.replay import MEMORY
 
 
 class CollectingLoop(TrainingLoop):
@@ -19,7 +20,8 @@ class CollectingLoop(TrainingLoop):
 
     The steps of an environment follow on each other; they may end in the middle of an episode and hold several, and
     the resets between them take a step each, which trains nothing. They are gathered in the host's memory; compiled
-    environments take all T steps in one call, the policy's included.
+    environments take all T steps in one call, the policy's included. What a policy remembers of each environment's
+    episode is carried from step to step, and from batch to batch.
 
     Args:
       agent: The agent, whose `collect_data_spec` says what is kept.
@@ -56,7 +58,10 @@ class CollectingLoop(TrainingLoop):
             agent.collect_data_spec,
         )
         self._observation_buffers = tf.nest.flatten(self._rows.observation)
-        self._info_buffers = tf.nest.flatten(self._rows.policy_info)
+        info = self._rows.policy_info
+        self._info_buffers = tf.nest.flatten(info)
+        # What the policy remembers before the next step [N, H]; None where it remembers nothing.
+        self._memory = np.zeros_like(info[MEMORY][:, 0]) if isinstance(info, dict) and MEMORY in info else None
 
     @abc.abstractmethod
     def _update(self, rows: Any) -> None:
@@ -66,7 +71,10 @@ class CollectingLoop(TrainingLoop):
         """Step every environment, once or, if they are compiled, T times; train once the rows are complete."""
         if self._collect is not None:
             return self._collect_and_update(self._collect)
-        action, *info = (leaf.numpy() for leaf in self._act(self._observation, self._draw()))
+        carried = () if self._memory is None else (self._step_type, self._memory)
+        action, *info = (leaf.numpy() for leaf in self._act(self._observation, self._draw(), *carried))
+        if carried:
+            self._memory = info.pop()
         step = self._advance(action)
         self._store(step, action, info)
         if self._row == self._steps:
@@ -78,7 +86,7 @@ class CollectingLoop(TrainingLoop):
         return step.finished
 
     def _collect_and_update(self, collect: ManySteps) -> list[FinishedEpisode]:
-        rows = collect(self._observation, self._calls)
+        rows, self._memory = collect(self._observation, self._calls, self._memory)
         self._calls += self._steps
         self._observation, self._step_type = rows.observation[:, -1], rows.step_type[:, -1]
         moved = rows.step_type[:, :-1] != time_step.StepType.LAST
@@ -111,16 +119,20 @@ class CollectingLoop(TrainingLoop):
         values["row"] = self._row
         leaves = tf.nest.flatten(self._rows)
         arrays.update({f"batch/{index}": leaf[:, : self._row].copy() for index, leaf in enumerate(leaves)})
+        if self._memory is not None:
+            arrays[MEMORY] = self._memory
         return LoopState(values, arrays)
 
     def restore(self, state: LoopState) -> None:
         """Set what `state` returned. Where environments can't be restored, the rows begin anew."""
         super().restore(state)
+        if self._memory is not None:
+            self._memory = state.arrays[MEMORY]
         self._row = state.values["row"] if self._environment.can_restore else 0
         for index, buffer in enumerate(tf.nest.flatten(self._rows)):
             buffer[:, : self._row] = state.arrays[f"batch/{index}"][:, : self._row]
 
 
 def _flat_step(step: policy_step.PolicyStep) -> tuple[tf.Tensor, ...]:
-    """The action, and what is said of it."""
-    return step.action, *tf.nest.flatten(step.info)
+    """The action, what is said of it, and what is remembered after it, where anything is."""
+    return step.action, *tf.nest.flatten(step.info), *tf.nest.flatten(step.state)

@@ -28,29 +28,32 @@ class ManySteps:
         self._steps = num_steps
         self._collect = Compiled(self._graph, jit_compile)
 
-    def __call__(self, observation: np.ndarray, calls: int) -> Any:
+    def __call__(self, observation: np.ndarray, calls: int, memory: np.ndarray | None) -> tuple[Any, Any]:
         """Step every environment T times.
 
         Args:
           observation: The present observation [N, ...].
           calls: How many numbers of the stream of actions have been drawn.
+          memory: What the policy remembers [N, H]; None where it remembers nothing.
 
         Returns:
           A `Trajectory` of arrays [N, T + 1, ...], whose last row holds the observation reached, its step type, and
-          nothing else.
+          nothing else; and what the policy remembers then.
         """
-        rows, state = self._collect(self._environment.state, observation, np.int32(calls))
-        rows = tf.nest.map_structure(lambda leaf: leaf.numpy(), rows)
+        carried = () if memory is None else (memory,)
+        rows, state, carried = self._collect(self._environment.state, observation, np.int32(calls), carried)
+        rows, carried = tf.nest.map_structure(lambda leaf: leaf.numpy(), (rows, carried))
         discount, step_type = rows.discount[:, -2], rows.step_type[:, -1]
         self._environment.adopt(state, rows.observation, rows.reward[:, :-1], discount, step_type)
-        return rows
+        return rows, carried[0] if carried else None
 
-    def _graph(self, state: Any, observation: tf.Tensor, calls: tf.Tensor) -> tuple[Any, Any]:
+    def _graph(self, state: Any, observation: tf.Tensor, calls: tf.Tensor, memory: Any) -> tuple[Any, Any, Any]:
         spec = self._agent.collect_data_spec
         arrays = [tf.TensorArray(leaf.dtype, self._steps) for leaf in tf.nest.flatten(spec)]
 
-        def body(step: tf.Tensor, state: Any, observation: tf.Tensor, *arrays: Any) -> tuple[Any, ...]:
-            chosen = self._agent.act(observation, seeding.at(self._key, calls + step + 1))
+        def body(step: tf.Tensor, state: Any, observation: tf.Tensor, memory: Any, *arrays: Any) -> tuple[Any, ...]:
+            carried = (state.step_type, *memory) if memory else ()
+            chosen = self._agent.act(observation, seeding.at(self._key, calls + step + 1), *carried)
             after, reached = self._environment.advance(state, chosen.action)
             row = trajectory.Trajectory(
                 step_type=state.step_type,
@@ -62,15 +65,15 @@ class ManySteps:
                 discount=reached.discount,
             )
             written = [array.write(step, leaf) for array, leaf in zip(arrays, tf.nest.flatten(row), strict=True)]
-            return step + 1, after, reached.observation, *written
+            return step + 1, after, reached.observation, (chosen.state,) if memory else (), *written
 
-        _, state, observation, *arrays = tf.while_loop(
-            lambda step, *_: step < self._steps, body, (tf.constant(0), state, observation, *arrays)
+        _, state, observation, memory, *arrays = tf.while_loop(
+            lambda step, *_: step < self._steps, body, (tf.constant(0), state, observation, memory, *arrays)
         )
         rows = tf.nest.pack_sequence_as(spec, [_member_major(array.stack()) for array in arrays])
         last = tf.concat([rows.observation[:, :-1], observation[:, tf.newaxis]], axis=1)
         step_type = tf.concat([rows.step_type[:, :-1], state.step_type[:, tf.newaxis]], axis=1)
-        return rows._replace(observation=last, step_type=step_type), state
+        return rows._replace(observation=last, step_type=step_type), state, memory
 
 
 def _member_major(leaf: tf.Tensor) -> tf.Tensor:

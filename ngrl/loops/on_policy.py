@@ -14,7 +14,10 @@ from ngrl.replay import Experience
 
 
 class OnPolicyAgent(Protocol):
-    """What the loop asks of an agent: TF-Agents' `train`, and sampling without hidden state."""
+    """What the loop asks of an agent: TF-Agents' `train`, and sampling without hidden state.
+
+    What a policy remembers is no hidden state: the loop carries it, if `collect_data_spec.policy_info` holds `MEMORY`.
+    """
 
     experience: Experience
     collect_data_spec: Any
@@ -22,8 +25,8 @@ class OnPolicyAgent(Protocol):
     def train(self, experience: Any) -> Any:
         """One update on a `Trajectory` [N, T + 1, ...]; its LossInfo's `extra.scalars(loss)` says tags and values."""
 
-    def act(self, observation: Any, seed: Any) -> Any:
-        """A `PolicyStep` for observations [N, ...]."""
+    def act(self, observation: Any, seed: Any, *memory: Any) -> Any:
+        """A `PolicyStep` for observations [N, ...]; `memory` is step types [N] and it [N, H], `state` the next one."""
 
 
 @configurable
@@ -44,7 +47,8 @@ class OnPolicyLoop(CollectingLoop):
       jit_compile: Compile with XLA.
 
     Raises:
-      ValueError: An argument is out of its range, or the number of environments does not divide the batch.
+      ValueError: An argument is out of its range, the number of environments does not divide the batch, or the agent's
+        sequences don't divide T.
     """
 
     def __init__(
@@ -60,6 +64,12 @@ class OnPolicyLoop(CollectingLoop):
         if check_count("batch_size", batch_size) % num_envs:
             raise ValueError(f"batch_size ({batch_size}) must be a multiple of num_envs ({num_envs})")
         check_agent(Experience.TRAJECTORIES, agent)
+        length = getattr(agent, "sequence_length", 1)
+        if batch_size // num_envs % length:
+            raise ValueError(
+                f"batch_size ({batch_size}) gives each of {num_envs} environments {batch_size // num_envs} steps, no "
+                f"multiple of OnPolicyAgent.sequence_length ({length})"
+            )
         super().__init__(agent, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile)
         self._train = Compiled(agent.train, jit_compile)
 

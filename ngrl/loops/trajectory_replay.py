@@ -25,7 +25,7 @@ class TrajectoryReplayAgent(OnPolicyAgent, Protocol):
     def zero_extra(self) -> Any:
         """An all-zero `LossInfo.extra`."""
 
-    def act(self, observation: Any, seed: Any) -> Any:
+    def act(self, observation: Any, seed: Any, *memory: Any) -> Any:
         """A `PolicyStep` for observations [N, ...], whose info tells the distribution of each action."""
 
 

@@ -14,6 +14,7 @@ from ngrl.networks.encoding import (
     scale_observation,
 )
 from ngrl.networks.gaussian_actor import GaussianActor
+from ngrl.networks.memory import MemoryInputs
 from ngrl.networks.q_network import QNetwork
 from ngrl.networks.value_network import ValueNetwork
 
@@ -23,6 +24,7 @@ __all__ = [
     "DenseNetwork",
     "Encoder",
     "GaussianActor",
+    "MemoryInputs",
     "ObservationNormaliser",
     "QNetwork",
     "RunningMoments",

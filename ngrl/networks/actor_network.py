@@ -7,12 +7,14 @@ from typing import Any, Literal
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
 
 from ngrl.checks import check_choice
 from ngrl.configurable import configurable
 from ngrl.networks.activation import Activation
 from ngrl.networks.dense_network import DenseNetwork, Trunk
-from ngrl.networks.encoding import ObservationNormaliser
+from ngrl.networks.encoding import ObservationNormaliser, encoded_size
+from ngrl.networks.memory import MemoryInputs, make_cell
 from ngrl.seeding import Stream
 
 
@@ -81,9 +83,13 @@ class ActorNetwork(DenseNetwork):
       trunk: Makes layers to be put before the Dense ones, see `DenseNetwork`; None for none.
       seed: Seed of the initial weights.
       name: Name of the network.
+      recurrent: H, the numbers that a GRU between the encoded observation and the Dense layers remembers; None for
+        none. Its state is TF-Agents' network state [B, H], which whoever acts carries; it counts as 0 at the first step
+        of an episode.
 
     Raises:
-      ValueError: An argument is out of its range, or belongs to the other kind of action.
+      ValueError: An argument is out of its range or belongs to the other kind of action, or a trunk has a memory behind
+        it.
     """
 
     stream = Stream.ACTOR_WEIGHTS
@@ -103,7 +109,10 @@ class ActorNetwork(DenseNetwork):
         trunk: Trunk | None = None,
         seed: int = 0,
         name: str = "ActorNetwork",
+        recurrent: int | None = None,
     ):
+        if recurrent is not None and trunk is not None:
+            raise ValueError(f"{name}: recurrent is for encoded observations, without a trunk: set one of both to None")
         discrete = is_discrete_action(action_spec)
         if discrete and (std is not None or initial_log_std is not None):
             raise ValueError("std and initial_log_std are for continuous actions; the environment's are discrete")
@@ -127,6 +136,10 @@ class ActorNetwork(DenseNetwork):
             seed,
             name,
         )
+        #: The GRU, if there is one.
+        self.cell = None if recurrent is None else make_cell(recurrent, seed, self.stream)
+        if recurrent is not None:
+            self._state_spec = tensor_spec.TensorSpec([recurrent], tf.float32, name="memory")
         self._action_spec = action_spec
         self._is_discrete = discrete
         self._initial_log_std = log_std
@@ -145,12 +158,44 @@ class ActorNetwork(DenseNetwork):
         """The state-independent log σ [D], if the policy has one."""
         return self._log_std
 
+    @property
+    def critic_spec(self) -> Any:
+        """Spec of what a critic beside this policy sees: observations, or encoded ones and h side by side [D + H]."""
+        if self.cell is None:
+            return self.input_tensor_spec
+        return tensor_spec.TensorSpec([encoded_size(self.input_tensor_spec) + self.cell.units], tf.float32)
+
     def distribution_parameters(self, observation: Any) -> tf.Tensor:
-        """Logits [B, A], or μ and log σ [B, 2D], for observations [B, ...]."""
-        return self.from_chain(self._chain(observation))
+        """Logits [B, A], or μ and log σ [B, 2D], for observations [B, ...]; with a memory, those of first steps."""
+        if self.cell is None:
+            return self.from_chain(self._chain(observation))
+        return self._after(observation, None, ())[0]
+
+    def remember(self, inputs: MemoryInputs) -> tf.Tensor:
+        """What the GRU remembers after one step of each, h [N, H]."""
+        assert self.cell is not None
+        before = tf.where(inputs.is_first[:, tf.newaxis], tf.zeros_like(inputs.memory), inputs.memory)
+        return self.cell(inputs.encoded, before)[0]
+
+    def from_memory(self, memory: tf.Tensor) -> tf.Tensor:
+        """The distribution's parameters from what is remembered after a step, [..., K] from [..., H]."""
+        return self.from_chain(self.dense(memory))
+
+    def unrolled(self, sequences: MemoryInputs) -> tf.Tensor:
+        """The distribution's parameters of L steps in a row side by side, [S, L·K] from sequences [S, L, ...].
+
+        What is remembered before the first step is a constant, and each later one follows from the weights.
+        """
+        memory, remembered = sequences.memory[:, 0], []
+        for step in range(sequences.is_first.shape[1]):
+            encoded, is_first = sequences.encoded[:, step], sequences.is_first[:, step]
+            memory = self.remember(MemoryInputs(encoded, is_first, memory))
+            remembered.append(memory)
+        parameters = self.from_memory(tf.stack(remembered, axis=1))
+        return tf.reshape(parameters, [-1, parameters.shape[1] * parameters.shape[2]])
 
     def from_chain(self, outputs: tf.Tensor) -> tf.Tensor:
-        """The distribution's parameters from the last layer's outputs [B, A], [B, D] or [B, 2D]."""
+        """The distribution's parameters from the last layer's outputs [..., A], [..., D] or [..., 2D]."""
         if self._is_discrete:
             return outputs
         if self._log_std is not None:
@@ -176,9 +221,23 @@ class ActorNetwork(DenseNetwork):
     def call(
         self, observation: Any, step_type: Any = None, network_state: Any = (), training: bool = False
     ) -> tuple[Any, Any]:
-        """The distribution of actions, batch shape [B], and the unchanged state."""
-        del step_type, training
-        return self.distribution(self.distribution_parameters(observation)), network_state
+        """The distribution of actions, batch shape [B], and the state, unchanged without a memory."""
+        del training
+        if self.cell is None:
+            return self.distribution(self.distribution_parameters(observation)), network_state
+        parameters, memory = self._after(observation, step_type, network_state)
+        return self.distribution(parameters), memory
+
+    def _after(self, observation: Any, step_type: Any, memory: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        """The distribution's parameters, and h [B, H] after a step; where h before it is () or None, it is 0."""
+        encoded = self.encode(observation)
+        is_first = tf.zeros(tf.shape(encoded)[:1], tf.bool)
+        if memory is None or isinstance(memory, tuple):
+            memory = self.get_initial_state(tf.shape(encoded)[0])
+        elif step_type is not None:
+            is_first = tf.equal(step_type, ts.StepType.FIRST)
+        memory = self.remember(MemoryInputs(encoded, is_first, memory))
+        return self.from_memory(memory), memory
 
     def distribution(self, parameters: tf.Tensor) -> tfp.distributions.Distribution:
         """The distribution, batch shape [B], with these parameters."""

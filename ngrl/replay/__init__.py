@@ -1,7 +1,7 @@
 """Replay buffers: seeded and checkpointable."""
 
 from ngrl.replay.compiled import CompiledReplayBuffer
-from ngrl.replay.experience import Experience
+from ngrl.replay.experience import MEMORY, Experience
 from ngrl.replay.frames import FrameReplayBuffer
 from ngrl.replay.sequences import SequenceReplayBuffer, Sequences
 from ngrl.replay.trajectories import BEHAVIOUR, TrajectoryReplayBuffer, check_behaviour
@@ -10,6 +10,7 @@ from ngrl.replay.uniform import Transition, UniformReplayBuffer
 __all__ = [
     "BEHAVIOUR",
     "CompiledReplayBuffer",
+    "MEMORY",
     "Experience",
     "FrameReplayBuffer",
     "SequenceReplayBuffer",

@@ -2,6 +2,9 @@
 
 import enum
 
+#: Where a trajectory's `policy_info` keeps what a recurrent policy remembered before each step.
+MEMORY = "memory"
+
 
 class Experience(enum.Enum):
     """The kinds of experience; an agent and a loop that fit name the same."""

@@ -104,7 +104,8 @@ def policy_agent(
       optimizer: The policy's, `@NaturalGradient()` or `@actor/Adam()`.
       critic_optimizer: The critic's; None leaves the critic out.
       actor: Called with the observation and action specs, the normaliser and `seed`.
-      value: Called with the observation spec, the normaliser and `seed`.
+      value: Called with the actor's `critic_spec`, the normaliser and `seed`; beside a policy with a memory, whose
+        encoded observations are normalised already, without the normaliser.
       critic: Called with the value network and its optimizer.
       advantage: Called without arguments.
       normaliser: `@ObservationNormaliser` to normalise observations, None to leave them as they are.
@@ -118,7 +119,8 @@ def policy_agent(
     observation_spec = time_step_spec.observation
     shared = {"normaliser": None if normaliser is None else normaliser(observation_spec), "seed": seed}
     actor_network = actor(observation_spec, action_spec, **shared)
-    fitted = None if critic_optimizer is None else critic(value(observation_spec, **shared), critic_optimizer)
+    critics = shared if actor_network.cell is None else {**shared, "normaliser": None}
+    fitted = None if critic_optimizer is None else critic(value(actor_network.critic_spec, **critics), critic_optimizer)
     result = agent(time_step_spec, action_spec, actor_network, update(optimizer), fitted, advantage(), seed=seed)
     if average_update is not None:
         result.average_into(actor(observation_spec, action_spec, **shared), average_update)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +94,31 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
         description["env_backend"] = "sync"
     try:
         model = tf.saved_model.load(str(folder))
-        state = model.get_initial_state(batch_size=1)
+        model.get_initial_state(batch_size=1)
     except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
         raise PolicyError(f"{folder} is no TF-Agents policy: {reason(error)}") from error
-    if tf.nest.flatten(state):
-        raise PolicyError(f"{folder}: policies with a state are not supported")
-
-    def actor(step: ts.TimeStep) -> np.ndarray:
-        return model.action(tf.nest.map_structure(tf.convert_to_tensor, step), ()).action.numpy()
-
-    return actor, description
+    return _carrying(model, model.action), description
 
 
 def as_actor(policy: tf_policy.TFPolicy) -> Actor:
     """A live policy as a function from time steps with arrays to actions."""
-    action = tf.function(lambda step: policy.action(step).action, autograph=False)
-    return lambda step: action(tf.nest.map_structure(tf.convert_to_tensor, step)).numpy()
+    return _carrying(policy, tf.function(policy.action, autograph=False))
+
+
+def _carrying(policy: Any, action: Callable[..., Any]) -> Actor:
+    """The policy's actions; its state, if it has one, is carried as long as as many environments ask for them.
+
+    The policy itself forgets an episode where the next one begins.
+    """
+    carried: dict[int, Any] = {}  # of the latest number of environments alone
+
+    def actor(step: ts.TimeStep) -> np.ndarray:
+        size = len(step.step_type)
+        if size not in carried:
+            carried.clear()
+            carried[size] = policy.get_initial_state(batch_size=size)
+        chosen = action(tf.nest.map_structure(tf.convert_to_tensor, step), carried[size])
+        carried[size] = chosen.state
+        return chosen.action.numpy()
+
+    return actor

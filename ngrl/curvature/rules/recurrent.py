@@ -46,32 +46,40 @@ def lstm(layer: Any, record: Recorder, inputs: Any, **kwargs: Any) -> Any:
 @layer_rule(_KERAS.GRU)
 def gru(layer: Any, record: Recorder, inputs: Any, **kwargs: Any) -> Any:
     """h_t = z ∘ h_{t−1} + (1 − z) ∘ h̃_t, the reset gate r before or after the product with U (Cho et al. 2014)."""
-    cell = layer.cell
-    units, gate = cell.units, cell.recurrent_activation
 
-    if cell.reset_after:
+    def step(x: tf.Tensor, state: _State) -> _State:
+        return [_gru_step(layer.cell, record, x, state[0])]
+
+    return _unroll(layer, record, inputs, kwargs, _gru_bias(layer.cell), step)
+
+
+@layer_rule(_KERAS.GRUCell)
+def gru_cell(cell: Any, record: Recorder, inputs: Any, states: Any, training: bool | None = None) -> Any:
+    """One step of `gru`: for networks that unroll their cell themselves, the calls of which are put together."""
+    del training
+    if cell.dropout or cell.recurrent_dropout or not tf.is_tensor(inputs) or inputs.shape.rank != 2:
+        raise NoRuleError
+    (h,) = tf.nest.flatten(states)
+    h = _gru_step(cell, record, record(Linear(cell.kernel, _gru_bias(cell), inputs)), h)
+    return h, [h] if tf.nest.is_nested(states) else h
+
+
+def _gru_bias(cell: Any) -> tf.Variable | None:
+    """The bias of x_t W alone; one that both products have is shifted in `_gru_step`."""
+    return cell.bias if cell.use_bias and not cell.reset_after else None
+
+
+def _gru_step(cell: Any, record: Recorder, x: tf.Tensor, h: tf.Tensor) -> tf.Tensor:
+    """h_t [B, u] from x_t W (+ b) [B, 3u] and h_{t−1} [B, u]."""
+    inner = _recurrent(cell, record, h)
+    if cell.reset_after and cell.use_bias:
         # One variable [2, 3u] holds the biases of both products: each is shifted by its row.
-        def step(x: tf.Tensor, state: _State) -> _State:
-            (h,) = state
-            inner = _recurrent(cell, record, h)
-            if cell.use_bias:
-                x, inner = tf.unstack(_shift_both(cell, record, x, inner), axis=1)
-            x_z, x_r, x_h = tf.split(x, 3, axis=-1)
-            u_z, u_r, u_h = tf.split(inner, 3, axis=-1)
-            z, r = gate(x_z + u_z), gate(x_r + u_r)
-            return [z * h + (1 - z) * _act(cell.activation, x_h + r * u_h)]
-
-        return _unroll(layer, record, inputs, kwargs, None, step)
-
-    def step_before(x: tf.Tensor, state: _State) -> _State:
-        (h,) = state
-        x_z, x_r, x_h = tf.split(x, 3, axis=-1)
-        inner = _recurrent(cell, record, h)
-        z, r = gate(x_z + inner[:, :units]), gate(x_r + inner[:, units : 2 * units])
-        candidate = _recurrent(cell, record, r * h)[:, 2 * units :]
-        return [z * h + (1 - z) * _act(cell.activation, x_h + candidate)]
-
-    return _unroll(layer, record, inputs, kwargs, cell.bias if cell.use_bias else None, step_before)
+        x, inner = tf.unstack(_shift_both(cell, record, x, inner), axis=1)
+    x_z, x_r, x_h = tf.split(x, 3, axis=-1)
+    u_z, u_r, u_h = tf.split(inner, 3, axis=-1)
+    z, r = cell.recurrent_activation(x_z + u_z), cell.recurrent_activation(x_r + u_r)
+    inside = r * u_h if cell.reset_after else _recurrent(cell, record, r * h)[:, 2 * cell.units :]
+    return z * h + (1 - z) * _act(cell.activation, x_h + inside)
 
 
 def _act(activation: Callable[[tf.Tensor], tf.Tensor] | None, z: tf.Tensor) -> tf.Tensor:
