@@ -9,8 +9,8 @@ from ngrl.replay.uniform import Transition, UniformReplayBuffer
 
 __all__ = [
     "BEHAVIOUR",
-    "CompiledReplayBuffer",
     "MEMORY",
+    "CompiledReplayBuffer",
     "Experience",
     "FrameReplayBuffer",
     "SequenceReplayBuffer",
