@@ -46,10 +46,10 @@ def environment():
     return {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "RAY_"))}
 
 
-def sweep(study, *options, **more):
-    return subprocess.run(
-        arguments(study, *options), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=280, **more
-    )
+@pytest.fixture
+def sweep(command):
+    """Runs a sweep that starts no trial."""
+    return lambda study, *options: command("sweep", *arguments(study, *options)[3:], cwd=ROOT)
 
 
 def start(study, *options):
@@ -242,7 +242,7 @@ def test_trials_are_in_the_hparams_tab_with_their_scores(story):
         assert steps.tensor_proto.float_val[0] >= 6_000
 
 
-def test_sweep_started_again_runs_nothing(story, study):
+def test_sweep_started_again_runs_nothing(story, study, sweep):
     before = {path: path.stat().st_mtime_ns for run in story["runs"] for path in run.rglob("*")}
     result = sweep(study, "--jobs=2")
     assert result.returncode == 0, result.stderr
@@ -250,7 +250,7 @@ def test_sweep_started_again_runs_nothing(story, study):
     assert {path: path.stat().st_mtime_ns for run in story["runs"] for path in run.rglob("*")} == before
 
 
-def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, study):
+def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, study, sweep):
     result = sweep(study, "--dry_run", "--seeds", "1", "2", "3", "--shard=1/2")
     assert result.returncode == 0, result.stderr
     first, *lines = result.stdout.splitlines()
@@ -264,7 +264,7 @@ def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, 
     assert result.stdout.splitlines()[1:] == [f"finished     {CELL}-seed0", f"finished     {CELL}-seed1"]
 
 
-def test_run_of_another_experiment_is_named_and_the_rest_goes_on(story, study):
+def test_run_of_another_experiment_is_named_and_the_rest_goes_on(story, study, sweep):
     other = study.with_name("small.gin.d") / "small.gin"
     other.parent.mkdir()
     other.write_text(STUDY.replace('"Evaluation.episodes": 2', '"NaturalGradient.damping": 2.0'))
@@ -286,7 +286,7 @@ def test_run_of_another_experiment_is_named_and_the_rest_goes_on(story, study):
         (["--only", "ngdqn_cartpol_v1"], f'small has no cell "ngdqn_cartpol_v1"; did you mean "{CELL}"?'),
     ],
 )
-def test_wrong_command_line_gets_one_line(study, options, expected):
+def test_wrong_command_line_gets_one_line(study, options, expected, sweep):
     result = sweep(study, "--noprogress", *options)
     assert result.returncode == 2
     assert expected in result.stderr
@@ -306,7 +306,7 @@ def test_sweep_that_a_signal_ends_says_so_and_tells_the_shell_which(study, numbe
     assert process.returncode == code
 
 
-def test_address_where_nothing_or_no_ray_answers_is_named(study, monkeypatch):
+def test_address_where_nothing_or_no_ray_answers_is_named(study, monkeypatch, sweep):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
