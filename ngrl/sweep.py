@@ -91,9 +91,9 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOutput) -> int:
+    from ngrl.cluster import RayUnavailableError, check_address
     from ngrl.configuration.binding import ConfigurationError
     from ngrl.studies import study
-    from ngrl.studies.engine import RayUnavailableError, check_address
     from ngrl.studies.inventory import standings_of
 
     def fail(line: str, code: int) -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ngrl import cluster
 from ngrl import sweep as command
-from ngrl.studies import engine
 
 ROOT = Path(__file__).parents[1]
 INTERVAL = 500  # environment steps between checkpoints
@@ -315,9 +315,9 @@ def test_address_where_nothing_or_no_ray_answers_is_named(study, monkeypatch, sw
         assert result.stderr.startswith(f"ngrl.sweep: no Ray at {address}: ")
         assert len(result.stderr.splitlines()) == 1
         free.listen()
-        monkeypatch.setattr(engine, "_CONNECT_S", 0.5)
-        with pytest.raises(engine.RayUnavailableError, match=f"no Ray at {address}: timed out"):
-            engine.check_address(address)
+        monkeypatch.setattr(cluster, "_CONNECT_S", 0.5)
+        with pytest.raises(cluster.RayUnavailableError, match=f"no Ray at {address}: timed out"):
+            cluster.check_address(address)
 
 
 def test_help_needs_neither_tensorflow_nor_ray():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Backend,
         CompiledEnvironments,
         EnvpoolEnvironments,
+        RayEnvironments,
         SyncEnvironments,
     )
     from ngrl.environments.bridge import GymnasiumEnvironment
@@ -35,6 +36,7 @@ __all__ = [
     "EnvpoolEnvironments",
     "Episode",
     "GymnasiumEnvironment",
+    "RayEnvironments",
     "SyncEnvironments",
     "Transition",
     "VectorEnvironment",

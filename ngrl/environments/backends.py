@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ngrl.checks import check_optional_number
+from ngrl.checks import check_count, check_optional_count, check_optional_number
 from ngrl.configurable import configurable
 from ngrl.environments import spaces
 from ngrl.environments.bridge import GymnasiumEnvironment
@@ -82,7 +82,7 @@ class SyncEnvironments(Backend):
         self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
     ) -> VectorEnvironment:
         """As `Backend.make`."""
-        return SyncVector(_checked(env_id, seed, kwargs, stream), num_envs)
+        return SyncVector(_checked(env_id, seed, kwargs, stream), range(num_envs))
 
 
 @configurable
@@ -112,6 +112,55 @@ class AsyncEnvironments(Backend):
         from ngrl.environments.workers import WorkerVector
 
         return WorkerVector(_checked(env_id, seed, kwargs, stream), num_envs, self.timeout)
+
+
+@configurable
+@dataclasses.dataclass(frozen=True)
+class RayEnvironments(Backend):
+    """Members in Ray actors on all machines of a cluster, for environments of ten milliseconds a step and more.
+
+    Where an actor is lost, another begins the next episodes of its members, and a line says so.
+
+    Args:
+      actors: Among how many actors the members, `Environment.num_envs` of them, are shared out; an actor steps its
+        members in turn. None is one for each member.
+      address: `HOST:PORT` of the cluster's head, or "auto" for the cluster that this machine is part of; None starts
+        Ray on this machine alone.
+      cpus: Processors that each actor of training reserves. None reserves none, and shares actors out in proportion to
+        the nodes' processors.
+      timeout: Seconds that a step, a reset or an actor's start may take before the actors are ended and an
+        EnvironmentFault is raised; None waits for ever.
+      max_replacements: How often an actor may be lost without an episode of its members coming to its end in between,
+        before an EnvironmentFault is raised.
+    """
+
+    actors: int | None = None
+    address: str | None = None
+    cpus: float | None = None
+    timeout: float | None = 120.0
+    max_replacements: int = 3
+    name = "ray"
+
+    def __post_init__(self) -> None:
+        check_optional_count("actors", self.actors)
+        check_optional_number("cpus", self.cpus, "[0, inf)")
+        check_optional_number("timeout", self.timeout, "(0, inf]")
+        check_count("max_replacements", self.max_replacements, 0)
+
+    def for_video(self) -> Backend:
+        """The same environment in this process."""
+        return SyncEnvironments()
+
+    def make(
+        self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
+    ) -> VectorEnvironment:
+        """As `Backend.make`; an EnvironmentFault is raised where there is no Ray or an actor doesn't start."""
+        from ngrl.environments.ray_actors import RayVector
+
+        # The evaluation at a run's end plays beside the actors of training, and must not wait for what they hold.
+        cpus = self.cpus if stream is Stream.TRAINING_EPISODES else None
+        maker = _checked(env_id, seed, kwargs, stream)
+        return RayVector(maker, num_envs, self.actors, self.address, cpus, self.timeout, self.max_replacements)
 
 
 @configurable

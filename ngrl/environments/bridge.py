@@ -7,8 +7,12 @@ The boundaries of episodes, for each member on its own (N members, time step t):
 | neither | MID | 1 | of the step | the next step |
 | terminated (truncated or not) | LAST | 0 | of the step: the true last observation | FIRST: reset, reward 0 |
 | truncated alone | LAST | 1 (0 if `truncation_is_terminal`) | the same | FIRST: reset, reward 0 |
+
+A FIRST that follows no LAST begins an episode after one that was lost, with the process that played it: that one was
+cut after the step before, as by a time limit, and its action since then has led nowhere.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,6 +129,10 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         """Steps after which an episode is truncated; None where the environment declares no such limit."""
         return self._vector.time_limit
 
+    def on_warning(self, warn: Callable[[str], None]) -> None:
+        """Hand over what to call with a line about what the members went on without; it goes to standard error else."""
+        self._vector.warn = warn  # type: ignore[method-assign]
+
     def observation_spec(self) -> Any:
         """One member's observation: float32 or integers, or a dict of these."""
         return self._observation_spec
@@ -165,6 +173,8 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
             step = 0 if self._ended[fault.member] else int(self._steps[fault.member]) + 1
             raise EnvironmentFault(self.env_id, fault.member, step, fault.problem) from fault
         terminated, first = transition.terminated, self._ended
+        if transition.lost is not None:
+            first = first | transition.lost
         ended = terminated | transition.truncated
         step_type = np.where(ended, np.int32(_LAST), np.int32(_MID))
         step_type[first] = _FIRST

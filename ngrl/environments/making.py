@@ -40,7 +40,7 @@ class MemberMaker:
           ImportError: A package it needs is not installed.
         """
         self.env_id = env_id
-        self._seed = seed
+        self.seed = seed
         self._stream = stream
         self._kwargs = dict(kwargs)
         # The spec, not the name: a worker process has registered only what its imports register.
@@ -65,7 +65,7 @@ class MemberMaker:
 
     def member(self, index: int, *, raise_faults: bool) -> Callable[[], Member]:
         """A function that makes member `index`; it may be sent to another process."""
-        place = (self.env_id, self._seed, index, self._stream)
+        place = (self.env_id, self.seed, index, self._stream)
         return functools.partial(make_member, self._spec, self._kwargs, *place, raise_faults)
 
 

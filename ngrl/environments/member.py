@@ -3,7 +3,7 @@
 Imports neither TensorFlow nor TF-Agents: worker processes import it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -135,11 +135,15 @@ class Member(gymnasium.Wrapper):
             env = env.env
         return min(limits, default=None)
 
-    def reseed(self, run_seed: int) -> None:
-        """Count episodes from 0 again under another run seed; the next reset starts the first."""
+    def reseed(self, run_seed: int, next_episodes: Sequence[int] | None = None) -> None:
+        """Count episodes anew under a run seed; the next reset starts episode 0, or the member's of `next_episodes`."""
         self._run_seed = run_seed
-        self._episode = -1
+        self._episode = (0 if next_episodes is None else int(next_episodes[self._member])) - 1
         self._begin()
+
+    def is_reset_due(self) -> bool:
+        """Whether a restored episode had ended."""
+        return self._reset_due
 
     def save_episode(self) -> Episode:
         """The episode in progress."""

@@ -4,7 +4,8 @@ Batches here are gymnasium's: the spaces' own dtypes, and arrays that the next s
 """
 
 import abc
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,12 +17,17 @@ from ngrl.environments.member import Episode
 
 
 class Transition(NamedTuple):
-    """What N members answered: a batch of observations, reward [N], terminated [N] and truncated [N]."""
+    """What N members answered: a batch of observations, reward [N], terminated [N] and truncated [N].
+
+    `lost` [N] is true where an episode was lost with the process that played it: the observation is the first of the
+    next episode then, and the rest of that member's answer is 0. None: nowhere.
+    """
 
     observation: Any
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    lost: np.ndarray | None = None
 
 
 class VectorEnvironment(abc.ABC):
@@ -33,6 +39,8 @@ class VectorEnvironment(abc.ABC):
     num_envs: int
     observation_space: spaces.Space
     action_space: spaces.Space
+    #: Tells, in a line, of something that the members went on without; whoever runs them may set another.
+    warn: Callable[[str], None] = staticmethod(lambda line: print(f"warning: {line}", file=sys.stderr))
 
     @abc.abstractmethod
     def reset(self) -> Any:
@@ -116,11 +124,11 @@ class SyncVector(GymnasiumVector):
 
     _vector: SyncVectorEnv
 
-    def __init__(self, maker: MemberMaker, num_envs: int):
-        """Make the members."""
+    def __init__(self, maker: MemberMaker, members: Iterable[int]):
+        """Make the members of these indices."""
         # copy=False: the bridge copies once, while converting dtypes.
         vector = SyncVectorEnv(
-            [maker.member(index, raise_faults=True) for index in range(num_envs)],
+            [maker.member(index, raise_faults=True) for index in members],
             copy=False,
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )

@@ -99,6 +99,8 @@ class CollectingLoop(TrainingLoop):
     def _store(self, step: Moved, action: np.ndarray, info: list[np.ndarray]) -> None:
         rows, row = self._rows, self._row
         rows.step_type[:, row] = step.from_step_type
+        if row:
+            rows.next_step_type[:, row - 1] = step.from_step_type  # others where an episode was lost since
         rows.action[:, row] = action
         rows.next_step_type[:, row] = step.step_type
         rows.reward[:, row] = step.reward

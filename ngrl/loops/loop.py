@@ -23,7 +23,7 @@ class Moved(NamedTuple):
     """One step of N environments."""
 
     from_observation: Any  # [N, ...]
-    from_step_type: np.ndarray  # [N]
+    from_step_type: np.ndarray  # [N], LAST where the episode was lost in this step
     observation: Any  # the observation reached [N, ...]
     reward: np.ndarray  # [N]
     discount: np.ndarray  # [N]
@@ -83,6 +83,12 @@ class TrainingLoop(abc.ABC):
         before, step_type_before = self._observation, self._step_type
         moved = step_type_before != time_step.StepType.LAST
         observation, reward, discount, step_type = self._environment.step_arrays(actions)
+        lost = moved & (step_type == time_step.StepType.FIRST)
+        if lost.any():
+            # The episode was cut where it was left, as by a time limit; this step is the reset that follows.
+            step_type_before = np.where(lost, np.int32(time_step.StepType.LAST), step_type_before)
+            moved = moved & ~lost
+            self.statistics.forget_episodes_in_progress(lost)
         ended = moved & (step_type == time_step.StepType.LAST)
         self._observation, self._step_type = observation, step_type
         finished = self.statistics.add(reward, moved, ended)

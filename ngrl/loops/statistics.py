@@ -103,10 +103,10 @@ class EpisodeStatistics:
         """Mean length of the latest (up to) 100 episodes; NaN before the first has ended."""
         return float(np.mean([n for _, n in self._window])) if self._window else math.nan
 
-    def forget_episodes_in_progress(self) -> None:
-        """Start every environment's sums at 0, for new episodes."""
-        self._returns[:] = 0.0
-        self._lengths[:] = 0
+    def forget_episodes_in_progress(self, members: np.ndarray | slice = slice(None)) -> None:
+        """Start the sums of these environments, or of all, at 0, for new episodes."""
+        self._returns[members] = 0.0
+        self._lengths[members] = 0
 
     def state(self) -> dict[str, Any]:
         """Everything, as JSON values."""

@@ -24,6 +24,11 @@ _FREE_TO_CHANGE = frozenset(
         "Evaluation.max_episode_steps",
         "Evaluation.capture_video",
         "AsyncEnvironments.timeout",
+        "RayEnvironments.actors",
+        "RayEnvironments.address",
+        "RayEnvironments.cpus",
+        "RayEnvironments.timeout",
+        "RayEnvironments.max_replacements",
     )
 )
 _REFERENCE = re.compile(r"@[\w./]+(\(\))?")

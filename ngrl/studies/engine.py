@@ -7,14 +7,12 @@ import contextlib
 import math
 import os
 import shutil
-import signal
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ngrl.messages import reason
+from ngrl import cluster
 from ngrl.runs.record import Status
 from ngrl.studies.worker import Task, await_end, run_trial
 
@@ -23,24 +21,12 @@ if TYPE_CHECKING:
     from ngrl.studies.study import PlannedTrial, Study
 
 _SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Ctrl-C is the command's to handle.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-# Ray then takes the loopback address for that of the machine, and listens nowhere else, as it does on macOS.
-# Where the sweep is killed, what is left of Ray's own processes waits for the second number of seconds before it ends.
-_LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
-_CONNECT_S = 10.0
-# The first frame of either side of an HTTP/2 connection is one of settings, here an empty one; its type is byte 3.
-_HTTP2_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
-
-
-class RayUnavailableError(RuntimeError):
-    """Ray isn't installed or doesn't answer; the message is one line."""
 
 
 def run_trials(
@@ -67,12 +53,14 @@ def run_trials(
       RayUnavailableError: There is no Ray to run them on.
     """
     cpus, gpus = (jobs or 1) * study.cpus_per_trial, math.ceil((jobs or 1) * study.gpus_per_trial)
-    with _ray(address, cpus, gpus), _scratch(folder if address else None) as scratch:
-        try:
-            _fit(trials, study, folder, scratch, board, jobs)
-        finally:
-            _shut_down()
-            await_end(folder / planned.trial.name for planned in trials)
+    os.environ.update(_SETTINGS)
+    with (
+        _scratch(folder if address else None) as scratch,
+        contextlib.ExitStack() as afterwards,
+        cluster.connected(address, cpus, gpus, "sweeps"),
+    ):
+        afterwards.callback(await_end, [folder / planned.trial.name for planned in trials])
+        _fit(trials, study, folder, scratch, board, jobs)
 
 
 def _fit(
@@ -146,60 +134,6 @@ def _callback(by_name: "dict[str, PlannedTrial]", board: "Board") -> Any:
             return self.last.pop(_name(trial), {}).get("died", "its worker died")
 
     return Tell()
-
-
-@contextlib.contextmanager
-def _ray(address: str | None, cpus: int, gpus: int) -> Iterator[None]:
-    """Ray, started or connected to."""
-    os.environ.update(_SETTINGS)
-    if address is None:
-        os.environ.update(_LOCAL_SETTINGS)
-    else:
-        check_address(address)
-    try:
-        import ray
-    except ImportError as error:
-        raise RayUnavailableError("sweeps need Ray: pip install 'ngrl[sweep]'") from error
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        if address is None:
-            ray.init(address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
-        where = "on this machine" if address is None else f"at {address}"
-        raise RayUnavailableError(f"no Ray {where}: {reason(error)}") from error
-    signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place, which aborts the process
-    try:
-        yield
-    finally:
-        _shut_down()
-
-
-def check_address(address: str) -> None:
-    """See that a gRPC server, as Ray is, answers at `host:port`; Ray itself would wait for minutes, or for ever.
-
-    Raises:
-      RayUnavailableError: None does.
-    """
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator:
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") == "0":
-                connection.sendall(_HTTP2_GREETING)
-                if connection.recv(len(_HTTP2_SETTINGS), socket.MSG_WAITALL)[3:4] != _HTTP2_SETTINGS[3:4]:
-                    raise RayUnavailableError(f"no Ray at {address}: what answers there is not Ray")
-    except (OSError, ValueError, OverflowError) as error:
-        raise RayUnavailableError(f"no Ray at {address}: {reason(error)}") from error
-
-
-def _shut_down() -> None:
-    import ray
-
-    ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -89,6 +89,7 @@ def run(
     )
     tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
     with contextlib.closing(environment.load(seed)) as played:
+        played.on_warning(context.progress.warn)
         specs = [tensor_spec.from_spec(spec()) for spec in (played.time_step_spec, played.action_spec)]
         built = agent(*specs, seed=seed)
         built_loop = loop(built, played, seed=seed)
