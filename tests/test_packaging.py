@@ -35,10 +35,11 @@ ALLOWED = {
     "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
     "networks": {"networks", "_autograph", "checks", "seeding", "_tf_agents", "specs", "configurable", "patches"},
-    "environments": {"environments", "checks", "configurable", "seeding", "_tf_agents", "specs"},
+    "environments": {"environments", "checks", "cluster", "configurable", "seeding", "_tf_agents", "specs"},
     "replay": {"replay", "checks", "seeding", "_tf_agents"},
     "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents", "configurable"},
 }
+ALLOWED["cluster"] = {"messages"}  # serves whoever needs Ray
 ALLOWED["specs"] = set()  # what environments say to networks
 ALLOWED["packaged"] = set()  # serves whoever reads an experiment
 ALLOWED["modules"] = {"messages"}  # serves whoever takes modules of a user's own
@@ -57,6 +58,7 @@ _BELOW_TRAINING = set(ALLOWED) - {"reports", "figures", "threads", "terminal"}
 ALLOWED["training"] = {"training", *_BELOW_TRAINING, "_tf_agents"}
 ALLOWED["studies"] = {
     "studies",
+    "cluster",
     "configuration",
     "messages",
     "packaged",

@@ -70,13 +70,13 @@ import bench_kfac
 bench_kfac.HIDDEN, bench_kfac.ROWS = (4, 4), 8
 bench_kfac.MLPS = {"8-256-128-4, B = 128": (8, (4, 4), 2, 2, 1.5)}
 bench_kfac.NATURE, bench_kfac.VARIANTS = tiny, bench_pixels.VARIANTS
-parts = {part: bench.measure(part, 0, 2, 0.05) for part in bench.PARTS if part not in ("product", "memory")}
+parts = {part: bench.measure(part, 0, 2, 0.05) for part in bench.PARTS if part not in ("product", "memory", "ray")}
 print(json.dumps({**parts, "memory": bench.peak_memory(8, False)}))
 """
 
 
 def test_every_part_of_bench_measures(tmp_path):
-    """With one small network and one environment, in one process; the product has its test above."""
+    """With one small network and one environment, in one process; product and Ray have tests of their own."""
     command = [sys.executable, "-c", _EVERY_PART, str(ROOT / "tools")]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
     assert result.returncode == 0, result.stderr

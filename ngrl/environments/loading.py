@@ -22,8 +22,8 @@ class Environment:
       env_id: A gymnasium id (or one that the backend knows).
       num_envs: Environments stepped together.
       kwargs: Arguments of the environment, e.g. `{"max_episode_steps": 200}`.
-      backend: How they are stepped: `@SyncEnvironments()`, `@AsyncEnvironments()`, `@CompiledEnvironments()`,
-        `@EnvpoolEnvironments()` or another.
+      backend: How they are stepped: `@SyncEnvironments()`, `@AsyncEnvironments()`, `@RayEnvironments()`,
+        `@CompiledEnvironments()`, `@EnvpoolEnvironments()` or another.
       training_time_limit: Steps after which training truncates an episode, so that what it learns from holds more
         beginnings and ends; evaluation keeps the environment's own limit (Pardo et al. 2018, section 4). The
         episodes' returns and lengths are those of training, and so shorter.
@@ -144,8 +144,9 @@ def load(
       num_envs: The number of members N, at least 1.
       seed: As in `Environment.load`.
       backend: "sync": members in this process, fastest for quick environments; "async":
-        one process a member, for slow ones; "compiled": TensorFlow functions, for a few classic tasks; "envpool":
-        C++ members, if that package is installed. Or an object, such as `AsyncEnvironments(timeout=10)`.
+        one process a member, for slow ones; "ray": actors of Ray, on this machine or a cluster; "compiled": TensorFlow
+        functions, for a few classic tasks; "envpool": C++ members, if that package is installed. Or an object, such as
+        `AsyncEnvironments(timeout=10)`.
       truncation_is_terminal: Whether a time limit ends the return too (discount 0 instead of 1).
       check_finite: Whether NaN or infinity in an observation or reward raises an EnvironmentFault.
       frame_stack: As in `Environment`.

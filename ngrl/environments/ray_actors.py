@@ -327,6 +327,10 @@ def _slots(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _why(error: BaseException) -> str:
     """What Ray says of the end of an actor, in a few words."""
+    from ray.exceptions import ActorUnavailableError
+
+    if isinstance(error, ActorUnavailableError):  # the process is gone or the node, or the way to it
+        return "it can't be reached"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if getattr(error, "actor_init_failed", False):
         return lines[-1].strip()  # of a traceback

@@ -17,6 +17,7 @@ from ngrl.environments import (
     Backend,
     Environment,
     EnvpoolEnvironments,
+    RayEnvironments,
     SyncEnvironments,
 )
 from ngrl.environments.vector import SyncVector
@@ -76,9 +77,9 @@ def test_settings_out_of_their_range_are_refused(wrong, message):
 
 def test_unknown_backend_is_answered_with_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"backend must be one of sync, async, envpool, compiled, got 'ray'.*allow_gin"
+        ValueError, match=r"backend must be one of sync, async, ray, envpool, compiled, got 'dask'.*allow_gin"
     ):
-        Backend.named("ray")
+        Backend.named("dask")
 
 
 def test_evaluation_has_the_environments_own_limit_and_meaning_of_it():
@@ -100,7 +101,7 @@ def test_evaluation_has_the_environments_own_limit_and_meaning_of_it():
         env.close()
 
 
-@pytest.mark.parametrize("backend", [SyncEnvironments(), AsyncEnvironments(), EnvpoolEnvironments()])
+@pytest.mark.parametrize("backend", [SyncEnvironments(), AsyncEnvironments(), EnvpoolEnvironments(), RayEnvironments()])
 def test_described_settings_come_back(backend):
     settings = Environment("Pendulum-v1", 5, {"g": 9.0}, backend, training_time_limit=10)
     description = settings.describe()
@@ -202,7 +203,7 @@ def test_backend_from_elsewhere_draws_its_own_video(corridors, tmp_path):
 
 
 def test_video_of_ngrls_own_backends_is_of_gymnasiums_environment_in_this_process():
-    for backend in (SyncEnvironments(), AsyncEnvironments(), EnvpoolEnvironments()):
+    for backend in (SyncEnvironments(), AsyncEnvironments(), EnvpoolEnvironments(), RayEnvironments()):
         assert backend.for_video() == SyncEnvironments()
 
 

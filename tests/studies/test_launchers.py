@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ngrl.configuration import stand_ins
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 
@@ -90,3 +92,41 @@ def test_ray_cluster_file_is_one_that_ray_takes_and_its_commands_parse():
     words = line.partition(".venv/bin/python ")[2].partition(" -m ngrl.sweep ")[2] or line.partition("ngrl.sweep ")[2]
     result = run([sys.executable, "-m", "ngrl.sweep", *words.rstrip("'").split(), "--dry_run", "--runs=nowhere"])
     assert len(listed(result)) == 160
+
+
+def test_slurm_job_starts_ray_on_its_nodes_and_the_run_on_the_first(tmp_path):
+    """With SLURM's commands and Python in the places of which stand others, that tell how they are called."""
+    text = (LAUNCH / "ray_slurm.sh").read_text()
+    assert shells(text)
+    calls = tmp_path / "calls.txt"
+    for name, does in {
+        "scontrol": "printf 'n1\\nn2\\nn3\\n'",
+        "srun": "",
+        "python": "exit $(($# > 4 ? 3 : 0))",
+    }.items():
+        (tmp_path / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {calls}\n{does}\n')
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_JOB_NUM_NODES": "3", "SLURM_CPUS_PER_TASK": "16"}
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NGRL_PYTHON": str(tmp_path / "python")}
+    arguments = ["--gin_file=gin/ppo_hopper.gin", "--gin_bindings=Environment.num_envs = 64"]
+    script = ["bash", str(LAUNCH / "ray_slurm.sh")]
+    assert run([*script, *arguments], **job, **path).returncode == 3  # the run's, here that of a long command
+    first, *called, last = calls.read_text().splitlines()
+    assert first == "scontrol show hostnames n[1-3]"
+    assert last == "python -m ray.scripts.scripts stop"
+    ray = "-m ray.scripts.scripts start"
+    assert f"python {ray} --head --port=6379 --num-cpus=16 --include-dashboard=false" in called
+    (join,) = [line for line in called if line.startswith("srun")]
+    assert join.startswith("srun --nodes=2 --ntasks=2 --exclude=n1 ")
+    assert join.endswith(f"{ray} --address=n1:6379 --num-cpus=16 --block")
+    (launch,) = [line for line in called if "ngrl.launch" in line]
+    bindings = [word.partition(" --")[0].strip() for word in launch.split("--gin_bindings=")[1:]]
+    stand_ins.check(["gin/ppo_hopper.gin"], bindings, [], {})
+    assert bindings == [
+        "Environment.num_envs = 64",
+        "Environment.backend = @RayEnvironments()",
+        "RayEnvironments.address = 'n1:6379'",
+    ]
+    result = run(script, **job, **path)
+    assert result.returncode != 0
+    assert "give what ngrl.launch takes" in result.stderr

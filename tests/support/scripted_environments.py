@@ -101,6 +101,28 @@ class Misbehaving(gymnasium.Env):
         return tuple(answer)
 
 
+class Obedient(gymnasium.Env):
+    """Observes (number drawn by the reset, steps since) and does what it is told: 0 step, 1 raise, 2 exit, 3 hang."""
+
+    observation_space = spaces.Box(0.0, np.inf, (2,), np.float32)
+    action_space = spaces.Discrete(4)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._drawn, self._steps = self.np_random.random(), 0
+        return np.array([self._drawn, 0], np.float32), {}
+
+    def step(self, action):
+        if action == 1:
+            raise KeyError("told to")
+        if action == 2:
+            os._exit(7)
+        if action == 3:
+            time.sleep(600)
+        self._steps += 1
+        return np.array([self._drawn, self._steps], np.float32), 1.0, False, False, {}
+
+
 class OfSpaces(gymnasium.Env):
     """Samples its observation space from its seed; keeps the last action in `last_action`."""
 
@@ -169,6 +191,7 @@ def register():
     for env_id, maker in {
         "test/Scripted-v0": Scripted,
         "test/Misbehaving-v0": Misbehaving,
+        "test/Obedient-v0": Obedient,
         "test/OfSpaces-v0": OfSpaces,
         "test/Scaling-v0": Scaling,
         "test/Forgetful-v0": Forgetful,
