@@ -31,6 +31,16 @@ if ((others)); then
     srun --nodes="$others" --ntasks="$others" --exclude="$head" --no-kill --kill-on-bad-exit=0 \
         "${ray[@]}" start --address="$head:6379" --num-cpus="$SLURM_CPUS_PER_TASK" --block &
 fi
+# Actors are shared out among the nodes that are there.
+"$python" -c '
+import ray, sys, time
+ray.init(address=sys.argv[1], log_to_driver=False)
+for _ in range(300):
+    if sum(node["Alive"] for node in ray.nodes()) >= int(sys.argv[2]):
+        sys.exit()
+    time.sleep(1)
+sys.exit(f"not all of the {sys.argv[2]} nodes have joined the cluster at {sys.argv[1]} within 300 s")
+' "$head:6379" "$SLURM_JOB_NUM_NODES"
 "$python" -m ngrl.launch --noprogress "$@" --gin_bindings='Environment.backend = @RayEnvironments()' \
     --gin_bindings="RayEnvironments.address = '$head:6379'" &
 run=$!
