@@ -99,21 +99,23 @@ def test_slurm_job_starts_ray_on_its_nodes_and_the_run_on_the_first(tmp_path):
     text = (LAUNCH / "ray_slurm.sh").read_text()
     assert shells(text)
     calls = tmp_path / "calls.txt"
-    for name, does in {
-        "scontrol": "printf 'n1\\nn2\\nn3\\n'",
-        "srun": "",
-        "python": "exit $(($# > 4 ? 3 : 0))",
-    }.items():
-        (tmp_path / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {calls}\n{does}\n')
+    does = {
+        "scontrol": r"printf 'n1\nn2\nn3\n'",
+        "srun": "",  # in the background, so that the run may well begin before
+        "python": f"[[ $2 != ngrl.launch ]] || {{ until grep -q ^srun {calls}; do sleep 0.05; done; exit 3; }}",
+    }
+    for name, command in does.items():
+        (tmp_path / name).write_text(f'#!/bin/bash\necho "{name}" $* >> {calls}\n{command}\n')
         (tmp_path / name).chmod(0o755)
     job = {"SLURM_JOB_NODELIST": "n[1-3]", "SLURM_JOB_NUM_NODES": "3", "SLURM_CPUS_PER_TASK": "16"}
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NGRL_PYTHON": str(tmp_path / "python")}
     arguments = ["--gin_file=gin/ppo_hopper.gin", "--gin_bindings=Environment.num_envs = 64"]
     script = ["bash", str(LAUNCH / "ray_slurm.sh")]
-    assert run([*script, *arguments], **job, **path).returncode == 3  # the run's, here that of a long command
+    assert run([*script, *arguments], **job, **path).returncode == 3  # the run's
     first, *called, last = calls.read_text().splitlines()
     assert first == "scontrol show hostnames n[1-3]"
     assert last == "python -m ray.scripts.scripts stop"
+    assert [line.endswith(" n1:6379 3") for line in called if line.startswith("python -c")] == [True]
     ray = "-m ray.scripts.scripts start"
     assert f"python {ray} --head --port=6379 --num-cpus=16 --include-dashboard=false" in called
     (join,) = [line for line in called if line.startswith("srun")]
