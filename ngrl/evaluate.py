@@ -127,6 +127,7 @@ def _evaluate(
         specs=description.get("specs"),
         max_episode_steps=options.max_episode_steps,
         progress=progress.evaluated,
+        warn=progress.warn,
     )
     progress.stop()
     content = {"env_id": env_id, "seed": options.seed, **result.summary()}

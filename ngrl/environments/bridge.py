@@ -130,7 +130,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         return self._vector.time_limit
 
     def on_warning(self, warn: Callable[[str], None]) -> None:
-        """Hand over what to call with a line about what the members went on without; it goes to standard error else."""
+        """Hand over what to call with a line about what was lost and begun anew; it goes to standard error else."""
         self._vector.warn = warn  # type: ignore[method-assign]
 
     def observation_spec(self) -> Any:

@@ -39,7 +39,7 @@ class VectorEnvironment(abc.ABC):
     num_envs: int
     observation_space: spaces.Space
     action_space: spaces.Space
-    #: Tells, in a line, of something that the members went on without; whoever runs them may set another.
+    #: Called with a line about what was lost and begun anew; whoever runs the members may set another.
     warn: Callable[[str], None] = staticmethod(lambda line: print(f"warning: {line}", file=sys.stderr))
 
     @abc.abstractmethod

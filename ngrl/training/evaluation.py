@@ -60,6 +60,7 @@ def evaluate(
     specs: dict[str, Any] | None = None,
     max_episode_steps: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    warn: Callable[[str], None] | None = None,
 ) -> EvaluationResult:
     """Play `episodes` episodes, each under its own seed, none of them one of training's, whatever the seed of that.
 
@@ -75,6 +76,7 @@ def evaluate(
       max_episode_steps: Steps after which an episode is broken off; None takes `UNLIMITED_STEPS` where the environment
         declares no time limit, and leaves it to that limit elsewhere.
       progress: Called with the number of episodes finished.
+      warn: Called with a line about what was lost and played anew; it goes to standard error otherwise.
 
     Raises:
       ValueError: `episodes` or `max_episode_steps` is not positive, or the environment has other
@@ -89,6 +91,8 @@ def evaluate(
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
     total, length = np.zeros(num_envs), np.zeros(num_envs, np.int64)
     with contextlib.closing(playing):
+        if warn is not None:
+            playing.on_warning(warn)
         _check_specs(playing, specs)
         step = playing.reset()
         while any(len(done) < count for done, count in zip(returns, share, strict=True)):

@@ -101,6 +101,7 @@ class FinalEvaluation(NamedTuple):
             self.seed,
             max_episode_steps=self.settings.max_episode_steps,
             progress=progress.evaluated,
+            warn=progress.warn,
         )
         progress.stop()
         summary = result.summary()

@@ -37,7 +37,9 @@ def cluster():
         lean = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **lean})
         cluster.add_node(num_cpus=1)
+        terminate = signal.getsignal(signal.SIGTERM)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        signal.signal(signal.SIGTERM, terminate)
         yield cluster
         ray.shutdown()
         cluster.shutdown()

@@ -27,6 +27,7 @@ class Losing(SyncVector):
         observation, reward, terminated, truncated, _ = super().step(actions)
         if self.steps != AT:
             return Transition(observation, reward, terminated, truncated)
+        self.warn("lost one")
         lost = np.arange(self.num_envs) == LOST
         observation = observation.copy()
         observation[LOST], _ = self._vector.envs[LOST].reset()
@@ -47,7 +48,7 @@ def with_specs():
     return environment, [tensor_spec.from_spec(s()) for s in (environment.time_step_spec, environment.action_spec)]
 
 
-def test_bridge_shows_the_first_step_of_the_next_episode():
+def test_bridge_shows_the_first_step_of_the_next_episode(capsys):
     environment, _ = with_specs()
     steps = [environment.reset_arrays(), *(environment.step_arrays(np.zeros(3, np.int64)) for _ in range(AT + 1))]
     types = np.array([step.step_type for step in steps])
@@ -57,6 +58,7 @@ def test_bridge_shows_the_first_step_of_the_next_episode():
     assert (steps[AT].reward[LOST], steps[AT].discount[LOST]) == (0.0, 1.0)
     assert environment.get_state()["length"][LOST] == 1
     assert environment.get_state()["episode"][LOST] == 1
+    assert capsys.readouterr().err == "warning: lost one\n"
 
 
 @pytest.mark.parametrize("batch_size", [3 * (AT + 4), 3 * (AT - 1)])
@@ -112,6 +114,8 @@ def test_replay_holds_no_step_out_of_a_lost_episode_into_another(multi_step):
 
 
 def test_evaluation_plays_another_episode_for_one_that_was_lost():
-    result = training.evaluate(lambda step: np.ones(step.step_type.shape, np.int64), SETTINGS, 6, num_envs=3)
+    said = []
+    result = training.evaluate(lambda step: np.ones(3, np.int64), SETTINGS, 6, num_envs=3, warn=said.append)
+    assert said == ["lost one"]
     assert result.returns == result.lengths
     assert len(result.lengths) == 6
