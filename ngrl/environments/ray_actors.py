@@ -51,12 +51,12 @@ class Members(SyncVector):
         node = f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:8]})"
         return node, self.observation_space, self.action_space, self.time_limit
 
-    def begin(self, seed: int, numbers: np.ndarray) -> Any:
-        """Begin, under a run seed, the episode of each member whose number is the member's of `numbers` [N]."""
+    def begin(self, numbers: np.ndarray, seed: int) -> Any:
+        """Begin the episode of each member whose number is the member's of `numbers` [N], under a run's seed."""
         self._call("reseed", seed, numbers)
         return self.reset()
 
-    def bring_back(self, seed: int, episodes: list[Episode]) -> tuple[Any, np.ndarray]:
+    def bring_back(self, episodes: list[Episode], seed: int) -> tuple[Any, np.ndarray]:
         """`restore`, and which members' episodes had ended."""
         return self.restore(seed, episodes), np.array(self._call("is_reset_due"))
 
@@ -93,7 +93,8 @@ class RayVector(VectorEnvironment):
             raise ImportError("backend 'ray' needs the package ray: pip install 'ngrl[sweep]'")
         self.env_id, self.num_envs = maker.env_id, num_envs
         self._cpus, self._timeout, self._max_replacements = cpus, timeout, max_replacements
-        self._seed, self._maker = maker.seed, cloudpickle.dumps(maker)
+        self._seed = maker.seed
+        self._maker = cloudpickle.dumps(maker)
         self._shares = np.array_split(np.arange(num_envs), min(actors or num_envs, num_envs))
         self._replaced = np.zeros(len(self._shares), np.int64)  # how often since an episode of the actor's has ended
         self._numbers = np.full(num_envs, -1)
@@ -120,7 +121,7 @@ class RayVector(VectorEnvironment):
         self._numbers += 1
         self._actions = [[] for _ in range(self.num_envs)]
         self._ended = np.zeros(self.num_envs, bool)
-        answers, gone = self._ask("begin", dict.fromkeys(self._actors, (self._seed, self._numbers)))
+        answers, gone = self._ask("begin", dict.fromkeys(self._actors, (self._numbers, self._seed)))
         return self._joined(answers | self._replace(gone, self._ended))
 
     def step(self, actions: np.ndarray) -> Transition:
@@ -172,7 +173,7 @@ class RayVector(VectorEnvironment):
         self._seed = seed
         self._numbers = np.array([episode.number for episode in episodes])
         self._actions = [list(episode.actions) for episode in episodes]
-        arguments = (seed, ray.put(episodes))
+        arguments = (ray.put(episodes), seed)
         answers, gone = self._ask("bring_back", dict.fromkeys(self._actors, arguments), patient=True)
         answers |= self._replace(gone, np.zeros(self.num_envs, bool), "bring_back", arguments)
         self._ended = np.concatenate([answers[index][1] for index in range(len(self._shares))])
@@ -236,7 +237,7 @@ class RayVector(VectorEnvironment):
                     self._fail(f"{self._called(index)} was lost {times}: {why}")
             before = dict(self._nodes)
             failed = self._start(pending)
-            sent = arguments if arguments is not None else (self._seed, self._numbers)
+            sent = arguments if arguments is not None else (self._numbers, self._seed)
             started = dict.fromkeys((index for index in pending if index not in failed), sent)
             begun, failed_later = self._ask(method, started, patient=method != "begin")
             for index in begun:
