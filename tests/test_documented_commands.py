@@ -30,6 +30,7 @@ RUN_BY = {
     "tools/bench_kfac.py": "test_tools.py::test_every_part_of_bench_measures",
     "tools/bench_pixels.py": "test_tools.py::test_every_part_of_bench_measures",
     "tools/bench_ray.py": "environments/test_ray_environments.py::test_bench_compares_actors_with_one_process",
+    "tools/bench_recurrent.py": "test_tools.py::test_every_part_of_bench_measures",
     "tools/bench_rounds.py": "test_tools.py::test_rounds_of_bench_take_turns",
     "tools/chaos.py": "faults/test_kills.py::test_run_killed_ten_times_is_bit_equal_and_leaves_no_litter",
     "tools/check_installed.py": "test_install.py",

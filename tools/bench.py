@@ -11,6 +11,7 @@ ratio, with their quartiles, because machines are noisy. Don't run it beside any
     compiled env-steps/s of TRPO's, PPO's and NGDQN's whole loops with compiled environments against gymnasium's
     updates  one natural-gradient update inside the many-update call against one Adam update there
     pixels   one natural-gradient update of convolutional networks against the quickest of Adam's
+    gru      one natural-gradient update of GRU(64) over 16 steps against the quickest of Adam's
     exact    such an update with the exact dual solve, by Cholesky, against the one with 20 CG iterations
     kfac     an update with K-FAC against one of Adam's, and its solve of 16,384 rows against 15 CG iterations
     ray      env-steps/s of sixteen simulators of 20 ms a step in Ray actors against one process
@@ -33,6 +34,7 @@ from bench_compiled import measure_compiled  # noqa: F401  (found by its name)
 from bench_kfac import measure_kfac  # noqa: F401  (found by its name)
 from bench_pixels import measure_pixels  # noqa: F401  (found by its name)
 from bench_ray import measure_ray  # noqa: F401  (found by its name)
+from bench_recurrent import measure_gru  # noqa: F401  (found by its name)
 from bench_rounds import interleave, normal, q_learning_spec, quartiles, ratios, timed_updates
 
 from ngrl import loops
@@ -43,7 +45,7 @@ ENVIRONMENTS = {
     "LunarLander-v3": {"hidden": (256, 128), "goal_stock": 3.5, "goal_adam": 1.7},
 }
 NETWORKS = {"4-64-2": (4, (64,), 2, 3.0), "8-256-128-4": (8, (256, 128), 4, 2.0)}
-PARTS = ("loops", "compiled", "updates", "pixels", "exact", "kfac", "ray", "product", "memory")
+PARTS = ("loops", "compiled", "updates", "pixels", "gru", "exact", "kfac", "ray", "product", "memory")
 UPDATES_PER_CALL = 64
 
 

@@ -66,6 +66,10 @@ AGENTS = {
         (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)"),
         everywhere=True,
     ),
+    "recurrent": Agent(
+        "trpo_masked_cartpole",
+        (*_ON_POLICY, *_CRITIC, *_STATEFUL, "ActorNetwork.recurrent=4", "OnPolicyAgent.sequence_length=2"),
+    ),
 }
 ENVIRONMENTS = {"CartPole-v1": False, "LunarLander-v3": False, "Pendulum-v1": True}  # whether actions are continuous
 PAIRS = [

@@ -1,0 +1,52 @@
+"""The part of `bench.py` that times updates of a network that reads sequences with a GRU.
+
+Adam has its choice: Keras' loop over time or unrolled steps, a graph or XLA. The natural gradient unrolls in any case.
+What counts is the quickest of each, by its median, in processor time.
+"""
+
+import statistics
+import time
+from typing import Any
+
+from bench_pixels import make_optimizer
+from bench_rounds import interleave, q_learning_spec, quartiles, ratios, timed_updates
+
+#: Steps and numbers of an observation, GRU's units, batch, updates a call.
+STEPS, WIDTH, UNITS, BATCH, UPDATES = 16, 8, 64, 128, 8
+NUM_ACTIONS = 4
+VARIANTS = tuple((kind, way) for kind in ("loop", "unrolled") for way in ("graph", "xla"))
+
+
+def updates(optimizer: str, kind: str, way: str) -> Any:
+    """Milliseconds of one update of Q-learning without target network, of the GRU's last state."""
+    import tensorflow as tf
+
+    from ngrl import agents, networks
+
+    spec = q_learning_spec([STEPS, WIDTH], NUM_ACTIONS)
+    trunk = tf.keras.layers.GRU(UNITS, unroll=kind == "unrolled")
+    network = networks.QNetwork(spec[0].observation, NUM_ACTIONS, (), trunk=trunk)
+    agent = agents.DqnAgent(*spec, network, make_optimizer(optimizer == "natural"))
+    clock = time.process_time
+    return timed_updates(agent, [STEPS, WIDTH], NUM_ACTIONS, BATCH, UPDATES, way == "xla", clock=clock)
+
+
+def measure_gru(rounds: int, seconds: float) -> dict[str, Any]:
+    """Updates inside the many-update call, of every variant in turn."""
+    del seconds
+    runs = {
+        (optimizer, *variant): updates(optimizer, *variant) for optimizer in ("adam", "natural") for variant in VARIANTS
+    }
+    times = interleave(runs, rounds)
+    quickest = {
+        optimizer: min((key for key in times if key[0] == optimizer), key=lambda key: statistics.median(times[key]))
+        for optimizer in ("adam", "natural")
+    }
+    return {
+        "milliseconds": {" ".join(key): quartiles(values) for key, values in times.items()},
+        "quickest": {optimizer: " ".join(key[1:]) for optimizer, key in quickest.items()},
+        "natural_over_adam": {
+            **ratios(times[quickest["natural"]], times[quickest["adam"]]),
+            "goal": "<= 2",
+        },
+    }
