@@ -3,6 +3,7 @@
 from typing import Any
 
 import tensorflow as tf
+from tf_agents.networks import network
 
 from ngrl.agents.steps import Penalty, is_natural
 from ngrl.curvature import check_network, describe_layer, layers_of
@@ -23,7 +24,8 @@ def check_trainable(owner: str, net: Any, natural: bool, carries_state: bool = F
         `ngrl.curvature.check_network` refuses.
     """
     for part in (net, *net.submodules):
-        if not carries_state and tf.nest.flatten(getattr(part, "state_spec", ())):
+        # Keras' recurrent layers have a `state_spec` too, and begin anew in every call unless they are stateful.
+        if not carries_state and isinstance(part, network.Network) and tf.nest.flatten(part.state_spec):
             raise ValueError(
                 f"{owner}: network {part.name!r} is recurrent, and its state would be lost in training: stack "
                 "observations in the environment (Environment.frame_stack), or take REINFORCE, NPG, TRPO or PPO, which "

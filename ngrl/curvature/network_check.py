@@ -61,7 +61,8 @@ def _check_layer(layer: tf.keras.layers.Layer, natural: bool) -> None:
             f"{describe_layer(layer)} changes its kernel in calls for training, and agents make none: remove it, "
             "or use LayerNormalization"
         )
-    if getattr(layer, "stateful", False):
+    # A network is stateful where a layer of its is; that one is named.
+    if getattr(layer, "stateful", False) and not any(getattr(part, "stateful", False) for part in layers_of(layer)[1:]):
         raise ValueError(
             f"{describe_layer(layer)} is stateful: an update calls it several times, and carries nothing from one to "
             "the next: set its stateful to False (a policy that remembers is ActorNetwork.recurrent)"

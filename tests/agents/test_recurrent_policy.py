@@ -360,6 +360,16 @@ def test_what_has_no_use_for_a_memory_refuses_it_in_a_line():
         make_actor(recurrent=0)
 
 
+def test_recurrent_layer_that_reads_a_stack_has_no_state_to_lose():
+    stack = tensor_spec.TensorSpec([4, 2], tf.float32)
+    network = networks.QNetwork(stack, 2, (), trunk=tf.keras.layers.GRU(3))
+    agents.DqnAgent(ts.time_step_spec(stack), DISCRETE, network, optimizers.NaturalGradient(1.0))
+    stateful = tf.keras.layers.GRU(3, stateful=True, batch_input_shape=[1, 4, 2], name="memory")
+    network = networks.QNetwork(stack, 2, (), trunk=stateful)
+    with pytest.raises(ValueError, match=r"layer 'memory' \(GRU\) is stateful: .* set its stateful to False"):
+        agents.DqnAgent(ts.time_step_spec(stack), DISCRETE, network, optimizers.NaturalGradient(1.0))
+
+
 def test_sequences_that_do_not_fit_are_named():
     _, batches = collected("sync")
     agent = make_agent(length=5)
