@@ -70,7 +70,7 @@ import bench_kfac
 bench_kfac.HIDDEN, bench_kfac.ROWS = (4, 4), 8
 bench_kfac.MLPS = {"8-256-128-4, B = 128": (8, (4, 4), 2, 2, 1.5)}
 import bench_recurrent
-bench_recurrent.STEPS, bench_recurrent.UNITS, bench_recurrent.BATCH, bench_recurrent.UPDATES = 2, 2, 2, 2
+bench_recurrent.STEPS, bench_recurrent.UNITS, bench_recurrent.BATCHES, bench_recurrent.UPDATES = 2, 2, (2,), 2
 bench_recurrent.VARIANTS = (("unrolled", "graph"),)
 bench_kfac.NATURE, bench_kfac.VARIANTS = tiny, bench_pixels.VARIANTS
 parts = {part: bench.measure(part, 0, 2, 0.05) for part in bench.PARTS if part not in ("product", "memory", "ray")}
@@ -88,7 +88,7 @@ def test_every_part_of_bench_measures(tmp_path):
     assert report["compiled"]["trpo_cartpole_v1"]["compiled_over_gymnasium"]["median"] > 0
     assert report["updates"]["4-8-2"]["natural_over_adam"]["median"] > 0
     assert report["pixels"]["tiny"]["natural_over_adam"]["median"] > 0
-    assert report["gru"]["natural_over_adam"]["median"] > 0
+    assert report["gru"]["GRU(2), 2 steps, B = 2"]["natural_over_adam"]["median"] > 0
     assert report["exact"]["4-8-2"]["cholesky_over_cg"]["median"] > 0
     for network in ("8-256-128-4, B = 128", "nature, B = 32"):
         assert report["kfac"][network]["kfac_over_adam"]["median"] > 0

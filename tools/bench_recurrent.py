@@ -11,13 +11,14 @@ from typing import Any
 from bench_pixels import make_optimizer
 from bench_rounds import interleave, q_learning_spec, quartiles, ratios, timed_updates
 
-#: Steps and numbers of an observation, GRU's units, batch, updates a call.
-STEPS, WIDTH, UNITS, BATCH, UPDATES = 16, 8, 64, 128, 8
+#: Steps and numbers of an observation, GRU's units, updates a call; batches.
+STEPS, WIDTH, UNITS, UPDATES = 16, 8, 64, 8
+BATCHES = (32, 128)
 NUM_ACTIONS = 4
 VARIANTS = tuple((kind, way) for kind in ("loop", "unrolled") for way in ("graph", "xla"))
 
 
-def updates(optimizer: str, kind: str, way: str) -> Any:
+def updates(batch: int, optimizer: str, kind: str, way: str) -> Any:
     """Milliseconds of one update of Q-learning without target network, of the GRU's last state."""
     import tensorflow as tf
 
@@ -28,16 +29,18 @@ def updates(optimizer: str, kind: str, way: str) -> Any:
     network = networks.QNetwork(spec[0].observation, NUM_ACTIONS, (), trunk=trunk)
     agent = agents.DqnAgent(*spec, network, make_optimizer(optimizer == "natural"))
     clock = time.process_time
-    return timed_updates(agent, [STEPS, WIDTH], NUM_ACTIONS, BATCH, UPDATES, way == "xla", clock=clock)
+    return timed_updates(agent, [STEPS, WIDTH], NUM_ACTIONS, batch, UPDATES, way == "xla", clock=clock)
 
 
 def measure_gru(rounds: int, seconds: float) -> dict[str, Any]:
     """Updates inside the many-update call, of every variant in turn."""
     del seconds
-    runs = {
-        (optimizer, *variant): updates(optimizer, *variant) for optimizer in ("adam", "natural") for variant in VARIANTS
-    }
-    times = interleave(runs, rounds)
+    return {f"GRU({UNITS}), {STEPS} steps, B = {batch}": _measured(batch, rounds) for batch in BATCHES}
+
+
+def _measured(batch: int, rounds: int) -> dict[str, Any]:
+    keys = [(optimizer, *variant) for optimizer in ("adam", "natural") for variant in VARIANTS]
+    times = interleave({key: updates(batch, *key) for key in keys}, rounds)
     quickest = {
         optimizer: min((key for key in times if key[0] == optimizer), key=lambda key: statistics.median(times[key]))
         for optimizer in ("adam", "natural")
@@ -45,8 +48,5 @@ def measure_gru(rounds: int, seconds: float) -> dict[str, Any]:
     return {
         "milliseconds": {" ".join(key): quartiles(values) for key, values in times.items()},
         "quickest": {optimizer: " ".join(key[1:]) for optimizer, key in quickest.items()},
-        "natural_over_adam": {
-            **ratios(times[quickest["natural"]], times[quickest["adam"]]),
-            "goal": "<= 2",
-        },
+        "natural_over_adam": {**ratios(times[quickest["natural"]], times[quickest["adam"]]), "goal": "<= 2"},
     }
