@@ -28,12 +28,13 @@ def make_cell(units: int, seed: int, stream: seeding.Stream) -> tf.keras.layers.
       ValueError: `units` is not a positive integer.
     """
 
-    def drawn(number: int) -> int:
-        return seeding.integer(seed, seeding.Stream.TRUNK_WEIGHTS, int(stream), number)
-
     return tf.keras.layers.GRUCell(
         check_count("recurrent", units),
         # As of the Dense layers, see `DenseNetwork`; the recurrent kernel keeps the length of what is remembered.
-        kernel_initializer=tf.keras.initializers.VarianceScaling(1.0, "fan_in", "truncated_normal", seed=drawn(0)),
-        recurrent_initializer=tf.keras.initializers.Orthogonal(seed=drawn(1)),
+        kernel_initializer=tf.keras.initializers.VarianceScaling(
+            1.0, "fan_in", "truncated_normal", seed=seeding.integer(seed, seeding.Stream.TRUNK_WEIGHTS, int(stream), 0)
+        ),
+        recurrent_initializer=tf.keras.initializers.Orthogonal(
+            seed=seeding.integer(seed, seeding.Stream.TRUNK_WEIGHTS, int(stream), 1)
+        ),
     )
