@@ -27,7 +27,6 @@ def make_cell(units: int, seed: int, stream: seeding.Stream) -> tf.keras.layers.
     Raises:
       ValueError: `units` is not a positive integer.
     """
-
     return tf.keras.layers.GRUCell(
         check_count("recurrent", units),
         # As of the Dense layers, see `DenseNetwork`; the recurrent kernel keeps the length of what is remembered.
