@@ -12,10 +12,14 @@ from ngrl.checks import check_optional_count
 from ngrl.messages import reason
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
+#: The least exit code that tells of a signal.
+_SIGNALLED = 128
+
 _EXAMPLES = """\
 examples:
   python -m ngrl.launch --gin_file=gin/ngdqn_lunar.gin
   python -m ngrl.launch --gin_file=gin/ngdqn_lunar.gin --seed=1 --gin_bindings='run.num_env_steps=50000'
+  python -m ngrl.launch --gin_file=gin/ppo_cartpole_v1.gin --seeds=0,1,2,3
   tensorboard --logdir runs
 
 A run that was stopped goes on where its last checkpoint is when the same command is given again.
@@ -60,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="seed of the run; the default directory's name then ends in -seedN",
     )
+    add(
+        "--seeds",
+        metavar="N,N,...",
+        help="runs of these seeds, one after another in a process that compiles once; each is what --seed=N alone "
+        "leaves, in DIR-seedN with --root_dir=DIR",
+    )
     add("--noresume", action="store_true", help="start anew; an earlier run in the directory is moved aside")
     add("--noprogress", action="store_true", help="show no progress, only warnings and the result")
     add("--capture_video", action="store_true", help="save the first evaluation episode as video.gif")
@@ -95,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_optional_count("--threads", options.threads)
         if options.seed is not None:
             seeding.check_seed(options.seed, "--seed")
+        seeds = [options.seed] if options.seeds is None else _seeds(options)
     except ValueError as error:
         return refuse("launch", error)
     os.environ.update(threads.variables(options.threads) if options.threads else threads.environment())
@@ -102,27 +113,76 @@ def main(argv: Sequence[str] | None = None) -> int:
     # So do errors in the files; the classes that they name stand in by their signatures.
     from ngrl.configuration import stand_ins
 
-    entry_options = _entry_options(options)
     try:
-        stand_ins.check(options.gin_file, options.gin_bindings, options.allow_gin_import, entry_options)
+        for seed in seeds[:1]:  # what is wrong is wrong with all of them
+            stand_ins.check(
+                options.gin_file, options.gin_bindings, options.allow_gin_import, _entry_options(options, seed)
+            )
     except stand_ins.ConfigurationError as error:
         return refuse("launch", error)
-    root_dir = Path(options.root_dir) if options.root_dir else default_root_dir(options.gin_file[-1], options.seed)
+    root_dirs = {seed: _root_dir(options, seed) for seed in seeds}
     started: list[Path] = []
 
     def stopped() -> str:
         if not started:
             return " before there was anything to save"
-        return f" at once; the same command resumes {root_dir} from its last checkpoint, if it has one"
+        return f" at once; the same command resumes {started[-1]} from its last checkpoint, if it has one"
 
-    return run_apart("launch", lambda output: _run(options, entry_options, root_dir, output, started), stopped)
+    if options.seeds is None:
+        return run_apart(
+            "launch", lambda output: _run(options, seeds[0], root_dirs[seeds[0]], output, started), stopped
+        )
+    return run_apart("launch", lambda output: _run_all(options, root_dirs, output, started), stopped)
 
 
-def _entry_options(options: argparse.Namespace) -> dict[str, str]:
+def _seeds(options: argparse.Namespace) -> list[int]:
+    """The seeds that are asked for.
+
+    Raises:
+      ValueError: They aren't seeds, are named twice, or there is `--seed` besides.
+    """
+    if options.seed is not None:
+        raise ValueError("--seed and --seeds exclude each other: name all seeds in --seeds")
+    try:
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds must be integers with commas between, as in 0,1,2, got {options.seeds!r}") from None
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds names a seed twice: {options.seeds}")
+    return [seeding.check_seed(seed, "--seeds") for seed in seeds]
+
+
+def _root_dir(options: argparse.Namespace, seed: int | None) -> Path:
+    """Where a run goes."""
+    if options.root_dir is None:
+        return default_root_dir(options.gin_file[-1], seed)
+    path = Path(options.root_dir)
+    return path if options.seeds is None else path.with_name(f"{path.name}-seed{seed}")
+
+
+def _run_all(
+    options: argparse.Namespace, root_dirs: dict[int, Path], output: LibraryOutput, started: list[Path]
+) -> int:
+    """Run one seed after another; the exit code of the first that failed. A signal ends all."""
+    import gin
+
+    from ngrl.loops.compiled import sharing
+
+    codes = []
+    with sharing():
+        for seed, root_dir in root_dirs.items():
+            gin.clear_config()
+            codes.append(_run(options, seed, root_dir, output, started))
+            if codes[-1] >= _SIGNALLED:
+                break
+    return next((code for code in codes if code), 0)
+
+
+def _entry_options(options: argparse.Namespace, seed: int | None) -> dict[str, str]:
     """The options that set a parameter of what is run, or one that is named whole, as a gin file would."""
     entry_options = {}
-    if options.seed is not None:
-        entry_options["seed"] = str(options.seed)
+    if seed is not None:
+        entry_options["seed"] = str(seed)
     if options.capture_video:
         entry_options["Evaluation.capture_video"] = "True"
     return entry_options
@@ -130,13 +190,14 @@ def _entry_options(options: argparse.Namespace) -> dict[str, str]:
 
 def _run(
     options: argparse.Namespace,
-    entry_options: dict[str, str],
+    seed: int | None,
     root_dir: Path,
     output: LibraryOutput,
     started: list[Path],
 ) -> int:
     """Run what the files describe; `started` gets the directory once that is this run's."""
-    name = Path(options.gin_file[-1]).stem
+    name = Path(options.gin_file[-1]).stem if options.seeds is None else root_dir.name
+    has_started = len(started)
     if not options.noprogress:
         print(f"{name}: starting TensorFlow", file=output.terminal)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
@@ -157,7 +218,9 @@ def _run(
         started.append(root_dir)
 
     try:
-        configuration.parse(options.gin_file, options.gin_bindings, options.allow_gin_import, entry_options)
+        configuration.parse(
+            options.gin_file, options.gin_bindings, options.allow_gin_import, _entry_options(options, seed)
+        )
         result = configurables.main(
             RunContext(
                 root_dir,
@@ -177,7 +240,7 @@ def _run(
         output.log_exception()
         # Gin appends where an error passed through; only one made of a wrong value is explained by that.
         line = reason(error) if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
-        if isinstance(error, known.USAGE if started else known.WHILE_BUILDING):
+        if isinstance(error, known.USAGE if len(started) > has_started else known.WHILE_BUILDING):
             print(f"ngrl.launch: {line}", file=output.terminal)
             return EXIT_USAGE
         if not isinstance(error, known.FAILURES):

@@ -85,6 +85,14 @@ def key(seed: int, stream: Stream, *counters: int) -> "np.ndarray":
     return _sequence(seed, stream, counters).generate_state(2).view(np.int32)
 
 
+_constant_keys = 0
+
+
+def constant_keys() -> int:
+    """How often `at` was given a key that is an array: tells whether a graph made meanwhile holds one as a constant."""
+    return _constant_keys
+
+
 def at(stream_key: Any, counter: Any) -> Any:
     """The seed [2] (int32) of a stream's draw number `counter`, for TensorFlow's stateless functions.
 
@@ -94,6 +102,8 @@ def at(stream_key: Any, counter: Any) -> Any:
     """
     import numpy as np
 
+    global _constant_keys
+    _constant_keys += isinstance(stream_key, np.ndarray)
     return stream_key + counter * np.array([0, 1], np.int32)
 
 

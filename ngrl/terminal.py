@@ -73,12 +73,13 @@ class LibraryOutput:
         os.close(handle)
 
     def move_to(self, path: Path) -> None:
-        """Append what was logged so far to `path`, and log there from now on, if there is room."""
+        """Log to `path` from now on, if there is room, where what has no lasting place yet is appended first."""
         _flush()
         try:
             with path.open("ab") as log:
-                with self._path.open("rb") as early:
-                    shutil.copyfileobj(early, log)
+                if self._temporary:
+                    with self._path.open("rb") as early:
+                        shutil.copyfileobj(early, log)
                 log.flush()
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)

@@ -173,6 +173,11 @@ class OnPolicyAgent(tf_agent.TFAgent):
         return self._update
 
     @property
+    def stream_keys(self) -> list[tf.Variable]:
+        """The keys of the streams of random numbers that `train` draws from, which belong to no checkpoint."""
+        return list(self._trained.keys.values())
+
+    @property
     def optimizer(self) -> tf.keras.optimizers.Optimizer:
         """The policy's optimizer."""
         return self._update.optimizer

@@ -64,7 +64,9 @@ class Policy:
         self.head = head
         self.entropy_weight = entropy_weight
         self.encode, self.forward = linearisable(network)
-        self._seed = seeding.check_seed(seed)
+        # Variables, so that a compiled function may serve policies of other seeds; no checkpoint holds them.
+        streams = (Stream.POLICY_MINIBATCHES, Stream.CRITIC_MINIBATCHES)
+        self.keys = {stream: tf.Variable(seeding.key(seed, stream), trainable=False) for stream in streams}
         self._step = step
         #: L of a policy with a memory, 1 of others.
         self.sequence_length = 1 if network.cell is None else sequence_length
@@ -138,5 +140,5 @@ class Policy:
         )
 
     def draw(self, stream: Stream) -> tf.Tensor:
-        """A seed [2] of a stream for this train step."""
-        return seeding.at(seeding.key(self._seed, stream), tf.cast(self._step, tf.int32))
+        """A seed [2] of one of the streams of `keys` for this train step."""
+        return seeding.at(self.keys[stream], tf.cast(self._step, tf.int32))

@@ -1,13 +1,48 @@
 """Compiled functions for the inner loop, called with little overhead."""
 
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from ngrl import seeding
+
 _LEAVES = (np.ndarray, np.generic, tf.Tensor)
+
+
+class _Traced(NamedTuple):
+    """A concrete function that may serve other variables than those it was traced with."""
+
+    concrete: Any
+    structure: Any
+    returns_flat: bool
+    places: list[int]  # which of its owner's variables each captured input is
+
+
+_shared: dict[Any, _Traced] | None = None
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Within, loops that differ in their seed alone share what is compiled: the first one's functions serve all.
+
+    A function is shared that captured nothing but its owner's variables and in which no stream's key is a constant; the
+    others are compiled for each loop, as outside.
+    """
+    global _shared
+    _shared = {}
+    try:
+        yield
+    finally:
+        _shared = None
+
+
+def tracked_variables(root: tf.Module) -> list[tf.Variable]:
+    """All variables that a checkpoint of `root` would hold, in an order that follows from how it was made."""
+    return [found for found in tf.train.TrackableView(root).descendants() if isinstance(found, tf.Variable)]
 
 
 class Compiled:
@@ -21,10 +56,18 @@ class Compiled:
     Args:
       function: Takes and returns nests of tensors.
       jit_compile: Compile with XLA.
+      variables: Gives all variables that the function uses, keys of streams (`seeding.key`) among them, in an order that
+        doesn't depend on the seed; None for a function that is not to be shared (`sharing`).
     """
 
-    def __init__(self, function: Callable[..., Any], jit_compile: bool):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        jit_compile: bool,
+        variables: Callable[[], Sequence[tf.Variable]] | None = None,
+    ):
         self._function = function
+        self._variables = variables
         self._jit_compile = jit_compile
         self._concrete: Any = None  # kept, since the runtime forgets its name with it
         self._captures: list[tf.Tensor] = []
@@ -38,10 +81,31 @@ class Compiled:
         flat = all(isinstance(argument, _LEAVES) for argument in arguments)
         leaves = [tf.constant(leaf) for leaf in (arguments if flat else tf.nest.flatten(arguments))]
         if self._concrete is None:
-            self._concrete = self._compile(arguments, leaves)
-            self._captures, self._num_results = self._concrete.captured_inputs, len(self._concrete.outputs)
+            self._concrete, self._captures = self._found(arguments, leaves)
+            self._num_results = len(self._concrete.outputs)
         results = context.context().call_function(self._concrete.name, leaves + self._captures, self._num_results)
         return tuple(results) if self._returns_flat else tf.nest.pack_sequence_as(self._structure, results)
+
+    def _found(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> tuple[Any, list[tf.Tensor]]:
+        """The concrete function and its captured inputs, of another loop's function where that will do."""
+        if _shared is None or self._variables is None:
+            concrete = self._compile(arguments, leaves)
+            return concrete, concrete.captured_inputs
+        variables = list(self._variables())
+        described = tuple((tuple(each.shape), each.dtype) for each in (*leaves, *variables))
+        key = (_code(self._function), self._jit_compile, described)
+        if key in _shared:
+            traced = _shared[key]
+            self._structure, self._returns_flat = traced.structure, traced.returns_flat
+            return traced.concrete, [variables[place].handle for place in traced.places]
+        constant_keys = seeding.constant_keys()
+        concrete = self._compile(arguments, leaves)
+        places = {id(variable.handle): place for place, variable in enumerate(variables)}
+        found = [places.get(id(capture)) for capture in concrete.captured_inputs]
+        known = [place for place in found if place is not None]
+        if len(known) == len(found) and seeding.constant_keys() == constant_keys:
+            _shared[key] = _Traced(concrete, self._structure, self._returns_flat, known)
+        return concrete, concrete.captured_inputs
 
     def _compile(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> Any:
         def on_leaves(*flat: tf.Tensor) -> list[tf.Tensor]:
@@ -52,3 +116,9 @@ class Compiled:
 
         compiled = tf.function(on_leaves, jit_compile=self._jit_compile, autograph=False)
         return compiled.get_concrete_function(*[tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in leaves])
+
+
+def _code(function: Callable[..., Any]) -> Any:
+    """What functions have in common that were made by the same lines."""
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__code__", None) or type(function)

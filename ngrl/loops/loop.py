@@ -8,6 +8,7 @@ from tf_agents.trajectories import time_step
 
 from ngrl import seeding, tags
 from ngrl.checks import check_count
+from ngrl.loops.compiled import tracked_variables
 from ngrl.loops.pictures import observation_picture
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import EpisodeStatistics, FinishedEpisode
@@ -183,6 +184,11 @@ def check_agent(given: Experience, agent: Any) -> None:
     if wanted is not given:
         fitting = f"run.loop = @{_LOOPS[wanted]} is for it" if wanted in _LOOPS else f"it must say experience = {given}"
         raise ValueError(f"{_LOOPS[given]} can't train {type(agent).__name__}: {fitting}")
+
+
+def variables_of(agent: Any) -> list[Any]:
+    """All variables of an agent, the keys of its streams of random numbers included: what `Compiled` asks for."""
+    return [*tracked_variables(agent), *getattr(agent, "stream_keys", ())]
 
 
 def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ from tf_agents.trajectories import time_step
 from ngrl import seeding
 from ngrl.loops.updates import many_updates
 from ngrl.replay import CompiledReplayBuffer, Transition
-from ngrl.seeding import Stream
 
 _LAST = int(time_step.StepType.LAST)
 
@@ -17,6 +16,7 @@ _LAST = int(time_step.StepType.LAST)
 class Standing(NamedTuple):
     """Where a loop is between two rounds; tensors or arrays."""
 
+    actions_key: Any  # of the stream of actions [2]
     members: Any  # the environments' state
     observation: Any  # [N, ...]
     calls: Any  # numbers of the stream of actions that were drawn or passed over, int32
@@ -54,7 +54,6 @@ class Trained(NamedTuple):
 class RoundSettings(NamedTuple):
     """What a round depends on beside its standing; `OffPolicyLoop` says what each is."""
 
-    seed: int
     batch_size: int
     warmup_steps: int
     updates_per_step: float
@@ -93,7 +92,6 @@ class ManyRounds:
         self._as_experience = as_experience
         self._settings = settings
         self._rounds = num_rounds
-        self._actions_key = seeding.key(settings.seed, Stream.ACTIONS)
 
     def __call__(self, standing: Standing) -> Rounds:
         """T rounds, or fewer where one is the last."""
@@ -117,7 +115,7 @@ class ManyRounds:
         del healthy, discount
         epsilon = self._settings.epsilon(at.env_steps, at.episodes)
         epsilon = tf.where(at.env_steps < self._settings.warmup_steps, tf.ones_like(epsilon), epsilon)
-        seed = seeding.at(self._actions_key, at.calls + 1)
+        seed = seeding.at(at.actions_key, at.calls + 1)
         action = self._agent.act(at.observation, seed, tf.cast(epsilon, tf.float32)).action
         members, reached = self._environment.advance(at.members, action)
         finite = tf.constant(True)

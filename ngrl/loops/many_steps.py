@@ -8,6 +8,7 @@ from tf_agents.trajectories import trajectory
 
 from ngrl import seeding
 from ngrl.loops.compiled import Compiled
+from ngrl.loops.loop import variables_of
 
 
 class ManySteps:
@@ -26,7 +27,7 @@ class ManySteps:
         self._environment = environment
         self._key = actions_key
         self._steps = num_steps
-        self._collect = Compiled(self._graph, jit_compile)
+        self._collect = Compiled(self._graph, jit_compile, lambda: variables_of(agent))
 
     def __call__(self, observation: np.ndarray, calls: int, memory: np.ndarray | None) -> tuple[Any, Any]:
         """Step every environment T times.
@@ -41,19 +42,21 @@ class ManySteps:
           nothing else; and what the policy remembers then.
         """
         carried = () if memory is None else (memory,)
-        rows, state, carried = self._collect(self._environment.state, observation, np.int32(calls), carried)
+        rows, state, carried = self._collect(self._environment.state, observation, np.int32(calls), self._key, carried)
         rows, carried = tf.nest.map_structure(lambda leaf: leaf.numpy(), (rows, carried))
         discount, step_type = rows.discount[:, -2], rows.step_type[:, -1]
         self._environment.adopt(state, rows.observation, rows.reward[:, :-1], discount, step_type)
         return rows, carried[0] if carried else None
 
-    def _graph(self, state: Any, observation: tf.Tensor, calls: tf.Tensor, memory: Any) -> tuple[Any, Any, Any]:
+    def _graph(
+        self, state: Any, observation: tf.Tensor, calls: tf.Tensor, key: tf.Tensor, memory: Any
+    ) -> tuple[Any, Any, Any]:
         spec = self._agent.collect_data_spec
         arrays = [tf.TensorArray(leaf.dtype, self._steps) for leaf in tf.nest.flatten(spec)]
 
         def body(step: tf.Tensor, state: Any, observation: tf.Tensor, memory: Any, *arrays: Any) -> tuple[Any, ...]:
             carried = (state.step_type, *memory) if memory else ()
-            chosen = self._agent.act(observation, seeding.at(self._key, calls + step + 1), *carried)
+            chosen = self._agent.act(observation, seeding.at(key, calls + step + 1), *carried)
             after, reached = self._environment.advance(state, chosen.action)
             row = trajectory.Trajectory(
                 step_type=state.step_type,

@@ -10,7 +10,7 @@ from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
-from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part
+from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part, variables_of
 from ngrl.loops.many_rounds import ManyRounds, Rounds, RoundSettings, Standing
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import FinishedEpisode
@@ -105,8 +105,8 @@ class OffPolicyLoop(TrainingLoop):
         self._updates_per_call = updates_per_call
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
         self._replay: Any = self._make_replay(replay_capacity, agent.train_sequence_length - 1)
-        self._act = Compiled(lambda *arguments: agent.act(*arguments).action, jit_compile)
-        self._train_and_act = Compiled(self._train_and_act_graph, jit_compile)
+        self._act = Compiled(lambda *arguments: agent.act(*arguments).action, jit_compile, self._used)
+        self._train_and_act = Compiled(self._train_and_act_graph, jit_compile, self._used)
         self._actions: np.ndarray | None = None
         self._rounds = self._compile_rounds(steps_per_call, jit_compile) if environment.is_compiled else None
         self._steps_trained = np.zeros((2, 0), np.int64)  # of the latest rounds: environment steps, train steps
@@ -119,7 +119,6 @@ class OffPolicyLoop(TrainingLoop):
                 "environments need of a schedule of ε; Environment.backend = @SyncEnvironments() needs none"
             )
         settings = RoundSettings(
-            self._seed,
             self._batch_size,
             self._warmup_steps,
             self._updates_per_step,
@@ -128,7 +127,11 @@ class OffPolicyLoop(TrainingLoop):
             self._epsilon_schedule.in_graph,
         )
         rounds = ManyRounds(self._agent, self._environment, self._replay, as_experience, settings, num_rounds)
-        return Compiled(rounds, jit_compile)
+        return Compiled(rounds, jit_compile, lambda: [*self._used(), *self._replay.variables])
+
+    def _used(self) -> list[tf.Variable]:
+        """The agent's variables."""
+        return variables_of(self._agent)
 
     def _make_replay(
         self, capacity: int, num_steps: int
@@ -182,6 +185,7 @@ class OffPolicyLoop(TrainingLoop):
     def _standing(self) -> Standing:
         statistics = self.statistics
         return Standing(
+            actions_key=self._actions_key,
             members=self._environment.state,
             observation=self._observation,
             calls=np.int32(self._calls),

@@ -71,7 +71,7 @@ class OnPolicyLoop(CollectingLoop):
                 f"multiple of OnPolicyAgent.sequence_length ({length})"
             )
         super().__init__(agent, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile)
-        self._train = Compiled(agent.train, jit_compile)
+        self._train = Compiled(agent.train, jit_compile, self._used)
 
     def _update(self, rows: Any) -> None:
         info = self._train(rows)

@@ -82,7 +82,7 @@ class TrajectoryReplayLoop(CollectingLoop):
         self._replay = TrajectoryReplayBuffer(
             tf.nest.map_structure(lambda buffer: buffer[0], self._rows), replay_capacity // num_steps
         )
-        self._train = Compiled(self._train_graph, jit_compile)
+        self._train = Compiled(self._train_graph, jit_compile, self._used)
         self._batches = tf.nest.map_structure(
             lambda buffer: np.zeros((1 + self._most_replayed, *buffer.shape), buffer.dtype), self._rows
         )

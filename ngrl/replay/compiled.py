@@ -31,7 +31,6 @@ class CompiledReplayBuffer:
     """
 
     def __init__(self, example: Transition, capacity: int, num_envs: int, seed: int, num_steps: int = 1):
-        self._key = seeding.key(seed, seeding.Stream.REPLAY)
         self._capacity = check_count("capacity", capacity)
         self._num_steps = check_count("num_steps", num_steps)
         self._example = example
@@ -42,6 +41,7 @@ class CompiledReplayBuffer:
         leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(example)]
         self._storage = [variable(tf.zeros([capacity + 1, *leaf.shape], leaf.dtype)) for leaf in leaves]
         self._cursor, self._size = variable(0), variable(0)
+        self._key = variable(seeding.key(seed, seeding.Stream.REPLAY))
         if num_steps > 1:
             # As in `SequenceReplayBuffer`: where what followed a transition is, and each environment's latest slot.
             self._successor = variable(tf.fill([capacity + 1], _NONE))
@@ -49,6 +49,12 @@ class CompiledReplayBuffer:
 
     def __len__(self) -> int:
         return int(self._size)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All variables."""
+        links = [self._successor, self._latest] if self._num_steps > 1 else []
+        return [*self._storage, self._cursor, self._size, self._key, *links]
 
     @property
     def capacity(self) -> int:

@@ -23,13 +23,13 @@ def make_agent(*specs, seed=0, natural=False, num_steps=None, **options):
     return agents.DqnAgent(*specs, network, optimizer, multi_step=multi_step, **options)
 
 
-def make(agent_options=None, **options):
-    environment = environments.load("CartPole-v1", N, seed=0, backend="compiled", max_episode_steps=12)
+def make(agent_options=None, seed=0, **options):
+    environment = environments.load("CartPole-v1", N, seed=seed, backend="compiled", max_episode_steps=12)
     specs = [tensor_spec.from_spec(spec()) for spec in (environment.time_step_spec, environment.action_spec)]
     agent = make_agent(*specs, **(agent_options or {}))
     options = {"steps_per_call": 8, "epsilon": loops.ExponentialEpsilon(0.9, 0.1, 0.9), **options}
     settings = {"updates_per_step": 0.7, "updates_per_call": 2, "jit_compile": False, **options}
-    return agent, loops.OffPolicyLoop(agent, environment, 0, BATCH, CAPACITY, WARMUP, **settings)
+    return agent, loops.OffPolicyLoop(agent, environment, seed, BATCH, CAPACITY, WARMUP, **settings)
 
 
 def obvious_loop(num_rounds, num_steps, jit_compile):
