@@ -65,6 +65,7 @@ bench_pixels.NETWORKS = {"tiny": tiny}
 bench_pixels.VARIANTS = (("patches", "xla"),)
 import bench_compiled
 bench_compiled.EXPERIMENTS = ("trpo_cartpole_v1",)
+bench_compiled.SEEDS_EXPERIMENT, bench_compiled.SEEDS_STEPS, bench_compiled.SEEDS = "trpo_cartpole_v1", 64, (0, 1)
 bench_compiled.BINDINGS = ("OnPolicyLoop.batch_size=64", "Critic.epochs=1", "OnPolicyLoop.jit_compile=False")
 import bench_kfac
 bench_kfac.HIDDEN, bench_kfac.ROWS = (4, 4), 8
@@ -86,6 +87,7 @@ def test_every_part_of_bench_measures(tmp_path):
     report = json.loads(result.stdout.splitlines()[-1])
     assert report["loops"]["CartPole-v1"]["ngdqn_over_stock"]["median"] > 0
     assert report["compiled"]["trpo_cartpole_v1"]["compiled_over_gymnasium"]["median"] > 0
+    assert report["seeds"]["alone_over_together"]["median"] > 1
     assert report["updates"]["4-8-2"]["natural_over_adam"]["median"] > 0
     assert report["pixels"]["tiny"]["natural_over_adam"]["median"] > 0
     assert report["gru"]["GRU(2), 2 steps, B = 2"]["natural_over_adam"]["median"] > 0

@@ -13,9 +13,11 @@ EXPERIMENTS = ("trpo_cartpole_v1", "ppo_cartpole_v1", "ngdqn_cartpole_v1")
 _PARTS = ("environment", "agent", "loop")
 BINDINGS: tuple[str, ...] = ()
 GOAL = 5.0
+#: What `measure_seeds` runs, how far, and under which seeds.
+SEEDS_EXPERIMENT, SEEDS_STEPS, SEEDS = "ppo_cartpole_v1", 100_000, range(8)
 
 
-def make_loop(experiment: str, backend: str) -> Any:
+def make_loop(experiment: str, backend: str, seed: int = 0) -> Any:
     """The loop of a gin file, on a backend."""
     import gin
     from tf_agents.specs import tensor_spec
@@ -26,9 +28,9 @@ def make_loop(experiment: str, backend: str) -> Any:
     configuration.parse([str(GIN / f"{experiment}.gin")], [f"Environment.backend = @{backend}()", *BINDINGS])
     # A copy, since it is then that gin makes of @a the function, and of @a() the value.
     environment, agent, loop = (copy.deepcopy(gin.query_parameter(f"run.{part}")) for part in _PARTS)
-    played = environment.load(0)
+    played = environment.load(seed)
     specs = [tensor_spec.from_spec(spec()) for spec in (played.time_step_spec, played.action_spec)]
-    return loop(agent(*specs, seed=0), played, seed=0)
+    return loop(agent(*specs, seed=seed), played, seed=seed)
 
 
 def loop_rate(loop: Any, seconds: float) -> Callable[[], float]:
@@ -65,3 +67,33 @@ def measure_compiled(rounds: int, seconds: float) -> dict[str, Any]:
             "compiled_over_gymnasium": {**ratios(rates["compiled"], rates["gymnasium"]), "goal": f">= {GOAL}"},
         }
     return result
+
+
+def measure_seeds(rounds: int, seconds: float) -> dict[str, Any]:
+    """Seconds of processor time a seed, from making its loop to the last update: many in one process against one."""
+    from ngrl.loops.compiled import sharing
+
+    del seconds
+
+    def train(seed: int) -> None:
+        loop = make_loop(SEEDS_EXPERIMENT, "CompiledEnvironments", seed)
+        while loop.statistics.env_steps < SEEDS_STEPS:
+            loop.step()
+
+    def alone() -> float:
+        start = time.process_time()
+        train(SEEDS[0])
+        return time.process_time() - start
+
+    def together() -> float:
+        start = time.process_time()
+        with sharing():
+            for seed in SEEDS:
+                train(seed)
+        return (time.process_time() - start) / len(SEEDS)
+
+    times = interleave({"alone": alone, "together": together}, rounds)
+    return {
+        "seconds_per_seed": {name: quartiles(values) for name, values in times.items()},
+        "alone_over_together": {**ratios(times["alone"], times["together"]), "goal": ">= 3.0"},
+    }

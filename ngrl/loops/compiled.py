@@ -56,8 +56,8 @@ class Compiled:
     Args:
       function: Takes and returns nests of tensors.
       jit_compile: Compile with XLA.
-      variables: Gives all variables that the function uses, keys of streams (`seeding.key`) among them, in an order that
-        doesn't depend on the seed; None for a function that is not to be shared (`sharing`).
+      variables: Gives all variables that the function uses, keys of streams (`seeding.key`) among them, in an order
+        that doesn't depend on the seed; None for a function that is not to be shared (`sharing`).
     """
 
     def __init__(
