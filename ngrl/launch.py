@@ -163,7 +163,7 @@ def _root_dir(options: argparse.Namespace, seed: int | None) -> Path:
 def _run_all(
     options: argparse.Namespace, root_dirs: dict[int, Path], output: LibraryOutput, started: list[Path]
 ) -> int:
-    """Run one seed after another; the exit code of the first that failed. A signal ends all."""
+    """Run one seed after another; the exit code of the first that failed. A signal or wrong input ends all."""
     import gin
 
     from ngrl.loops.compiled import sharing
@@ -173,7 +173,7 @@ def _run_all(
         for seed, root_dir in root_dirs.items():
             gin.clear_config()
             codes.append(_run(options, seed, root_dir, output, started))
-            if codes[-1] >= _SIGNALLED:
+            if codes[-1] == EXIT_USAGE or codes[-1] >= _SIGNALLED:
                 break
     return next((code for code in codes if code), 0)
 
