@@ -32,9 +32,10 @@ lunar: install ## train the natural-gradient DQN on LunarLander; ARGS='--seed=3'
 cartpole: install ## the same on CartPole-v1, about three minutes
 	@$(BIN)/python -m ngrl.launch --gin_file=gin/ngdqn_cartpole_v1.gin $(ARGS)
 
-# Half of the files each, until one has none left: what a file's tests share is made once.
+# A third of the files each, until one has none left: what a file's tests share is made once. Three processes for two
+# cores, since many tests wait for processes of their own.
 test: install ## run the test suite without the learning runs
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow" $(ARGS)
 
 test-learning: install ## run the learning runs that must reach a score (hours)
 	@$(BIN)/python -m pytest -m slow $(ARGS)

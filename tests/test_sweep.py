@@ -43,7 +43,8 @@ def arguments(study, *options):
 
 
 def environment():
-    return {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "RAY_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "RAY_"))}
+    return kept | {"RAY_worker_niceness": "0"}  # 15 by default, and the trials would wait for the other tests
 
 
 @pytest.fixture

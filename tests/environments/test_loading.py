@@ -43,7 +43,7 @@ def test_a_name_like_nothing_is_still_named():
         ({"num_envs": 2.0}, r"num_envs must be a positive integer, got 2\.0"),
         ({"seed": -1}, "seed must lie between 0 and 2147483647, got -1"),
         ({"seed": "0"}, "seed must lie between 0 and 2147483647, got '0'"),
-        ({"backend": "ray"}, "backend must be one of sync, async, envpool, compiled, got 'ray'"),
+        ({"backend": "cloud"}, "backend must be one of sync, async, ray, envpool, compiled, got 'cloud'"),
         ({"colour": "red"}, "CartPole-v1 can't be made with {'colour': 'red'}: TypeError: .*'colour'"),
         ({"env_kwargs": {"colour": "red"}}, "CartPole-v1 can't be made with {'colour': 'red'}: TypeError: "),
     ],

@@ -30,6 +30,7 @@ def cluster():
         # As `ngrl.cluster` sets it, before Ray is imported.
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # or the actors would wait for the other tests
         patch.setenv("RAY_prestart_worker_first_driver", "0")  # there are enough actors to start
         import ray
         from ray.cluster_utils import Cluster
