@@ -114,10 +114,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ngrl.configuration import stand_ins
 
     try:
-        for seed in seeds[:1]:  # what is wrong is wrong with all of them
-            stand_ins.check(
-                options.gin_file, options.gin_bindings, options.allow_gin_import, _entry_options(options, seed)
-            )
+        # What is wrong is wrong with all of them.
+        entry_options = _entry_options(options, seeds[0])
+        stand_ins.check(options.gin_file, options.gin_bindings, options.allow_gin_import, entry_options)
     except stand_ins.ConfigurationError as error:
         return refuse("launch", error)
     root_dirs = {seed: _root_dir(options, seed) for seed in seeds}

@@ -4,10 +4,9 @@ Adam has its choice: TensorFlow's convolution or patches and a product of matric
 gradient. What counts is the quickest of each, by its median.
 """
 
-import statistics
 from typing import Any
 
-from bench_rounds import interleave, q_learning_spec, quartiles, ratios, timed_updates
+from bench_rounds import interleave, q_learning_spec, quickest_over_quickest, timed_updates
 
 _MINATAR = {"shape": [10, 10, 4], "convolutions": ((16, 3, 1),), "units": 128, "goal": 1.2}
 _NATURE = {"shape": [84, 84, 4], "convolutions": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "units": 512, "goal": 1.5}
@@ -69,17 +68,5 @@ def measure_pixels(rounds: int, seconds: float) -> dict[str, Any]:
             for optimizer in ("adam", "natural")
             for kind, way in VARIANTS
         }
-        times = interleave(runs, rounds)
-        quickest = {
-            optimizer: min((key for key in times if key[0] == optimizer), key=lambda key: statistics.median(times[key]))
-            for optimizer in ("adam", "natural")
-        }
-        result[name] = {
-            "milliseconds": {" ".join(key): quartiles(values) for key, values in times.items()},
-            "quickest": {optimizer: " ".join(key[1:]) for optimizer, key in quickest.items()},
-            "natural_over_adam": {
-                **ratios(times[quickest["natural"]], times[quickest["adam"]]),
-                "goal": f"<= {setting['goal']}",
-            },
-        }
+        result[name] = quickest_over_quickest(interleave(runs, rounds), setting["goal"])
     return result

@@ -4,17 +4,17 @@ Adam has its choice: Keras' loop over time or unrolled steps, a graph or XLA. Th
 What counts is the quickest of each, by its median, in processor time.
 """
 
-import statistics
 import time
 from typing import Any
 
 from bench_pixels import make_optimizer
-from bench_rounds import interleave, q_learning_spec, quartiles, ratios, timed_updates
+from bench_rounds import interleave, q_learning_spec, quickest_over_quickest, timed_updates
 
 #: Steps and numbers of an observation, GRU's units, updates a call; batches.
 STEPS, WIDTH, UNITS, UPDATES = 16, 8, 64, 8
 BATCHES = (32, 128)
 NUM_ACTIONS = 4
+GOAL = 2
 VARIANTS = tuple((kind, way) for kind in ("loop", "unrolled") for way in ("graph", "xla"))
 
 
@@ -35,18 +35,9 @@ def updates(batch: int, optimizer: str, kind: str, way: str) -> Any:
 def measure_gru(rounds: int, seconds: float) -> dict[str, Any]:
     """Updates inside the many-update call, of every variant in turn."""
     del seconds
-    return {f"GRU({UNITS}), {STEPS} steps, B = {batch}": _measured(batch, rounds) for batch in BATCHES}
-
-
-def _measured(batch: int, rounds: int) -> dict[str, Any]:
     keys = [(optimizer, *variant) for optimizer in ("adam", "natural") for variant in VARIANTS]
-    times = interleave({key: updates(batch, *key) for key in keys}, rounds)
-    quickest = {
-        optimizer: min((key for key in times if key[0] == optimizer), key=lambda key: statistics.median(times[key]))
-        for optimizer in ("adam", "natural")
-    }
-    return {
-        "milliseconds": {" ".join(key): quartiles(values) for key, values in times.items()},
-        "quickest": {optimizer: " ".join(key[1:]) for optimizer, key in quickest.items()},
-        "natural_over_adam": {**ratios(times[quickest["natural"]], times[quickest["adam"]]), "goal": "<= 2"},
-    }
+    result = {}
+    for batch in BATCHES:
+        times = interleave({key: updates(batch, *key) for key in keys}, rounds)
+        result[f"GRU({UNITS}), {STEPS} steps, B = {batch}"] = quickest_over_quickest(times, GOAL)
+    return result

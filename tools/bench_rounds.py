@@ -28,6 +28,19 @@ def ratios(numerator: list[float], denominator: list[float]) -> dict[str, float]
     return quartiles([a / b for a, b in zip(numerator, denominator, strict=True)])
 
 
+def quickest_over_quickest(times: dict[tuple[str, ...], list[float]], goal: float) -> dict[str, Any]:
+    """The quickest variant of the natural gradient, by its median, over Adam's; keys begin with the optimizer."""
+    quickest = {
+        optimizer: min((key for key in times if key[0] == optimizer), key=lambda key: statistics.median(times[key]))
+        for optimizer in ("adam", "natural")
+    }
+    return {
+        "milliseconds": {" ".join(key): quartiles(values) for key, values in times.items()},
+        "quickest": {optimizer: " ".join(key[1:]) for optimizer, key in quickest.items()},
+        "natural_over_adam": {**ratios(times[quickest["natural"]], times[quickest["adam"]]), "goal": f"<= {goal}"},
+    }
+
+
 def normal(*shapes: list[int]) -> Any:
     """A float32 tensor of standard normal numbers for each shape."""
     import tensorflow as tf

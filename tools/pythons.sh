@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The supported Pythons other than .venv's, each in a fresh environment from a lock with ngrl's wheel: a short run of each
 # loop from an empty folder, and a part of the suite that covers each package. Python 3.10 has the oldest set, the others
-# the newest. tools/pythons.sh [VERSION ...]; one that isn't there is skipped by name.
+# the newest. tools/pythons.sh [VERSION ...]; one that isn't there is skipped by name. CI runs this.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD

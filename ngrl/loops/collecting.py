@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_agents.trajectories import policy_step, time_step
 
 from ngrl.loops.compiled import Compiled
-from ngrl.loops.loop import Moved, TrainingLoop, variables_of
+from ngrl.loops.loop import Moved, TrainingLoop
 from ngrl.loops.many_steps import ManySteps
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import FinishedEpisode
@@ -62,10 +62,6 @@ class CollectingLoop(TrainingLoop):
         self._info_buffers = tf.nest.flatten(info)
         # What the policy remembers before the next step [N, H]; None where it remembers nothing.
         self._memory = np.zeros_like(info[MEMORY][:, 0]) if isinstance(info, dict) and MEMORY in info else None
-
-    def _used(self) -> list[tf.Variable]:
-        """The variables of what is compiled."""
-        return variables_of(self._agent)
 
     @abc.abstractmethod
     def _update(self, rows: Any) -> None:

@@ -47,6 +47,8 @@ class TrainingLoop(abc.ABC):
       ValueError: `max_skipped_updates` is not positive.
     """
 
+    _agent: Any  # each loop's own
+
     def __init__(self, environment: Any, seed: int, max_skipped_updates: int):
         check_count("max_skipped_updates", max_skipped_updates)
         self._environment = environment
@@ -102,6 +104,10 @@ class TrainingLoop(abc.ABC):
         self._last_info = (loss, extra)
         self.skipped_updates += int(skipped)
         self._check_streak()
+
+    def _used(self) -> list[Any]:
+        """The agent's variables, for `Compiled`."""
+        return variables_of(self._agent)
 
     def _check_streak(self) -> None:
         """Stop where too many updates in a row were skipped.

@@ -26,29 +26,26 @@ class Standing(NamedTuple):
     streak: Any  # [2], as in `many_updates`
 
 
-class Rounds(NamedTuple):
-    """What T rounds at most did; tensors, whose rows from `count` on hold nothing."""
+class Trained(NamedTuple):
+    """What calls of `many_updates` have added up to."""
 
-    count: Any
-    standing: Standing
-    discount: Any  # of the last step [N]
-    step_type: Any  # before each step [T, N]
-    reward: Any  # [T, N]
-    next_step_type: Any  # [T, N]
-    train_steps: Any  # finished after each round [T]
-    calls: Any  # of `many_updates`
+    calls: Any
     loss: Any  # sums over those calls of the means over their updates
     extra: Any
     skipped: Any  # updates
 
 
-class Trained(NamedTuple):
-    """What calls of `many_updates` have added up to."""
+class Rounds(NamedTuple):
+    """What T rounds at most did; tensors, whose rows from `count` on hold nothing."""
 
-    calls: Any
-    loss: Any
-    extra: Any
-    skipped: Any
+    count: Any
+    standing: Standing
+    trained: Trained
+    discount: Any  # of the last step [N]
+    step_type: Any  # before each step [T, N]
+    reward: Any  # [T, N]
+    next_step_type: Any  # [T, N]
+    train_steps: Any  # finished after each round [T]
 
 
 class RoundSettings(NamedTuple):
@@ -107,7 +104,7 @@ class ManyRounds:
 
         start = (tf.constant(0), tf.constant(True), standing, tf.ones(shape), trained, rows)
         count, _, standing, discount, trained, rows = tf.while_loop(goes_on, self._round, start, parallel_iterations=1)
-        return Rounds(count, standing, discount, *(row.stack() for row in rows), *trained)
+        return Rounds(count, standing, trained, discount, *(row.stack() for row in rows))
 
     def _round(
         self, number: tf.Tensor, healthy: tf.Tensor, at: Standing, discount: tf.Tensor, trained: Trained, rows: Any

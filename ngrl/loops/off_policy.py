@@ -10,7 +10,7 @@ from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
-from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part, variables_of
+from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part
 from ngrl.loops.many_rounds import ManyRounds, Rounds, RoundSettings, Standing
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import FinishedEpisode
@@ -129,10 +129,6 @@ class OffPolicyLoop(TrainingLoop):
         rounds = ManyRounds(self._agent, self._environment, self._replay, as_experience, settings, num_rounds)
         return Compiled(rounds, jit_compile, lambda: [*self._used(), *self._replay.variables])
 
-    def _used(self) -> list[tf.Variable]:
-        """The agent's variables."""
-        return variables_of(self._agent)
-
     def _make_replay(
         self, capacity: int, num_steps: int
     ) -> UniformReplayBuffer | FrameReplayBuffer | CompiledReplayBuffer:
@@ -211,10 +207,11 @@ class OffPolicyLoop(TrainingLoop):
         env_steps = self.statistics.env_steps + np.cumsum(moved.sum(axis=1))
         self._steps_trained = np.stack([env_steps, train_steps])
         finished = self.statistics.add_many(reward, moved, moved & (next_step_type == time_step.StepType.LAST))
-        if calls := float(rounds.calls):
-            loss, extra = tf.nest.map_structure(lambda total: total / calls, (rounds.loss, rounds.extra))
+        trained = rounds.trained
+        if calls := float(trained.calls):
+            loss, extra = tf.nest.map_structure(lambda total: total / calls, (trained.loss, trained.extra))
             count = int(standing.train_steps) - self.train_steps
-            self._count_updates(count, loss, extra, rounds.skipped, standing.streak)
+            self._count_updates(count, loss, extra, trained.skipped, standing.streak)
         return finished
 
     def train_steps_at(self, env_steps: int) -> int:
