@@ -135,6 +135,7 @@ class DqnAgent(tf_agent.TFAgent):
         self._multi_step = multi_step
         self._reward_scale = reward_scale
         self._average: Average | None = None
+        self._average_acts = False
         self._target_network: Any = None
         if target_update is not None:
             self._target_network = q_network.copy(name="TargetQNetwork")
@@ -186,19 +187,21 @@ class DqnAgent(tf_agent.TFAgent):
           seed: Two integers [2].
           epsilon: Probability of a uniformly random action, a scalar.
         """
-        q_values, _ = self._q_network(observation)
+        acting = self._average.network if self._average is not None and self._average_acts else self._q_network
+        q_values, _ = acting(observation)
         greedy = tf.argmax(q_values, axis=1, output_type=tf.int32)
         uniform = tf.random.stateless_uniform([2, tf.size(greedy)], seed, alg=GENERATOR)
         random = tf.cast(uniform[0] * self._num_actions, tf.int32)  # rounded down: uniform numbers are below 1
         explores = uniform[1] < epsilon
         return policy_step.PolicyStep(tf.cast(tf.where(explores, random, greedy), self.action_spec.dtype), (), ())
 
-    def average_into(self, network: network.Network, update: TargetUpdate) -> None:
-        """Make `policy` greedy in an `Average` of the action values; `collect_policy` and targets stay what they are.
+    def average_into(self, network: network.Network, update: TargetUpdate, acts: bool = False) -> None:
+        """Make `policy` greedy in an `Average` of the action values; targets stay what they are.
 
         Args:
           network: Becomes the average: a network like the Q-network.
           update: How it follows the Q-network after each update that was not skipped.
+          acts: The average collects experience too, ε-greedily; by default `collect_policy` stays what it is.
 
         Raises:
           ValueError: The network's weights are not of the Q-network's shapes, or are the Q-network's own.
@@ -207,6 +210,9 @@ class DqnAgent(tf_agent.TFAgent):
         self._average = Average(self.name, "the Q-network", self._q_network, network, update, observation_spec, natural)
         policy = q_policy.QPolicy(self.time_step_spec, self.action_spec, q_network=network)
         self._policy = greedy_policy.GreedyPolicy(policy)
+        self._average_acts = acts
+        if acts:
+            self._collect_policy = epsilon_greedy_policy.EpsilonGreedyPolicy(policy, epsilon=self._epsilon)
 
     def system(self, experience: Any) -> tuple[GaussNewton, tf.Tensor]:
         """The system `F x = g` of a natural step on a minibatch, which any optimizer may take.

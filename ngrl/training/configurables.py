@@ -23,6 +23,7 @@ def dqn_agent(
     optimizer: tf.keras.optimizers.Optimizer = gin.REQUIRED,
     network: Callable[..., Any] = configured(networks.QNetwork),
     average_update: agents.TargetUpdate | None = None,
+    average_acts: bool = False,
     agent: Callable[..., agents.DqnAgent] = configured(agents.DqnAgent),
 ) -> agents.DqnAgent:
     """A DQN agent with a network built for the environment's specs.
@@ -35,16 +36,20 @@ def dqn_agent(
       network: Called with the observation spec, the number of actions and `seed`.
       average_update: `@average/SoftUpdate()` to evaluate and export an average of the Q-network over its updates; None
         for the Q-network itself.
+      average_acts: Let that average collect experience, so that returns in training are those of the policy that is
+        evaluated; targets come from the Q-network.
       agent: Called with the specs, the network and the optimizer.
 
     Raises:
-      ValueError: The environment's actions are not discrete.
+      ValueError: The environment's actions are not discrete, or there is no average to act.
     """
     agents.check_discrete_action(action_spec)
     make = functools.partial(network, time_step_spec.observation, int(action_spec.maximum) + 1, seed=seed)
     result = agent(time_step_spec, action_spec, make(), optimizer)
     if average_update is not None:
-        result.average_into(make(), average_update)
+        result.average_into(make(), average_update, average_acts)
+    elif average_acts:
+        raise ValueError("dqn_agent: average_acts needs an average: set average_update = @SoftUpdate()")
     return result
 
 

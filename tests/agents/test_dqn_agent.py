@@ -294,6 +294,24 @@ def test_average_follows_the_q_network_and_is_what_acts_greedily(target_update):
     np.testing.assert_array_equal(agent.collect_policy.action(first).action, online)
 
 
+def test_average_that_acts_collects_and_changes_no_update():
+    agent, plain = make(), make()
+    average = networks.QNetwork(OBSERVATION, 2, (5,), seed=9)
+    agent.average_into(average, agents.SoftUpdate(0.25), acts=True)
+    for seed in range(3):
+        agent.train(experience(seed=seed))
+        plain.train(experience(seed=seed))
+    np.testing.assert_array_equal(weights(agent), weights(plain))
+    observation = experience(size=64, seed=7).observation[:, 0]
+    averaged, online = (np.argmax(net(observation)[0], axis=1) for net in (average, agent.q_network))
+    assert (averaged != online).any()
+    agent.set_epsilon(0.0)
+    np.testing.assert_array_equal(agent.collect_policy.action(ts.restart(observation, batch_size=64)).action, averaged)
+    np.testing.assert_array_equal(agent.act(observation, tf.constant([1, 2]), tf.constant(0.0)).action, averaged)
+    explored = agent.act(observation, tf.constant([1, 2]), tf.constant(1.0)).action
+    np.testing.assert_array_equal(explored, plain.act(observation, tf.constant([1, 2]), tf.constant(1.0)).action)
+
+
 def test_average_of_a_skipped_update_stays_as_it_is():
     agent = make()
     average = networks.QNetwork(OBSERVATION, 2, (5,), seed=9)

@@ -9,6 +9,7 @@ GIN = ROOT / "gin"
 _OFF_POLICY = ("OffPolicyLoop.warmup_steps=64", "OffPolicyLoop.batch_size=16", "OffPolicyLoop.jit_compile=False")
 _RECIPE = (
     "dqn_agent.average_update=@SoftUpdate()",
+    "dqn_agent.average_acts=True",
     "Dual.momentum=0.9",
     "DqnAgent.multi_step=@QLambda()",
     "QLambda.num_steps=3",
