@@ -17,7 +17,8 @@ runs=(
 part=(
     tests/curvature/test_gauss_newton.py tests/solvers/test_solver_contract.py tests/losses
     tests/optimizers/test_guard.py tests/optimizers/test_kl_sized_step.py tests/networks tests/environments/test_bridge.py
-    tests/environments/test_spaces.py tests/environments/test_lunar_lander.py tests/replay tests/agents/test_dqn_agent.py
+    tests/environments/test_spaces.py tests/environments/test_lunar_lander.py
+    tests/environments/test_compiled_environments.py tests/replay tests/agents/test_dqn_agent.py
     tests/keras/test_output_losses.py tests/configuration/test_configuration.py tests/loops/test_compiled.py
     tests/examples/test_descent.py tests/studies/test_study.py tests/test_install.py
 )

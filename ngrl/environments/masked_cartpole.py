@@ -13,6 +13,8 @@ _SEEN = [0, 2]  # of (x, ẋ, θ, θ̇)
 class MaskedCartPole(gymnasium.ObservationWrapper):
     """`ngrl/MaskedCartPole-v1`: gymnasium's CartPole-v1, observed (x, θ), float32 [2], without the velocities."""
 
+    metadata = CartPoleEnv.metadata  # gymnasium 1.2 looks for it in the class, where a wrapper has a property
+
     def __init__(self, **kwargs: Any) -> None:
         """Take the arguments of CartPole."""
         super().__init__(CartPoleEnv(**kwargs))
