@@ -28,6 +28,7 @@ from ngrl.environments.stacking import FrameStack
 from ngrl.environments.vector import VectorEnvironment
 
 _FIRST, _MID, _LAST = (int(kind) for kind in (ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST))
+_MID_TYPE = np.int32(_MID)
 
 
 class StepArrays(NamedTuple):
@@ -176,17 +177,17 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         if transition.lost is not None:
             first = first | transition.lost
         ended = terminated | transition.truncated
-        step_type = np.where(ended, np.int32(_LAST), np.int32(_MID))
-        step_type[first] = _FIRST
         return_ends = ended if self._truncation_is_terminal else terminated
         with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which _accept reports
             observation = self._observed(transition.observation, first)
             reward = transition.reward.astype(np.float32)
-        step = StepArrays(observation, reward, (~return_ends).astype(np.float32), step_type)
+        step_type = ended + _MID_TYPE  # LAST = MID + 1
         self._steps += 1
-        self._steps[first] = 0
+        if True in first.tolist():
+            step_type[first] = _FIRST
+            self._steps[first] = 0
         self._ended = ended
-        return self._accept(step)
+        return self._accept(StepArrays(observation, reward, (~return_ends).astype(np.float32), step_type))
 
     def _reset(self) -> ts.TimeStep:
         self.reset_arrays()
@@ -219,7 +220,8 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         """Make a step the current one, once it is known to be finite."""
         if self._check_finite:
             self._require_finite("reward", step.reward)
-            for name, array in spaces.leaves(step.observation):
+            parts = [("observation", step.observation)]
+            for name, array in parts if isinstance(step.observation, np.ndarray) else spaces.leaves(step.observation):
                 if array.dtype.kind == "f":
                     self._require_finite(name, array)
         self._current_time_step = ts.TimeStep(step.step_type, step.reward, step.discount, step.observation)

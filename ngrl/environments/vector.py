@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
 
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
@@ -133,12 +134,32 @@ class SyncVector(GymnasiumVector):
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
         super().__init__(maker.env_id, vector)
+        self._members: Any = vector.envs
+        self._batch: Any = create_empty_array(self.observation_space, self.num_envs)
+        self._is_box = isinstance(self.observation_space, spaces.Box)
+        self._due: Sequence[bool] = [False] * self.num_envs  # members whose next step is their reset
 
     def reset(self) -> Any:
+        self._due = [False] * self.num_envs
         return self._vector.reset()[0]
 
     def step(self, actions: np.ndarray) -> Transition:
-        return Transition(*self._vector.step(actions)[:4])
+        # What gymnasium's loop does, at half the price: no infos, no copies.
+        answers = [
+            (member.reset()[0], 0.0, False, False, None) if due else member.step(action)
+            for member, action, due in zip(self._members, actions, self._due, strict=True)
+        ]
+        observations, rewards, terminated, truncated, _ = zip(*answers, strict=True)
+        self._due = [ends or cut for ends, cut in zip(terminated, truncated, strict=True)]
+        if self._is_box:
+            batch = self._batch
+            for row, observation in enumerate(observations):
+                batch[row] = observation
+        else:
+            self._batch = concatenate(self.observation_space, observations, self._batch)
+        return Transition(
+            self._batch, np.array(rewards, np.float64), np.array(terminated, bool), np.array(truncated, bool)
+        )
 
     def close(self) -> None:
         if not self._vector.closed:

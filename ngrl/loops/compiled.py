@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
+from tensorflow.python.framework.constant_op import convert_to_eager_tensor
 
 from ngrl import seeding
 
@@ -51,7 +52,8 @@ class Compiled:
     A `tf.function` compares the types of its arguments with those it knows at every call, which for a small policy
     takes twice as long as the policy itself; calling its concrete function binds them to parameters by name, which
     still takes as long. Here every array goes straight to the runtime, under the concrete function's name. That is
-    TensorFlow's own, not public, interface (`tensorflow.python.eager.context`), which no other module of ngrl uses.
+    TensorFlow's own, not public, interface (`tensorflow.python.eager.context`), which no other module of ngrl uses, and
+    so is the way that an array takes there (`convert_to_eager_tensor`), which copies it as `tf.constant` does.
 
     Args:
       function: Takes and returns nests of tensors.
@@ -79,11 +81,12 @@ class Compiled:
         """The function's results, tensors in the structure that it returned."""
         # Walking a nest costs about as much as the call: what is flat is taken as it is.
         flat = all(isinstance(argument, _LEAVES) for argument in arguments)
-        leaves = [tf.constant(leaf) for leaf in (arguments if flat else tf.nest.flatten(arguments))]
+        eager = context.context()
+        leaves = [convert_to_eager_tensor(leaf, eager) for leaf in (arguments if flat else tf.nest.flatten(arguments))]
         if self._concrete is None:
             self._concrete, self._captures = self._found(arguments, leaves)
             self._num_results = len(self._concrete.outputs)
-        results = context.context().call_function(self._concrete.name, leaves + self._captures, self._num_results)
+        results = eager.call_function(self._concrete.name, leaves + self._captures, self._num_results)
         return tuple(results) if self._returns_flat else tf.nest.pack_sequence_as(self._structure, results)
 
     def _found(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> tuple[Any, list[tf.Tensor]]:

@@ -15,6 +15,10 @@ from ngrl.loops.statistics import EpisodeStatistics, FinishedEpisode
 from ngrl.optimizers import SkipCause
 from ngrl.replay import Experience
 
+_FIRST, _MID, _LAST = (
+    int(kind) for kind in (time_step.StepType.FIRST, time_step.StepType.MID, time_step.StepType.LAST)
+)
+
 
 class NonFiniteError(RuntimeError):
     """Too many updates in a row met a number that is not finite."""
@@ -56,6 +60,7 @@ class TrainingLoop(abc.ABC):
         self._actions_key = seeding.key(seed, seeding.Stream.ACTIONS)
         self._max_skipped = max_skipped_updates
         self.statistics = EpisodeStatistics(environment.batch_size)
+        self._all = np.ones(environment.batch_size, bool)
         self.train_steps = 0
         self.skipped_updates = 0
         self._calls = 0
@@ -84,15 +89,20 @@ class TrainingLoop(abc.ABC):
     def _advance(self, actions: np.ndarray) -> Moved:
         """Step every environment once, and count it."""
         before, step_type_before = self._observation, self._step_type
-        moved = step_type_before != time_step.StepType.LAST
         observation, reward, discount, step_type = self._environment.step_arrays(actions)
-        lost = moved & (step_type == time_step.StepType.FIRST)
+        kinds = step_type.tolist()  # Python's numbers: of few environments, quicker to look through than an array
+        if kinds.count(_MID) == len(kinds) and _LAST not in step_type_before.tolist():
+            self._observation, self._step_type = observation, step_type
+            self.statistics.add_amid(reward)
+            return Moved(before, step_type_before, observation, reward, discount, step_type, self._all, [])
+        moved = step_type_before != _LAST
+        lost = moved & (step_type == _FIRST)
         if lost.any():
             # The episode was cut where it was left, as by a time limit; this step is the reset that follows.
-            step_type_before = np.where(lost, np.int32(time_step.StepType.LAST), step_type_before)
+            step_type_before = np.where(lost, np.int32(_LAST), step_type_before)
             moved = moved & ~lost
             self.statistics.forget_episodes_in_progress(lost)
-        ended = moved & (step_type == time_step.StepType.LAST)
+        ended = moved & (step_type == _LAST)
         self._observation, self._step_type = observation, step_type
         finished = self.statistics.add(reward, moved, ended)
         return Moved(before, step_type_before, observation, reward, discount, step_type, moved, finished)

@@ -38,6 +38,12 @@ class EpisodeStatistics:
         self.best_average = math.nan
         self.best_at_env_steps = 0
 
+    def add_amid(self, rewards: np.ndarray) -> None:
+        """Count one step [N] of every environment in the midst of its episode: `add` where all move and none ends."""
+        self._returns += rewards
+        self._lengths += 1
+        self.env_steps += len(rewards)
+
     def add(self, rewards: np.ndarray, moved: np.ndarray, ended: np.ndarray) -> list[FinishedEpisode]:
         """Count one step of every environment.
 
