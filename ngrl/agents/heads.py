@@ -33,6 +33,10 @@ class ActionHead(abc.ABC):
         """KL(π_old ‖ π_new) in nats [N]."""
 
     @abc.abstractmethod
+    def noise(self, shape: Any, dtype: tf.DType, seed: tf.Tensor) -> tf.Tensor:
+        """What `sample` draws with a seed [2], of the shape of the logits [N, A] or of μ [N, D]."""
+
+    @abc.abstractmethod
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Actions that depend on the parameters and the seed [2] only; [N] int32 or [N, D].
 
@@ -54,13 +58,15 @@ class CategoricalHead(ActionHead):
     def kl(self, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
         return losses.kl_categorical(old, new)
 
+    def noise(self, shape: Any, dtype: tf.DType, seed: tf.Tensor) -> tf.Tensor:
+        # Numbers 2^-23 apart: 1 is not among them, and `minval` stands for 0, whose logarithm is infinite.
+        uniform = tf.random.stateless_uniform(shape, seed, minval=1e-20, dtype=dtype, alg=GENERATOR)
+        return tf.math.log(-tf.math.log(uniform))
+
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """argmax_a z_a − log(−log u_a), u uniform (Gumbel 1954); [N] int32."""
-        # Numbers 2^-23 apart: 1 is not among them, and `minval` stands for 0, whose logarithm is infinite.
-        uniform = tf.random.stateless_uniform(
-            tf.shape(parameters), seed, minval=1e-20, dtype=parameters.dtype, alg=GENERATOR
-        )
-        return tf.argmax(parameters - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
+        noise = self.noise(tf.shape(parameters), parameters.dtype, seed)
+        return tf.argmax(parameters - noise, axis=-1, output_type=tf.int32)
 
 
 class GaussianHead(ActionHead):
@@ -78,11 +84,13 @@ class GaussianHead(ActionHead):
     def kl(self, old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
         return losses.kl_diagonal_gaussian(*tf.split(old, 2, axis=-1), *tf.split(new, 2, axis=-1))
 
+    def noise(self, shape: Any, dtype: tf.DType, seed: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_normal(shape, seed, dtype=dtype, alg=GENERATOR)
+
     def sample(self, parameters: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """μ + σ · ε, ε standard normal; [N, D], not clipped."""
         mean, log_std = tf.split(parameters, 2, axis=-1)
-        noise = tf.random.stateless_normal(tf.shape(mean), seed, dtype=mean.dtype, alg=GENERATOR)
-        return mean + tf.exp(log_std) * noise
+        return mean + tf.exp(log_std) * self.noise(tf.shape(mean), mean.dtype, seed)
 
 
 def head_for(action_spec: Any) -> ActionHead:

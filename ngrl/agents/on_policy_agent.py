@@ -1,7 +1,9 @@
 """What the on-policy agents share: from a batch of trajectories to advantages, one policy update, one critic fit."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.policies import actor_policy, greedy_policy
@@ -12,8 +14,9 @@ from tf_agents.typing import types
 from ngrl import losses
 from ngrl.agents.advantage import GeneralisedAdvantage
 from ngrl.agents.average import Average
-from ngrl.agents.critic import Critic
+from ngrl.agents.critic import Critic, CriticStats
 from ngrl.agents.heads import head_for
+from ngrl.agents.host_policy import HostPolicy
 from ngrl.agents.minibatches import masked_rows
 from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
@@ -53,6 +56,10 @@ class PolicyExtra(NamedTuple):
     critic_gradient_norm: tf.Tensor
     critic_skipped: tf.Tensor  # minibatches of the critic's that were skipped
     optimizer: NaturalGradientStats | GradientStats
+
+    def with_critic(self, fit: CriticStats) -> "PolicyExtra":
+        """The same with what the critic's fit did."""
+        return self._replace(critic_loss=fit.loss, critic_gradient_norm=fit.gradient_norm, critic_skipped=fit.skipped)
 
     def scalars(self, loss: Any) -> dict[str, Any]:
         """Tags and values for TensorBoard, `LossInfo.loss` among them."""
@@ -209,6 +216,16 @@ class OnPolicyAgent(tf_agent.TFAgent):
         step = sampled_step(self._actor, self._head, self._actor.from_memory(after), self.action_spec, seed)
         return step._replace(state=after, info={**(step.info or {}), MEMORY: memory})
 
+    def host_policy(
+        self, key: np.ndarray, shape: tuple[int, int], compiled: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> HostPolicy:
+        """What acts as `act` does, without TensorFlow; the arguments are `HostPolicy`'s.
+
+        Raises:
+          ValueError: The network is one that it doesn't know.
+        """
+        return HostPolicy(self._actor, self.action_spec, key, shape, compiled)
+
     def average_into(self, network: ActorNetwork, update: TargetUpdate) -> None:
         """Make `policy` the greedy policy of an `Average` over the updates, while `collect_policy` stays what it is.
 
@@ -227,24 +244,43 @@ class OnPolicyAgent(tf_agent.TFAgent):
     def _initialize(self) -> None:
         pass
 
+    def train_policy(self, experience: trajectory.Trajectory) -> tuple[tf_agent.LossInfo, tuple[Any, ...]]:
+        """`train` without the critic's fit: its LossInfo, and the arguments of `fit_critic`, which is to follow."""
+        batch, info = self._train_policy(experience, None)
+        arguments = self._fit_arguments(batch)
+        self._finish(batch)
+        return info, arguments
+
+    def fit_critic(self, inputs: Any, returns: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor) -> CriticStats:
+        """The part of `train` that `train_policy` leaves: `Critic.fit`, which no action depends on."""
+        assert self._critic is not None
+        return self._critic.fit(inputs, returns, weights, seed)
+
     def _train(self, experience: trajectory.Trajectory, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
+        batch, info = self._train_policy(experience, weights)
+        if self._critic is not None:
+            info = info._replace(extra=info.extra.with_critic(self.fit_critic(*self._fit_arguments(batch))))
+        self._finish(batch)
+        return info
+
+    def _train_policy(
+        self, experience: trajectory.Trajectory, weights: tf.Tensor | None
+    ) -> tuple[PolicyBatch, tf_agent.LossInfo]:
         batch = self._batch(experience, weights)
         loss, stats = self._update(self._trained, batch)
         self._actor.project()
         if self._average is not None:
             self._average.follow(self.train_step_counter, stats.skipped)
-        extra = self._measure(batch, stats)
-        if self._critic is not None:
-            seed = self._trained.draw(Stream.CRITIC_MINIBATCHES)
-            fit = self._critic.fit(batch.critic_inputs, batch.returns, batch.weights, seed)
-            extra = extra._replace(
-                critic_loss=fit.loss, critic_gradient_norm=fit.gradient_norm, critic_skipped=fit.skipped
-            )
+        return batch, tf_agent.LossInfo(loss, self._measure(batch, stats))
+
+    def _fit_arguments(self, batch: PolicyBatch) -> tuple[Any, ...]:
+        return batch.critic_inputs, batch.returns, batch.weights, self._trained.draw(Stream.CRITIC_MINIBATCHES)
+
+    def _finish(self, batch: PolicyBatch) -> None:
         # Only now: the policy that acted, that was trained, and that was measured saw the same inputs.
         if self._actor.normaliser is not None:
             self._actor.normaliser.moments.update(batch.vectors, batch.weights)
         self.train_step_counter.assign_add(1)
-        return tf_agent.LossInfo(loss, extra)
 
     def _loss(
         self, experience: trajectory.Trajectory, weights: tf.Tensor | None = None, training: bool = False

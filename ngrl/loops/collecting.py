@@ -1,7 +1,8 @@
 """Loops that collect rows of trajectories with N environments before they train."""
 
 import abc
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,16 @@ from ngrl.loops.many_steps import ManySteps
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import FinishedEpisode
 from ngrl.replay import MEMORY
+
+
+class HostPolicy(Protocol):
+    """A policy that acts without TensorFlow; `ngrl.agents.host_policy` has one."""
+
+    def __call__(self, observation: np.ndarray, call: int) -> tuple[np.ndarray, ...]:
+        """The actions [N, ...] of the draw with this number, and what is said of them."""
+
+    def forget(self) -> None:
+        """Read the weights anew before the next action."""
 
 
 class CollectingLoop(TrainingLoop):
@@ -30,9 +41,10 @@ class CollectingLoop(TrainingLoop):
       num_steps: T.
       max_skipped_updates: Updates in a row that may be skipped because of a number that is not finite.
       jit_compile: Compile with XLA.
+      act_on_host: Choose actions with NumPy, as `agent.host_policy` does.
 
     Raises:
-      ValueError: `max_skipped_updates` is not positive.
+      ValueError: `max_skipped_updates` is not positive, or the policy can't act on the host.
     """
 
     def __init__(
@@ -43,11 +55,15 @@ class CollectingLoop(TrainingLoop):
         num_steps: int,
         max_skipped_updates: int,
         jit_compile: bool,
+        act_on_host: bool = False,
     ):
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._steps = num_steps
         self._act = Compiled(lambda *arguments: _flat_step(agent.act(*arguments)), jit_compile, self._used)
+        self._host: HostPolicy | None = None
+        if act_on_host:
+            self._host = self._host_policy(environment, num_steps, jit_compile)
         self._collect: ManySteps | None = None
         if environment.is_compiled:
             self._collect = ManySteps(agent, environment, self._actions_key, num_steps, jit_compile)
@@ -71,10 +87,7 @@ class CollectingLoop(TrainingLoop):
         """Step every environment, once or, if they are compiled, T times; train once the rows are complete."""
         if self._collect is not None:
             return self._collect_and_update(self._collect)
-        carried = () if self._memory is None else (self._step_type, self._memory)
-        action, *info = (leaf.numpy() for leaf in self._act(self._observation, self._draw(), *carried))
-        if carried:
-            self._memory = info.pop()
+        action, *info = self._choose()
         step = self._advance(action)
         self._store(step, action, info)
         if self._row == self._steps:
@@ -82,8 +95,29 @@ class CollectingLoop(TrainingLoop):
             self._store_observation(self._steps, self._observation)
             self._row = 0
             self._update(self._rows)
+            if self._host is not None:
+                self._host.forget()
             self._check_streak()
         return step.finished
+
+    def _host_policy(self, environment: Any, num_steps: int, jit_compile: bool) -> HostPolicy:
+        if environment.is_compiled:
+            raise ValueError("act_on_host is for environments that step one by one, which compiled ones don't")
+        if not hasattr(self._agent, "host_policy"):
+            raise ValueError(f"act_on_host: {type(self._agent).__name__} can't act on the host: set it to False")
+        shape = (num_steps, environment.batch_size)
+        return self._agent.host_policy(self._actions_key, shape, lambda graph: Compiled(graph, jit_compile))
+
+    def _choose(self) -> Iterable[np.ndarray]:
+        """The next actions and what is said of them."""
+        if self._host is not None:
+            self._calls += 1
+            return self._host(self._observation, self._calls)
+        if self._memory is None:
+            return [leaf.numpy() for leaf in self._act(self._observation, self._draw())]
+        carried = self._act(self._observation, self._draw(), self._step_type, self._memory)
+        *said, self._memory = (leaf.numpy() for leaf in carried)
+        return said
 
     def _collect_and_update(self, collect: ManySteps) -> list[FinishedEpisode]:
         rows, self._memory = collect(self._observation, self._calls, self._memory)
@@ -130,6 +164,8 @@ class CollectingLoop(TrainingLoop):
         super().restore(state)
         if self._memory is not None:
             self._memory = state.arrays[MEMORY]
+        if self._host is not None:
+            self._host.forget()
         self._row = state.values["row"] if self._environment.can_restore else 0
         for index, buffer in enumerate(tf.nest.flatten(self._rows)):
             buffer[:, : self._row] = state.arrays[f"batch/{index}"][:, : self._row]

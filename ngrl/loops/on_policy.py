@@ -1,5 +1,6 @@
 """The on-policy loop: vector environments, one policy call for all their actions, one compiled call for an update."""
 
+from concurrent import futures
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from ngrl.configurable import configurable
 from ngrl.loops.collecting import CollectingLoop
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import check_agent
+from ngrl.loops.state import LoopState
 from ngrl.replay import Experience
 
 
@@ -45,10 +47,16 @@ class OnPolicyLoop(CollectingLoop):
       batch_size: Steps in a batch, those of all environments together.
       max_skipped_updates: Updates in a row that may be skipped because of a number that is not finite.
       jit_compile: Compile with XLA.
+      act_on_host: Choose actions with NumPy, from a copy of the weights: cheaper steps for small policies. The draws
+        are the same, and the distributions agree to float32's rounding. For Dense layers (tanh, ReLU) on one array of
+        floats.
+      overlap_critic: Fit the critic on a second core while the next batch is collected, on which nothing of it depends.
+        Every number is the same but for XLA's rounding, since the update is two programs then; what a skipped minibatch
+        of the critic's brings about comes one batch later.
 
     Raises:
-      ValueError: An argument is out of its range, the number of environments does not divide the batch, or the agent's
-        sequences don't divide T.
+      ValueError: An argument is out of its range, the number of environments does not divide the batch, the agent's
+        sequences don't divide T, its policy can't act on the host, or it has no critic to fit meanwhile.
     """
 
     def __init__(
@@ -59,6 +67,8 @@ class OnPolicyLoop(CollectingLoop):
         batch_size: int = 2_048,
         max_skipped_updates: int = 10,
         jit_compile: bool = True,
+        act_on_host: bool = False,
+        overlap_critic: bool = False,
     ):
         num_envs = environment.batch_size
         if check_count("batch_size", batch_size) % num_envs:
@@ -70,12 +80,53 @@ class OnPolicyLoop(CollectingLoop):
                 f"batch_size ({batch_size}) gives each of {num_envs} environments {batch_size // num_envs} steps, no "
                 f"multiple of OnPolicyAgent.sequence_length ({length})"
             )
-        super().__init__(agent, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile)
-        self._train = Compiled(agent.train, jit_compile, self._used)
+        super().__init__(
+            agent, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile, act_on_host
+        )
+        train = agent.train
+        self._fit: Compiled | None = None
+        if overlap_critic:
+            if getattr(agent, "critic", None) is None:
+                raise ValueError("overlap_critic: there is no critic to fit: set it to False")
+            train = agent.train_policy  # type: ignore[attr-defined]
+            self._fit = Compiled(agent.fit_critic, jit_compile, self._used)  # type: ignore[attr-defined]
+            self._worker = futures.ThreadPoolExecutor(1, "critic")
+        self._train = Compiled(train, jit_compile, self._used)
+        self._fitting: tuple[Any, futures.Future[Any]] | None = None  # the policy's LossInfo, and the critic's fit
 
     def _update(self, rows: Any) -> None:
-        info = self._train(rows)
+        self._wait_for_critic()
         self.train_steps += 1
+        if self._fit is None:
+            self._count(self._train(rows))
+            return
+        info, arguments = self._train(rows)
+        self._fitting = info, self._worker.submit(self._fit, *arguments)
+        if self.train_steps == 1:  # it is traced by then: two at once would get in each other's way
+            self._wait_for_critic()
+
+    def _wait_for_critic(self) -> None:
+        """Finish the latest update, where the critic is still being fitted."""
+        if self._fitting is not None:
+            info, fit = self._fitting
+            self._fitting = None
+            self._count(info._replace(extra=info.extra.with_critic(fit.result())))
+
+    def scalars(self) -> dict[str, float]:
+        """Tags and values for TensorBoard."""
+        self._wait_for_critic()
+        return super().scalars()
+
+    def state(self) -> LoopState:
+        """Everything beside the agent's variables that the loop's future depends on; they are complete then."""
+        self._wait_for_critic()
+        return super().state()
+
+    def before_export(self) -> None:
+        """Finish the latest update."""
+        self._wait_for_critic()
+
+    def _count(self, info: Any) -> None:
         self._last_info = _, extra = tf.nest.map_structure(float, info)
         stats = extra.optimizer
         skipped = stats.skipped + getattr(extra, "critic_skipped", 0.0)

@@ -223,6 +223,10 @@ class ObservationNormaliser(tf.Module):
         scaled = (tf.cast(encoded, tf.float64) - self.moments.mean) / tf.sqrt(self.moments.variance + self._epsilon)
         return tf.cast(clip_finite(scaled, self._clip), encoded.dtype)
 
+    def on_host(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Mean and deviation [D] in float64 and the largest magnitude, for who normalises with NumPy."""
+        return self.moments.mean.numpy(), np.sqrt(self.moments.variance.numpy() + self._epsilon), self._clip
+
     def update(self, observation: Any, weights: tf.Tensor) -> None:
         """Merge observations [N, ...] with weights [N] into the running moments."""
         self.moments.update(encode_observation(observation, self._spec), weights)
