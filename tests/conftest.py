@@ -23,15 +23,26 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def command(server, tmp_path_factory):
-    """Runs a command of ngrl's as `subprocess.run` would with `python -m ngrl.<module>`, but sooner."""
+def forked(server, tmp_path_factory):
+    """Runs a command of ngrl's, or a script, as `subprocess.run` would in a new process, but sooner."""
     folder = tmp_path_factory.mktemp("commands")
 
-    def run(module, *arguments, cwd):
+    def run(what, arguments, cwd):
         out, err = folder / "stdout", folder / "stderr"
         argv = [str(argument) for argument in arguments]
-        pid = server.ask(command=module, argv=argv, cwd=str(cwd), output=str(out), errors=str(err))
-        code = server.ask(wait=pid)
+        code = server.ask(wait=server.ask(**what, argv=argv, cwd=str(cwd), output=str(out), errors=str(err)))
         return subprocess.CompletedProcess(argv, code, out.read_text(), err.read_text())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def command(forked):
+    """`python -m ngrl.<module> ...`."""
+    return lambda module, *arguments, cwd: forked({"command": module}, arguments, cwd)
+
+
+@pytest.fixture(scope="session")
+def script(forked):
+    """`python <path> ...`, where TensorFlow and ngrl may have been loaded before."""
+    return lambda path, *arguments, cwd: forked({"script": str(path)}, arguments, cwd)

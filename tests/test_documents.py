@@ -124,11 +124,10 @@ def test_launch_commands_train(line, folder, command):
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=name_of)
-def test_python_examples_run(block, tmp_path):
+def test_python_examples_run(block, script, tmp_path):
     assert "import ngrl" in block.text
-    result = subprocess.run(
-        [sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    (tmp_path / "example.py").write_text(block.text, encoding="utf-8")
+    result = script(tmp_path / "example.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
 
 

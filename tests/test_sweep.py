@@ -31,7 +31,7 @@ small/Part.bindings = {{
     "Evaluation.episodes": 2,
     # Without XLA, whose compiling each of six processes would repeat, an update is slow: there are few.
     "OffPolicyLoop.jit_compile": False,
-    "OffPolicyLoop.updates_per_step": 0.25,
+    "OffPolicyLoop.updates_per_step": 0.1,
     "ExponentialEpsilon.decay": 1.0,  # short episodes, and many of them
 }}
 """

@@ -6,6 +6,7 @@ object with:
     cwd, output    the process's folder, and the file that gets what it prints
     errors         the file for what it prints to standard error, where that is to be another
     argv, command  what is run: `python -m ngrl.<command> <argv>`, by default ngrl.launch
+    script         instead of a command: a Python file
     save           instead of these: arguments of `save_one`
     die            when it is to be killed, see below
     export         False leaves out the export of policies, which takes longer than a short run; the live one is played
@@ -21,9 +22,11 @@ import importlib
 import json
 import os
 import pathlib
+import runpy
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -123,9 +126,17 @@ def work(request: dict) -> int:
     if not request.get("export", True):
         play_live_policies()
     try:
-        code = importlib.import_module(f"ngrl.{request.get('command', 'launch')}").main(request["argv"])
+        if "script" in request:
+            sys.argv = [request["script"], *request["argv"]]
+            runpy.run_path(request["script"], run_name="__main__")
+            code = 0
+        else:
+            code = importlib.import_module(f"ngrl.{request.get('command', 'launch')}").main(request["argv"])
     except SystemExit as stop:  # of argparse
-        code = stop.code
+        code = stop.code or 0
+    except Exception:
+        traceback.print_exc()
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     return code

@@ -18,7 +18,7 @@ from ngrl.training.context import RunContext
 from ngrl.training.recording import recording
 
 ROOMY = 64 << 20
-STEPS = 2_000
+STEPS = 1_200
 
 
 def fill(disk, leave=0):

@@ -18,7 +18,8 @@ from ngrl.training import CheckpointStore
 EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 
 
-@pytest.mark.parametrize(("number", "agent", "env_id"), [(number, *pair) for number, pair in enumerate(PAIRS)])
+# NGDQN on CartPole is what is killed ten times below.
+@pytest.mark.parametrize(("number", "agent", "env_id"), [(number, *pair) for number, pair in enumerate(PAIRS[1:])])
 def test_killed_run_is_bit_equal_to_one_that_was_not(start, tmp_path, number, agent, env_id):
     """Every other pair is killed inside a save, the rest between two, at moments drawn for each."""
     assert start(*arguments(agent, env_id, "whole"), export=False).wait() == 0

@@ -1,8 +1,6 @@
 """`tools/keras_regression.py`, in short."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import tensorflow as tf
@@ -12,15 +10,9 @@ from ngrl.keras import NaturalGradientModel  # noqa: F401  (selects Keras 2 befo
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_prints_a_table_and_json_and_writes_curves_over_the_steps(tmp_path):
+def test_it_prints_a_table_and_json_and_writes_curves_over_the_steps(script, tmp_path):
     arguments = ["--steps", "30", "--adam_steps", "60", "--learning_rates", "0.01", "--seeds", "0", "--out", "runs"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "keras_regression.py"), *arguments],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
+    done = script(ROOT / "tools" / "keras_regression.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *_, adam, _, last = done.stdout.splitlines()
     report = json.loads(last)

@@ -1,7 +1,5 @@
 """`fit` around `NaturalGradientModel`: logs, files, the guard, inputs, other optimizers."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -115,25 +113,20 @@ def test_training_goes_on_after_loading_as_if_uninterrupted(options, tmp_path):
     assert_identical(model, loaded)
 
 
-def test_another_process_loads_and_trains_on(tmp_path):
+def test_another_process_loads_and_trains_on(script, tmp_path):
     model = compiled()
     fit(model)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "points.npz", *points())
-    code = (
+    code = tmp_path / "train_on.py"
+    code.write_text(
         "import ngrl.keras, sys\nimport numpy as np, tensorflow as tf\n"
         "model = tf.keras.models.load_model('model.keras')\n"
         "x, y = np.load('points.npz').values()\n"
         "model.fit(x, y, batch_size=10, epochs=2, shuffle=False, verbose=0)\n"
         "np.savez('state.npz', *model.get_weights(), *[v.numpy() for v in model.optimizer.variables])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
+    done = script(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     fit(model)
     for ours, theirs in zip(state(model), np.load(tmp_path / "state.npz").values(), strict=True):

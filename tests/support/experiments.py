@@ -38,19 +38,19 @@ class Agent(NamedTuple):
 
     Attributes:
       continuous: whether it takes continuous actions too.
-      everywhere: whether it is the agent with which its loop is also run on LunarLander and Pendulum.
+      elsewhere: the other environment on which its loop is run too, with this agent.
     """
 
     gin_file: str
     bindings: tuple[str, ...]
     continuous: bool = True
-    everywhere: bool = False
+    elsewhere: str | None = None
 
 
 #: A new agent is a line here.
 AGENTS = {
     "ngdqn": Agent(
-        "ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), False, everywhere=True
+        "ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), False, "LunarLander-v3"
     ),
     "pqn": Agent(
         "baselines/pqn_cartpole_v1",
@@ -58,14 +58,14 @@ AGENTS = {
         continuous=False,
     ),
     "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
-    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), everywhere=True),
+    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), elsewhere="Pendulum-v1"),
     "acktr": Agent("acktr_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "ClippedUpdate.epochs=1")),
     "nac": Agent("nac_cartpole_v1", _ON_POLICY),
     "acer": Agent(
         "acer_cartpole_v1",
         (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)"),
-        everywhere=True,
+        elsewhere="Pendulum-v1",
     ),
     "recurrent": Agent(
         "trpo_masked_cartpole",
@@ -76,8 +76,8 @@ ENVIRONMENTS = {"CartPole-v1": False, "LunarLander-v3": False, "Pendulum-v1": Tr
 PAIRS = [
     (name, env_id)
     for name, agent in AGENTS.items()
-    for env_id, continuous in ENVIRONMENTS.items()
-    if (agent.continuous or not continuous) and (agent.everywhere or env_id == "CartPole-v1")
+    for env_id in ("CartPole-v1", agent.elsewhere)
+    if env_id is not None
 ]
 
 

@@ -38,7 +38,7 @@ def make_actor(policy="discrete", hidden=(4,), seed=7, output_scale=0.7, **optio
     )
 
 
-def make_critic(optimizer=None, epochs=2, batch_size=8, normaliser=None, seed=5):
+def make_critic(optimizer=None, epochs=2, batch_size=16, normaliser=None, seed=5):
     network = networks.ValueNetwork(OBSERVATION, (4,), normaliser=normaliser, seed=seed)
     return agents.Critic(network, optimizer or tf.keras.optimizers.Adam(0.01), epochs, batch_size)
 
