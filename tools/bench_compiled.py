@@ -17,7 +17,7 @@ GOAL = 5.0
 SEEDS_EXPERIMENT, SEEDS_STEPS, SEEDS = "ppo_cartpole_v1", 100_000, range(8)
 
 
-def make_loop(experiment: str, backend: str, seed: int = 0) -> Any:
+def make_loop(experiment: str, backend: str, seed: int = 0, bindings: tuple[str, ...] = ()) -> Any:
     """The loop of a gin file, on a backend."""
     import gin
     from tf_agents.specs import tensor_spec
@@ -25,7 +25,7 @@ def make_loop(experiment: str, backend: str, seed: int = 0) -> Any:
     from ngrl import configuration
 
     gin.clear_config()
-    configuration.parse([str(GIN / f"{experiment}.gin")], [f"Environment.backend = @{backend}()", *BINDINGS])
+    configuration.parse([str(GIN / f"{experiment}.gin")], [f"Environment.backend = @{backend}()", *BINDINGS, *bindings])
     # A copy, since it is then that gin makes of @a the function, and of @a() the value.
     environment, agent, loop = (copy.deepcopy(gin.query_parameter(f"run.{part}")) for part in _PARTS)
     played = environment.load(seed)
@@ -54,18 +54,25 @@ def loop_rate(loop: Any, seconds: float) -> Callable[[], float]:
 
 
 def measure_compiled(rounds: int, seconds: float) -> dict[str, Any]:
-    """Whole iterations on CartPole-v1 with eight environments: from one update, or call of updates, to the next."""
+    """Whole iterations on CartPole-v1 with eight environments: from one update, or call of updates, to the next.
+
+    Of on-policy loops also with the actions chosen by NumPy, on gymnasium's environments.
+    """
     result = {}
     for experiment in EXPERIMENTS:
-        runs = {
-            name: loop_rate(make_loop(experiment, backend), seconds)
-            for name, backend in (("gymnasium", "SyncEnvironments"), ("compiled", "CompiledEnvironments"))
+        loops = {
+            "gymnasium": make_loop(experiment, "SyncEnvironments"),
+            "compiled": make_loop(experiment, "CompiledEnvironments"),
         }
-        rates = interleave(runs, rounds)
+        if "dqn" not in experiment:
+            loops["on_host"] = make_loop(experiment, "SyncEnvironments", bindings=("OnPolicyLoop.act_on_host = True",))
+        rates = interleave({name: loop_rate(loop, seconds) for name, loop in loops.items()}, rounds)
         result[experiment] = {
             "env_steps_per_second": {name: quartiles(values) for name, values in rates.items()},
             "compiled_over_gymnasium": {**ratios(rates["compiled"], rates["gymnasium"]), "goal": f">= {GOAL}"},
         }
+        if "on_host" in rates:
+            result[experiment]["on_host_over_gymnasium"] = ratios(rates["on_host"], rates["gymnasium"])
     return result
 
 

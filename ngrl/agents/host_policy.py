@@ -59,15 +59,20 @@ class HostPolicy:
         """Actions [N, ...] of draw number `call`, from 1, for observations [N, ...]; continuous ones also as drawn."""
         if self._layers is None:
             self._read()
-        if self._noise is None or not 0 <= call - self._first < self._steps:
-            self._first = call
-            self._noise = self._draw(np.int32(call), self._key).numpy()
+        self.prepare(call)
+        assert self._noise is not None
         outputs = self._outputs(observation)
         noise = self._noise[call - self._first]
         if self._network.is_discrete:
             return ((outputs - noise).argmax(axis=1).astype(self._dtype, copy=False),)
         drawn = outputs + self._std * noise
         return np.minimum(np.maximum(drawn, self._spec.minimum), self._spec.maximum), drawn
+
+    def prepare(self, call: int) -> None:
+        """Draw the noise of the T steps from a draw number, unless it is there."""
+        if self._noise is None or not 0 <= call - self._first < self._steps:
+            self._first = call
+            self._noise = self._draw(np.int32(call), self._key).numpy()
 
     def _outputs(self, observation: np.ndarray) -> np.ndarray:
         """Of the last Dense layer [N, K]."""

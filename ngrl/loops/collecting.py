@@ -25,6 +25,9 @@ class HostPolicy(Protocol):
     def forget(self) -> None:
         """Read the weights anew before the next action."""
 
+    def prepare(self, call: int) -> None:
+        """Draw what the steps from this draw on need of TensorFlow."""
+
 
 class CollectingLoop(TrainingLoop):
     """Steps N environments, keeps T steps of each, and calls `_update` with them.

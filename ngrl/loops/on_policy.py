@@ -101,6 +101,8 @@ class OnPolicyLoop(CollectingLoop):
             self._count(self._train(rows))
             return
         info, arguments = self._train(rows)
+        if self._host is not None:
+            self._host.prepare(self._calls + 1)  # now: with one thread, TensorFlow does nothing beside the fit
         self._fitting = info, self._worker.submit(self._fit, *arguments)
         if self.train_steps == 1:  # it is traced by then: two at once would get in each other's way
             self._wait_for_critic()
