@@ -24,7 +24,7 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
 #: A page's files carry their name as the title of their block.
 FENCE = re.compile(r'^```(\w+)(?: title="([\w./]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
-SHORT = ["--gin_bindings=run.num_env_steps=1500", "--gin_bindings=Evaluation.episodes=2", "--noprogress"]
+SHORT = ("run.num_env_steps=300", "Evaluation.episodes=1")
 KINDS = (
     "make lunar",
     "make test",
@@ -35,9 +35,9 @@ KINDS = (
 )
 #: What lets each loop learn within some hundred steps.
 SHORT_LOOPS = {
-    "OffPolicyLoop": ["warmup_steps = 200", "batch_size = 16", "jit_compile = False"],
-    "OnPolicyLoop": ["batch_size = 128", "jit_compile = False"],
-    "TrajectoryReplayLoop": ["num_steps = 4", "warmup_steps = 100", "jit_compile = False"],
+    "OffPolicyLoop": ("warmup_steps=200", "batch_size=16", "jit_compile=False"),
+    "OnPolicyLoop": ("batch_size=128", "jit_compile=False"),
+    "TrajectoryReplayLoop": ("num_steps=4", "warmup_steps=100", "jit_compile=False"),
 }
 
 
@@ -79,6 +79,17 @@ def name_of(block):
     return f"{block.page}-{block.title or BLOCKS.index(block)}"
 
 
+def shortened(file):
+    """Bindings with which the experiment of a gin file learns within some hundred steps."""
+    text = file.read_text(encoding="utf-8")
+    named = re.search(r"^run\.loop = @(\w+)", text, re.MULTILINE)
+    if named:
+        return [*SHORT, *(f"{named[1]}.{setting}" for setting in SHORT_LOOPS[named[1]])]
+    included = re.findall(r"^include '(.+)'", text, re.MULTILINE)
+    paths = (next(path for path in (file.parent / name, ROOT / name) if path.is_file()) for name in included)
+    return next((found for path in paths if (found := shortened(path))), None)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder like a clone's root that also holds the files the pages show."""
@@ -118,7 +129,9 @@ def test_every_command_is_of_a_kind_that_is_run():
 def test_launch_commands_train(line, folder, command):
     python, option, module, *arguments = shlex.split(line)
     assert (python, option, module) == (".venv/bin/python", "-m", "ngrl.launch")
-    result = command("launch", *arguments, *SHORT, cwd=folder)
+    (file,) = (word.removeprefix("--gin_file=") for word in arguments if word.startswith("--gin_file="))
+    short = [f"--gin_bindings={binding}" for binding in shortened(folder / file)]
+    result = command("launch", *arguments, *short, "--noprogress", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "greedy evaluation" in result.stdout
 
@@ -138,11 +151,7 @@ def test_experiments_run(block, folder, monkeypatch):
     Path("experiment.gin").write_text(block.text, encoding="utf-8")
     gin.clear_config()
     try:
-        configuration.parse(["experiment.gin"], [])
-        loop = next(name for name in SHORT_LOOPS if name in str(gin.query_parameter("run.loop")))
-        gin.clear_config()
-        shortened = [f"{loop}.{setting}" for setting in SHORT_LOOPS[loop]]
-        configuration.parse(["experiment.gin"], ["run.num_env_steps = 300", "Evaluation.episodes = 1", *shortened])
+        configuration.parse(["experiment.gin"], shortened(folder / "experiment.gin"))
         final = configurables.run(RunContext(folder / "run"))
         operative = gin.operative_config_str()
     finally:
