@@ -25,7 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--runs", nargs="+", required=True, metavar="DIR", help="run directories, or folders that hold some")
+    folders = "run directories, or folders that hold some"
+    add("--runs", nargs="+", action="extend", required=True, metavar="DIR", help=folders)
     add("--out", required=True, metavar="DIR", help="where the report goes")
     add("--results", metavar="DIR", help="also copy the runs' small files to DIR; a report can be made from them again")
     add("--any_version", action="store_true", help="take runs of other versions of ngrl too")

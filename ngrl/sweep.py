@@ -2,6 +2,7 @@
 
 import argparse
 import fnmatch
+import functools
 import os
 import sys
 import traceback
@@ -43,8 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--study", required=True, metavar="FILE", help="what to run, e.g. launch/paper.gin")
     add("--runs", default="runs", metavar="DIR", help="run directories go to DIR/STUDY (default: runs)")
-    add("--only", nargs="+", default=[], metavar="CELL", help="run these cells alone; * and ? match as in file names")
-    add("--seeds", nargs="+", type=int, metavar="N", help="run these seeds instead of the study's")
+    several = functools.partial(add, nargs="+", action="extend")  # an option that is repeated adds to itself
+    several("--only", default=[], metavar="CELL", help="run these cells alone; * and ? match as in file names")
+    several("--seeds", type=int, metavar="N", help="run these seeds instead of the study's")
     add("--shard", metavar="I/N", help="run every N-th trial from the I-th on, counted from 0: for arrays of jobs")
     add("--jobs", type=int, metavar="N", help="trials at a time (default: as many as there are cores)")
     add("--ray_address", metavar="A", help="run on the Ray cluster at HOST:PORT, or 'auto' for that of this machine")

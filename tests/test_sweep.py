@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ngrl import cluster
+from ngrl import cluster, report
 from ngrl import sweep as command
 
 ROOT = Path(__file__).parents[1]
@@ -252,7 +252,7 @@ def test_sweep_started_again_runs_nothing(story, study, sweep):
 
 
 def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, study, sweep):
-    result = sweep(study, "--dry_run", "--seeds", "1", "2", "3", "--shard=1/2")
+    result = sweep(study, "--dry_run", "--seeds", "1", "2", "--seeds", "3", "--shard=1/2")
     assert result.returncode == 0, result.stderr
     first, *lines = result.stdout.splitlines()
     assert first.startswith("small: 1 trials in ")
@@ -319,6 +319,12 @@ def test_address_where_nothing_or_no_ray_answers_is_named(study, monkeypatch, sw
         monkeypatch.setattr(cluster, "_CONNECT_S", 0.5)
         with pytest.raises(cluster.RayUnavailableError, match=f"no Ray at {address}: timed out"):
             cluster.check_address(address)
+
+
+def test_option_that_is_repeated_adds_to_itself():
+    options = command.build_parser().parse_args(["--study=x", "--only", "a", "--only", "b", "c"])
+    assert options.only == ["a", "b", "c"]
+    assert report.build_parser().parse_args(["--runs=a", "--runs", "b", "--out=x"]).runs == ["a", "b"]
 
 
 def test_help_needs_neither_tensorflow_nor_ray():
