@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import tensorflow as tf
 
@@ -26,6 +26,16 @@ from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 
 Sharing = Literal["expand", "reduce"]
 Parts: TypeAlias = "tuple[list[Matrix | Outer], list[tf.Tensor]]"
+
+
+class Symmetric(Protocol):
+    """A symmetric matrix S [n, n] that knows quicker products than those of its elements."""
+
+    def before(self, value: tf.Tensor) -> tf.Tensor:
+        """S V for V [n, m]."""
+
+    def after(self, value: tf.Tensor) -> tf.Tensor:
+        """V S for V [m, n]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +52,18 @@ class Matrix:
         """Another such part."""
         return Matrix(value)
 
-    def times(self, left: tf.Tensor, right: tf.Tensor | None = None) -> Matrix:
+    def times(self, left: tf.Tensor | Symmetric, right: tf.Tensor | Symmetric | None = None) -> Matrix:
         """L V R for symmetric L [d̄, d̄], R [m, m]."""
-        return Matrix(tf.matmul(left, self.value if right is None else tf.matmul(self.value, right)))
+        value = _after(self.value, right)
+        return Matrix(tf.matmul(left, value) if tf.is_tensor(left) else left.before(value))
 
     def product(self, inputs: tf.Tensor) -> tf.Tensor:
         """`a V` for a [N, d̄]: [N, m]."""
         return tf.matmul(inputs, self.value)
+
+    def dot(self, other: Matrix | Outer) -> tf.Tensor:
+        """Σ V ∘ W for a W [d̄, m]."""
+        return tf.reduce_sum(self.value * other.matrix())
 
     def squared_norm(self) -> tf.Tensor:
         """‖V‖²."""
@@ -79,14 +94,17 @@ class Outer:
         """As of `Matrix`."""
         return Matrix(value)
 
-    def times(self, left: tf.Tensor, right: tf.Tensor | None = None) -> Outer:
+    def times(self, left: tf.Tensor | Symmetric, right: tf.Tensor | Symmetric | None = None) -> Outer:
         """As of `Matrix`."""
-        derivatives = self.derivatives if right is None else tf.matmul(self.derivatives, right)
-        return Outer(tf.matmul(self.inputs, left), derivatives)
+        return Outer(_after(self.inputs, left), _after(self.derivatives, right))
 
     def product(self, inputs: tf.Tensor) -> tf.Tensor:
         """As of `Matrix`."""
         return tf.matmul(tf.matmul(inputs, self.inputs, transpose_b=True), self.derivatives)
+
+    def dot(self, other: Matrix | Outer) -> tf.Tensor:
+        """As of `Matrix`: Σ (X W) ∘ Y."""
+        return tf.reduce_sum(other.product(self.inputs) * self.derivatives)
 
     def squared_norm(self) -> tf.Tensor:
         """‖XᵀY‖² = Σ (XXᵀ) ∘ (YYᵀ)."""
@@ -122,8 +140,17 @@ class KroneckerLayer:
 
     def derivative_factor(self, sharing: Sharing = "expand") -> tf.Tensor:
         """G [m, m]."""
-        flat = _flat(tf.reduce_sum(self.derivatives, axis=2) if sharing == "reduce" else self.derivatives)
-        return tf.matmul(flat, flat, transpose_a=True)
+        rows = self.derivative_rows(sharing)
+        return tf.matmul(rows, rows, transpose_a=True)
+
+    def input_rows(self, sharing: Sharing = "expand") -> tf.Tensor:
+        """X [N, d̄] with A = XᵀX."""
+        inputs = tf.reduce_mean(self.inputs, axis=1, keepdims=True) if sharing == "reduce" else self.inputs
+        return _flat(tf.reshape(tf.sqrt(self.weights / inputs.shape[1]), [-1, 1, 1]) * inputs)
+
+    def derivative_rows(self, sharing: Sharing = "expand") -> tf.Tensor:
+        """X [N, m] with G = XᵀX."""
+        return _flat(tf.reduce_sum(self.derivatives, axis=2) if sharing == "reduce" else self.derivatives)
 
     def second_moments(self, input_basis: tf.Tensor, derivative_basis: tf.Tensor) -> tf.Tensor:
         """The diagonal of the layer's exact block in the basis U_A ⊗ U_G: [d̄, m] (George et al. 2018, eq. 6)."""
@@ -244,6 +271,13 @@ def homogeneous(inputs: tf.Tensor) -> tf.Tensor:
 
 def _flat(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(values, [-1, values.shape[-1]])
+
+
+def _after(value: tf.Tensor, matrix: tf.Tensor | Symmetric | None) -> tf.Tensor:
+    """V S [N, n] for symmetric S, V itself for None."""
+    if matrix is None:
+        return value
+    return tf.matmul(value, matrix) if tf.is_tensor(matrix) else matrix.after(value)
 
 
 class KroneckerFactored(tf.linalg.LinearOperator):

@@ -42,30 +42,35 @@ def solve(matrix: tf.Tensor, rhs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def inverse(matrix: tf.Tensor) -> tf.Tensor:
     """`A⁻¹ = L⁻ᵀ L⁻¹` [n, n] of a symmetric matrix, n known when traced; not finite where a pivot isn't positive."""
-    rest, rows = tf.eye(matrix.shape[0], dtype=matrix.dtype), []
-    for diagonal, panel in _factorise(matrix)[0]:
-        # L X = I, from above
-        width = diagonal.shape[0]
-        rows.append(tf.matmul(diagonal, rest[:width]))
-        rest = rest[width:] - tf.matmul(panel, rows[-1])
-    lower = tf.concat(rows, axis=0)
+    lower = inverse_factor(matrix)
     return tf.matmul(lower, lower, transpose_a=True)
 
 
+def inverse_factor(matrix: tf.Tensor) -> tf.Tensor:
+    """L⁻¹ [..., n, n] of symmetric matrices `A = L Lᵀ` [..., n, n], their shape known when traced."""
+    rest, rows = tf.eye(matrix.shape[-1], batch_shape=matrix.shape[:-2], dtype=matrix.dtype), []
+    for diagonal, panel in _factorise(matrix)[0]:
+        # L X = I, from above
+        width = diagonal.shape[-1]
+        rows.append(tf.matmul(diagonal, rest[..., :width, :]))
+        rest = rest[..., width:, :] - tf.matmul(panel, rows[-1])
+    return tf.concat(rows, axis=-2)
+
+
 def _factorise(matrix: tf.Tensor) -> tuple[list[tuple[tf.Tensor, tf.Tensor]], tf.Tensor]:
-    """W_i and L_i of each block column, and the pivots [n]."""
-    size = matrix.shape[0]
+    """W_i and L_i of each block column, and the pivots [..., n]."""
+    size = matrix.shape[-1]
     block = max(_BLOCK, -(-size // _MOST_BLOCKS))
     factor, pivots, rest = [], [], matrix
     for start in range(0, size, block):
         width = min(block, size - start)
-        inverse, pivot = _invert_factor(rest[:width, :width])
+        inverse, pivot = _invert_factor(rest[..., :width, :width])
         # L_i = A_i W_iᵀ,  A ← A - L_i L_iᵀ
-        panel = tf.matmul(rest[width:, :width], inverse, transpose_b=True)
-        rest = rest[width:, width:] - tf.matmul(panel, panel, transpose_b=True)
+        panel = tf.matmul(rest[..., width:, :width], inverse, transpose_b=True)
+        rest = rest[..., width:, width:] - tf.matmul(panel, panel, transpose_b=True)
         factor.append((inverse, panel))
         pivots.append(pivot)
-    return factor, tf.concat(pivots, axis=0)
+    return factor, tf.concat(pivots, axis=-1)
 
 
 def _substitute(factor: list[tuple[tf.Tensor, tf.Tensor]], rhs: tf.Tensor) -> tf.Tensor:
@@ -85,16 +90,21 @@ def _substitute(factor: list[tuple[tf.Tensor, tf.Tensor]], rhs: tf.Tensor) -> tf
 
 
 def _invert_factor(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """L⁻¹ [b, b] of `A = L Lᵀ`, and the pivots [b]: elimination takes [A I] to D^(1/2) [Lᵀ L⁻¹], D the pivots."""
-    size = matrix.shape[0]
+    """L⁻¹ [..., b, b] of `A = L Lᵀ`, and the pivots [..., b].
+
+    Elimination takes [A I] to D^(1/2) [Lᵀ L⁻¹], D the pivots.
+    """
+    size = matrix.shape[-1]
     rows = tf.range(size)
 
     def eliminate(column: tf.Tensor, both: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        row = both[column]
-        factors = tf.where(rows > column, both[:, column] / row[column], tf.zeros([size], both.dtype))
-        return column + 1, both - factors[:, tf.newaxis] * row
+        row = both[..., column, :]
+        pivot = row[..., column, tf.newaxis]
+        factors = tf.where(rows > column, both[..., column] / pivot, tf.zeros([size], both.dtype))
+        return column + 1, both - factors[..., tf.newaxis] * row[..., tf.newaxis, :]
 
-    both = tf.concat([matrix, tf.eye(size, dtype=matrix.dtype)], axis=1)
+    identity = tf.eye(size, batch_shape=matrix.shape[:-2], dtype=matrix.dtype)
+    both = tf.concat([matrix, identity], axis=-1)
     _, both = tf.while_loop(lambda column, _: column < size - 1, eliminate, (tf.constant(0), both))
-    pivots = tf.linalg.diag_part(both[:, :size])
-    return both[:, size:] / tf.sqrt(pivots)[:, tf.newaxis], pivots
+    pivots = tf.linalg.diag_part(both[..., :size])
+    return both[..., size:] / tf.sqrt(pivots)[..., tf.newaxis], pivots

@@ -8,20 +8,19 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from ngrl import seeding
-from ngrl.checks import check_count, check_number
+from ngrl.checks import check_count, check_number, check_optional_count
 from ngrl.configurable import configurable
-from ngrl.solvers import blocked_cholesky
+from ngrl.solvers import factor_inverses
+from ngrl.solvers.kronecker_factors import Factors, Inverse, Sharing, State
 from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats, damped
-from ngrl.solvers.system import CombinedRows, RightHandSide, RowProducts, System
+from ngrl.solvers.system import CombinedRows, FactoredModel, RightHandSide, RowProducts, System
 
-State = dict[str, tf.Tensor]
 Parts = tuple[list[Any], list[tf.Tensor]]  # of a vector [P]: the layers' and the exact blocks'
-Inverse = Literal["factored", "exact", "ekfac", "prong"]
-Sharing = Literal["expand", "reduce"]
 Kind = Literal["expectation", "sampled", "empirical"]
+QuadraticModel = Literal["exact", "factored"]
 _SHARING = ("expand", "reduce")
 _KINDS = ("expectation", "sampled", "empirical")
-_NO_KERNELS = ("bias", "gamma", "beta")
+_QUADRATIC_MODELS = ("exact", "factored")
 _INVERSES = ("factored", "exact", "ekfac", "prong")
 
 
@@ -62,6 +61,8 @@ class Kfac(Solver):
         inverse: Inverse = "factored",
         sharing: Sharing = "expand",
         eigenvalue_period: int = 1,
+        rank: int | None = None,
+        quadratic_model: QuadraticModel = "exact",
         seed: int = 0,
     ) -> None:
         """Configures the solver.
@@ -79,26 +80,29 @@ class Kfac(Solver):
             derivatives at different positions for uncorrelated (Grosse & Martens 2016), "reduce" averages the inputs
             first (Eschenhagen et al. 2023).
           eigenvalue_period: Of "ekfac", steps between new batches in its eigenvalues, the first with each new basis.
-          seed: Of "sampled": solvers of equal seeds draw equal numbers.
+          rank: Of "factored": r for factors of more than 2r units, which are kept as QQᵀ, Q [n, r], by a step of
+            subspace iteration a batch (Puiu 2022): both the steps and the inverses become cheaper. None for none.
+          quadratic_model: What a trust region takes for the curvature along x: "exact", xᵀFx; or "factored", the
+            solver's own xᵀ(F̂ + λI)x = bᵀx (ACKTR takes F̂ too, Wu et al. 2017), for which no row is needed.
+          seed: Of "sampled" and of `rank`: solvers of equal seeds draw equal numbers.
 
         Raises:
           ValueError: `decay` isn't in [0, 1), a period no positive integer, `inverse` none of the four, `kind` none
-            of the three, or `sharing` none of the two.
+            of the three, `sharing` or `quadratic_model` none of the two, or `rank` isn't for this `inverse`.
         """
         self.decay = check_number("decay", decay, "[0, 1)")
         self.period = check_count("period", period)
         self.factor_period = check_count("factor_period", factor_period)
         self.eigenvalue_period = check_count("eigenvalue_period", eigenvalue_period)
-        if kind not in _KINDS:
-            raise ValueError(f"kind must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
-        self.kind = kind
-        if inverse not in _INVERSES:
-            raise ValueError(f"inverse must be one of {', '.join(map(repr, _INVERSES))}, got {inverse!r}")
-        self.inverse = inverse
-        if sharing not in _SHARING:
-            raise ValueError(f"sharing must be one of {', '.join(map(repr, _SHARING))}, got {sharing!r}")
-        self.sharing = sharing
+        self.kind = _one_of("kind", kind, _KINDS)
+        self.inverse = _one_of("inverse", inverse, _INVERSES)
+        self.sharing = _one_of("sharing", sharing, _SHARING)
+        self.rank = check_optional_count("rank", rank)
+        if rank is not None and inverse != "factored":
+            raise ValueError(f'rank needs inverse="factored", got {inverse!r}')
+        self.quadratic_model = _one_of("quadratic_model", quadratic_model, _QUADRATIC_MODELS)
         self.seed = seeding.check_seed(seed)
+        self._factors = Factors(self.decay, self.inverse, self.sharing, self.rank, self.seed)
         self._targets = seeding.key(seed, seeding.Stream.FACTOR_TARGETS)
 
     def get_config(self) -> dict[str, Any]:
@@ -111,30 +115,14 @@ class Kfac(Solver):
             "inverse": self.inverse,
             "sharing": self.sharing,
             "eigenvalue_period": self.eigenvalue_period,
+            "rank": self.rank,
+            "quadratic_model": self.quadratic_model,
             "seed": self.seed,
         }
 
     def slots(self, variables: Sequence[tf.Variable]) -> State:
         """The factors, what is made of them, and the number of steps; see `Solver.slots`."""
-        dtype = variables[0].dtype
-        state: State = {"count": tf.zeros([], tf.int64)}
-        biases = _biases(variables)
-        for slot, variable in enumerate(variables):
-            size = variable.shape.num_elements()
-            if _last_name(variable).startswith(_NO_KERNELS) or variable.shape.rank < 2:
-                if slot not in biases.values():
-                    state[f"{slot}/exact"] = tf.zeros([size, size], dtype)
-                continue
-            width = variable.shape[-1]
-            height = size // width + (slot in biases)
-            sizes = {"inputs": height, "derivatives": width}
-            for name in ("inputs",) if self.inverse == "prong" else sizes:
-                size = sizes[name]
-                state[f"{slot}/{name}"] = tf.zeros([size, size], dtype)
-                state[f"{slot}/{name}_inverse"] = tf.zeros([size, size], dtype)
-            if self.inverse in ("exact", "ekfac"):
-                state[f"{slot}/eigenvalues"] = tf.zeros([height, width], dtype)
-        return state
+        return {"count": tf.zeros([], tf.int64), **self._factors.slots(variables)}
 
     def answer(
         self,
@@ -162,8 +150,13 @@ class Kfac(Solver):
         learned = self._learned(layers, operator, gradient, state)
         finite_gradient = tf.math.is_finite(system.gradient_norm)
         inverse, works, state = self._step(layers, learned, damping, state, finite_gradient)
-        parts = inverse(parts)
-        value, image = layers.joined(parts), layers.row_product(parts)
+        found = inverse(parts)
+        value = layers.joined(found)
+        if self.quadratic_model == "exact":
+            image = layers.row_product(found)
+        else:
+            system = FactoredModel(layers, parts, found)
+            image = system.of_solution
         is_finite = works & tf.reduce_all(tf.math.is_finite(value))
         value = tf.where(is_finite, value, tf.zeros_like(value))
         image = tf.where(is_finite, image, tf.zeros_like(image))
@@ -233,11 +226,12 @@ class Kfac(Solver):
         _check(layers, state)
         is_finite &= tf.math.is_finite(damping) & tf.math.is_finite(tf.reduce_sum(learned.sample()))
         state, works = self._renewed(learned, damping, state, is_finite)
-        exact = [_inverse(damped(state[f"{block.slot}/exact"], damping)) for block in layers.exact]
+        exact = [factor_inverses.dense(damped(state[f"{block.slot}/exact"], damping)) for block in layers.exact]
 
         def inverse(parts: Parts) -> Parts:
             found = [
-                self._block(layer, part, damping, state) for layer, part in zip(layers.layers, parts[0], strict=True)
+                self._factors.solve(layer, part, damping, state)
+                for layer, part in zip(layers.layers, parts[0], strict=True)
             ]
             return found, [tf.linalg.matvec(block, part) for block, part in zip(exact, parts[1], strict=True)]
 
@@ -254,81 +248,23 @@ class Kfac(Solver):
         inverts = is_finite & tf.equal(age, 0)
 
         def average(kept: State) -> State:
-            return kept | self._averages(layers, kept, number)
+            return kept | self._factors.averages(layers, kept, number)
 
         def renew(kept: tuple[State, tf.Tensor]) -> tuple[State, tf.Tensor]:
             new = _when(takes, average, kept[0])
-            new |= self._inverted(layers, new, damping)
+            new |= self._factors.inverted(layers, new, damping)
             works = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in new.values()])
             return {name: tf.where(works, new[name], old) for name, old in kept[0].items()}, works
 
         def diagonalise(kept: State) -> State:
             # Steps since the basis was made: the average of what it diagonalises begins with them.
-            return kept | self._eigenvalues(layers, kept, age // self.eigenvalue_period + 1)
+            return kept | self._factors.eigenvalues(layers, kept, age // self.eigenvalue_period + 1)
 
         state = _when(takes & ~inverts, average, state)
         state, works = _when(inverts, renew, (state, tf.constant(True)))
         if self.inverse == "ekfac":
             state = _when(is_finite & works & tf.equal(age % self.eigenvalue_period, 0), diagonalise, state)
         return {"count": count + tf.cast(is_finite & works, count.dtype), **state}, works
-
-    def _averages(self, layers: Any, state: State, number: tf.Tensor) -> State:
-        """The running averages after their `number`th batch."""
-        found = {}
-        for layer in layers.layers:
-            found[f"{layer.kernel_slot}/inputs"] = layer.input_factor(self.sharing)
-            if self.inverse != "prong":
-                found[f"{layer.kernel_slot}/derivatives"] = layer.derivative_factor(self.sharing)
-        found |= {f"{block.slot}/exact": block.factor() for block in layers.exact}
-        return {name: self._averaged(state[name], new, number) for name, new in found.items()}
-
-    def _inverted(self, layers: Any, state: State, damping: tf.Tensor) -> State:
-        """What is made of the running averages every `period` steps: inverses, or bases and eigenvalues."""
-        found: State = {}
-        for layer in layers.layers:
-            place = f"{layer.kernel_slot}/"
-            inputs = state[f"{place}inputs"]
-            if self.inverse == "prong":
-                # The bias is not damped: by blocks, this inverse is that of Σ + λI and a shift by the mean.
-                shift = damping * tf.ones(inputs.shape[:1], inputs.dtype)
-                if layer.bias_slot is not None:
-                    shift *= 1 - tf.one_hot(inputs.shape[0] - 1, inputs.shape[0], dtype=inputs.dtype)
-                found[f"{place}inputs_inverse"] = _inverse(inputs + tf.linalg.diag(shift))
-                continue
-            derivatives = state[f"{place}derivatives"]
-            if self.inverse == "factored":
-                left, right = _factored_inverses(inputs, derivatives, damping)
-            else:
-                left, right, found[f"{place}eigenvalues"] = _eigenbasis(inputs, derivatives)
-            found |= {f"{place}inputs_inverse": left, f"{place}derivatives_inverse": right}
-        return found
-
-    def _eigenvalues(self, layers: Any, state: State, number: tf.Tensor) -> State:
-        """Those of EKFAC after the `number`th batch in the present bases."""
-        found = {}
-        for layer in layers.layers:
-            bases = (state[f"{layer.kernel_slot}/{name}_inverse"] for name in ("inputs", "derivatives"))
-            name = f"{layer.kernel_slot}/eigenvalues"
-            found[name] = self._averaged(state[name], layer.second_moments(*bases), number)
-        return found
-
-    def _block(self, layer: Any, part: Any, damping: tf.Tensor, state: State) -> Any:
-        """One layer's part of the solution."""
-        place = f"{layer.kernel_slot}/"
-        left = state[f"{place}inputs_inverse"]
-        if self.inverse == "prong":
-            return part.times(left)
-        right = state[f"{place}derivatives_inverse"]
-        if self.inverse == "factored":
-            return part.times(left, right)
-        # U_A ((U_Aᵀ V U_G) / (S + λ)) U_Gᵀ
-        rotated = tf.matmul(left, tf.matmul(part.matrix(), right), transpose_a=True)
-        rotated /= state[f"{place}eigenvalues"] + damping
-        return part.replaced(tf.matmul(left, tf.matmul(rotated, right, transpose_b=True)))
-
-    def _averaged(self, old: tf.Tensor, new: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        keep = tf.minimum(1 - 1 / tf.cast(number, new.dtype), tf.constant(self.decay, new.dtype))
-        return new + keep * (old - new)
 
 
 def _when(condition: tf.Tensor, change: Callable[[Any], Any], values: Any) -> Any:
@@ -339,23 +275,6 @@ def _when(condition: tf.Tensor, change: Callable[[Any], Any], values: Any) -> An
     """
     once = (tf.constant(False),)
     return tf.while_loop(lambda goes_on, _: goes_on, lambda _, kept: (*once, change(kept)), (condition, values))[1]
-
-
-def _last_name(variable: tf.Variable) -> str:
-    return variable.name.rsplit("/", 1)[-1]
-
-
-def _biases(variables: Sequence[tf.Variable]) -> dict[int, int]:
-    """The places of biases by those of their kernels: before them, but for a recurrent kernel between the two."""
-    found = {}
-    for slot, variable in enumerate(variables):
-        kernel = slot - 2 if slot and _last_name(variables[slot - 1]).startswith("recurrent") else slot - 1
-        if kernel < 0 or variable.shape.rank != 1 or not _last_name(variable).startswith("bias"):
-            continue
-        # Free outputs may have the shape of a bias, but not its name.
-        if variables[kernel].shape.rank > 1 and variable.shape == variables[kernel].shape[-1:]:
-            found[kernel] = slot
-    return found
 
 
 def _layers_of(operator: tf.linalg.LinearOperator) -> Any:
@@ -376,25 +295,7 @@ def _check(layers: Any, state: Mapping[str, tf.Tensor]) -> None:
             )
 
 
-def _factored_inverses(inputs: tf.Tensor, derivatives: tf.Tensor, damping: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """`(A + π√λ I)⁻¹` and `(G + √λ/π I)⁻¹`; π = 1 where a trace is 0."""
-    means = [tf.reduce_mean(tf.linalg.diag_part(factor)) for factor in (inputs, derivatives)]
-    ratio = tf.math.divide_no_nan(means[0], means[1])
-    pi = tf.sqrt(tf.where(ratio > 0, ratio, tf.ones_like(ratio)))
-    root = tf.sqrt(damping)
-    return _inverse(damped(inputs, pi * root)), _inverse(damped(derivatives, root / pi))
-
-
-def _eigenbasis(inputs: tf.Tensor, derivatives: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """U_A, U_G, and the eigenvalues s_A s_Gᵀ [d̄, m] of A ⊗ G."""
-    (s_a, u_a), (s_g, u_g) = tf.linalg.eigh(inputs), tf.linalg.eigh(derivatives)
-    # Rounding leaves small negative ones where A is singular.
-    return u_a, u_g, tf.maximum(s_a, 0)[:, tf.newaxis] * tf.maximum(s_g, 0)
-
-
-def _inverse(matrix: tf.Tensor) -> tf.Tensor:
-    """The inverse of a positive definite matrix [n, n]; not finite where it isn't."""
-    if blocked_cholesky.is_traced_for_xla():
-        return blocked_cholesky.inverse(matrix)
-    factor = tf.linalg.cholesky(matrix)
-    return tf.linalg.cholesky_solve(factor, tf.eye(matrix.shape[0], dtype=matrix.dtype))
+def _one_of(name: str, value: Any, choices: Sequence[str]) -> Any:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value

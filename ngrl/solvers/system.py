@@ -187,9 +187,53 @@ class CombinedRows(_RowSystem):
 
     def __init__(self, layers: Any, coefficients: tf.Tensor, parts: Any):
         """Take the layers as `GaussNewton.kronecker_layers` gives them, c [n], and b as their `combine` gives it."""
-        squares = [part.squared_norm() for part in parts[0]] + [tf.reduce_sum(tf.square(part)) for part in parts[1]]
-        super().__init__(layers, coefficients, tf.add_n(squares))
+        super().__init__(layers, coefficients, _squared_norm(parts))
 
     def sample(self) -> tf.Tensor:
         """Sums of what the rows are made of."""
         return self._rows.sample()
+
+
+class FactoredModel(System):
+    """`(F̂ + λI) x = b` in the parts of a network's layers, with F̂ + λI taken for the curvature itself.
+
+    Then xᵀ(F̂ + λI)x = bᵀx and no row is needed. The image of x is `[bᵀx, sqrt(bᵀx)]`.
+    """
+
+    def __init__(self, layers: Any, parts: Any, solution: Any):
+        """Take the layers as `GaussNewton.kronecker_layers` gives them, b and x as their `parts` does."""
+        self._layers = layers
+        self.gradient_norm = tf.sqrt(tf.maximum(_squared_norm(parts), 0))
+        terms = [part.dot(found) for part, found in zip(parts[0], solution[0], strict=True)]
+        terms += [tf.reduce_sum(part * found) for part, found in zip(parts[1], solution[1], strict=True)]
+        slope = tf.add_n(terms)
+        self.of_solution = tf.stack([slope, tf.sqrt(tf.maximum(slope, 0))])
+
+    def image(self, vector: tf.Tensor) -> tf.Tensor:
+        """Refuse: of other vectors nothing is known.
+
+        Raises:
+          ValueError: Always.
+        """
+        raise ValueError(
+            'quadratic_model="factored" knows the curvature along its own solution alone: take momentum=0, or "exact"'
+        )
+
+    def slope(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """bᵀx."""
+        del vector
+        return image[0]
+
+    def curvature(self, vector: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+        """xᵀ(F̂ + λI)x."""
+        del vector
+        return tf.square(image[1])
+
+    def sample(self) -> tf.Tensor:
+        """Sums of what the rows are made of."""
+        return self._layers.sample()
+
+
+def _squared_norm(parts: Any) -> tf.Tensor:
+    """‖b‖² of b in parts; rounding may leave it below 0."""
+    return tf.add_n([part.squared_norm() for part in parts[0]] + [tf.reduce_sum(tf.square(part)) for part in parts[1]])
