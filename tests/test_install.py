@@ -206,7 +206,7 @@ def test_gym_is_left_alone_where_it_was_imported_before():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("first", ["ngrl.loops", "ngrl.training.export", "tf_agents.agents"])
+@pytest.mark.parametrize("first", ["ngrl.training.export", "tf_agents.agents"])
 def test_tf_agents_is_imported_without_gym_whatever_asks_for_it_first(first):
     done = run("-W", "default", "-c", f"import sys, ngrl, {first}\nassert 'tf_agents' in sys.modules")
     assert done.returncode == 0, done.stderr
