@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import gin
+import numpy as np
 import pytest
 
 from ngrl import configuration
@@ -18,7 +19,7 @@ sys.path += [str(TOOLS), str(TOOLS / "peers")]
 
 import compare_peers  # noqa: E402
 import ngrl_worker  # noqa: E402
-from peers import installation, report  # noqa: E402
+from peers import installation, networks, report, worker_protocol  # noqa: E402
 from peers.contestants import Contestant, WorkerError, ngrl_contestant, worker_environment  # noqa: E402
 from peers.rows import PEERS, ROWS  # noqa: E402
 from peers.worker_protocol import Settings  # noqa: E402
@@ -79,6 +80,60 @@ def test_table_shows_each_contestant_and_says_what_was_not_measured():
     assert "| good | 1 | SB3 | 8 | 1,000 (1,000–1,000) | – | 4 (4–4) | – | – |" in text
     assert "good: CartPole-v1, a note" in text
     assert "bad: not measured: no gin file" in text
+
+
+def test_a_row_of_steps_has_no_environments():
+    row = next(row for row in ROWS if row.name == "step-4-64-1-egn_mse")
+    settings = compare_peers.settings_of(row, [1, 8], processor_time=True)
+    assert {name: each.num_envs for name, each in settings.items()} == {"ngrl": 0, "egn_mse-0": 0}
+    assert all(each.processor_time for each in settings.values())
+    steps = segments([500, 500], [[0.002], [0.002]])
+    row_report = {
+        "env_id": "4-64-1",
+        "note": "B = 128",
+        "contestants": {"ngrl": {"name": "ngrl", "num_envs": 0}},
+        "figures": report.summarise({"1": {"ngrl": steps}}),
+    }
+    text = report.table({"rounds": 2, "rows": {row.name: row_report}})
+    assert f"| {row.name} | 1 | ngrl | – | 500 (500–500) | 2 (2–2) | – | – | – |" in text
+
+
+def test_networks_have_the_known_numbers_of_parameters():
+    def count(name):
+        return sum(np.prod(shape) + shape[-1] for shape in networks.shapes(networks.NETWORKS[name]))
+
+    # MinAtar's with six outputs has 132,566, the Nature network with four 1,686,180.
+    assert count("minatar") == 132_566 - 5 * 129
+    assert count("nature") == 1_686_180 - 3 * 513
+    assert count("8-256-128-1") == 9 * 256 + 257 * 128 + 129
+
+
+def test_the_quickest_way_is_timed_after_its_first_call(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(worker_protocol, "now", lambda: clock[0])
+
+    def way(name, first, later):
+        def call():
+            clock[0] += later if name in calls else first
+            calls.append(name)
+
+        return call
+
+    run = worker_protocol.quickest([way("slow", 0.1, 2.0), way("quick", 9.0, 1.0)], steps=4)
+    assert calls == ["slow", "slow", "quick", "quick"]
+    assert run(6) == (8, [0.25])
+    assert calls[4:] == ["quick", "quick"]
+
+
+def test_ngrls_steps_are_made_many_in_a_call():
+    contestant = ngrl_contestant(Settings("egn_mse", "4-64-1", (), "", 128, threads=1))
+    try:
+        contestant.wait_until_ready()
+        result = contestant.run(33)
+    finally:
+        contestant.close()
+    assert result["env_steps"] == 64
+    assert 0 < result["update_seconds"][0] <= result["seconds"] / 64
 
 
 def test_an_update_takes_what_a_training_step_takes_beyond_the_others():
@@ -178,6 +233,7 @@ def test_installation_is_done_once_and_a_failed_one_does_not_count(offline, tmp_
     monkeypatch.setattr(installation.subprocess, "run", lambda *args, **kwargs: pytest.fail("installed again"))
     assert installation.ensure(venv, ["ngrl-tiny==1.0"]) == python
     assert not installation.is_complete(venv, ["ngrl-tiny==1.1"])
+    assert [installation.folder(venv, name) for name in ("torch", "sbx")] == [venv, tmp_path / "venv-sbx"]
 
 
 def stub(path, script):
@@ -212,10 +268,16 @@ def test_a_folder_of_something_else_is_refused_in_one_line_and_left_alone(tmp_pa
 
 
 def test_only_selects_rows_and_refuses_what_matches_none(capsys):
-    assert [row.name for row in compare_peers.parse(["--only", "^dqn"]).rows] == ["dqn-cartpole-sb3", "dqn-lunar-sb3"]
+    assert [row.name for row in compare_peers.parse(["--only", "^dqn"]).rows] == [
+        "dqn-cartpole-sb3",
+        "dqn-lunar-sb3",
+        "dqn-cartpole-sbx",
+        "dqn-cartpole-rejax",
+    ]
     for wrong, message in (
         (["--only", "dqm"], "no row matches"),
         (["--peer_envs", "3"], "must divide"),
+        (["--clock", "processor"], "goes with --threads 1"),
         (["--output", "/nowhere/at/all.json"], "no such folder"),
     ):
         with pytest.raises(SystemExit):
@@ -225,10 +287,14 @@ def test_only_selects_rows_and_refuses_what_matches_none(capsys):
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_rows_gin_file_and_bindings_are_accepted_and_its_worker_is_there(row):
-    assert (TOOLS / "peers" / PEERS[row.peer][0]).exists()
+    assert (TOOLS / "peers" / PEERS[row.peer].worker).exists()
+    assert PEERS[row.peer].environment in ("", *installation.REQUIREMENTS)
+    if row.is_steps:
+        return
     configuration.parse([row.settings.gin_file], ngrl_worker.bindings(row.settings))
     environment = ngrl_worker.bound("environment")
     assert (environment.env_id, environment.num_envs) == (row.settings.env_id, row.settings.num_envs)
+    assert (type(environment.backend).__name__ == "CompiledEnvironments") == row.settings.compiled
 
 
 def test_ngrls_worker_trains_whole_batches_and_times_their_updates():

@@ -4,11 +4,15 @@
     .venv/bin/python tools/compare_peers.py --only 'trpo|npg'  # some rows
     .venv/bin/python tools/compare_peers.py --only dqn --threads 1 --rounds 9 --output peers.json
 
-The peers are Stable-Baselines3, sb3-contrib and Tianshou, which the first call installs into a virtual environment of
-their own (`.venv-peers`, 1.5 GB), and stock TF-Agents, which ngrl's has. Every contestant is a process of its own that
-warms up and then waits; they train in turn, A B A B ..., and a figure is the median over the rounds of each round's
-ratio, with its quartiles, because machines are noisy. Don't run it beside anything else: with default threads a second
-program can make torch a hundred times slower.
+The peers are Stable-Baselines3, sb3-contrib and Tianshou, which the first call that needs them installs into a virtual
+environment of their own (`.venv-peers`, 1.5 GB), SBX and rejax, which have theirs beside it (`.venv-peers-sbx` and so
+on), and stock TF-Agents, which ngrl's has. Every contestant is a process of its own that warms up, compiles, and then
+waits; they train in turn, A B A B ..., and a figure is the median over the rounds of each round's ratio, with its
+quartiles, because machines are noisy. Don't run it beside anything else: with default threads a second program can make
+torch a hundred times slower. Where that can't be helped, `--threads 1 --clock processor` counts processor time.
+
+Rows whose names begin with "step" compare one step of an exact natural gradient with steps of Somax,
+tf-levenberg-marquardt and kfac-jax on the same network, batch and damping: what the table calls an update.
 
 Both sides have the same environment and version of gymnasium, networks, batches, minibatches, epochs and updates per
 step, and no GPU; otherwise each has its own defaults, such as the number of threads (one with ngrl). ngrl steps eight
@@ -28,7 +32,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,18 +49,18 @@ NGRL_ENVS = 8
 BUSY = 0.5
 
 
-def settings_of(row: Row, peer_envs: list[int]) -> dict[str, Settings]:
+def settings_of(row: Row, peer_envs: list[int], processor_time: bool) -> dict[str, Settings]:
     """Settings by contestant, ngrl first."""
-    values = vars(row.settings)
-    result = {report.NGRL: Settings(**{**values, "num_envs": NGRL_ENVS})}
-    for count in peer_envs:
+    values = {**vars(row.settings), "processor_time": processor_time}
+    result = {report.NGRL: Settings(**{**values, "num_envs": 0 if row.is_steps else NGRL_ENVS})}
+    for count in PEERS[row.peer].envs or peer_envs:
         result[f"{row.peer}-{count}"] = Settings(**{**values, "num_envs": count, "gin_file": ""})
     return result
 
 
 @contextlib.contextmanager
 def started(
-    row: Row, threads: list[str], settings: dict[str, Settings], peers_python: Path | None
+    row: Row, threads: list[str], settings: dict[str, Settings], pythons: Mapping[str, Path]
 ) -> Iterator[dict[tuple[str, str], Contestant]]:
     """Contestants by threads and name, warmed up one after the other; ended afterwards."""
     contestants: dict[tuple[str, str], Contestant] = {}
@@ -65,7 +69,7 @@ def started(
             for name, shared in settings.items():
                 own = Settings(**{**vars(shared), "threads": THREADS[count]})
                 is_ngrl = name == report.NGRL
-                contestant = ngrl_contestant(own) if is_ngrl else peer_contestant(row, own, peers_python)
+                contestant = ngrl_contestant(own) if is_ngrl else peer_contestant(row, own, pythons)
                 stack.callback(contestant.close)
                 contestant.wait_until_ready()
                 contestants[count, name] = contestant
@@ -92,19 +96,19 @@ def interleave(
     return measured
 
 
-def measure(row: Row, options: argparse.Namespace, peers_python: Path | None) -> dict[str, Any]:
+def measure(row: Row, options: argparse.Namespace, pythons: Mapping[str, Path]) -> dict[str, Any]:
     """One row's part of the report.
 
     Raises:
       WorkerError: A contestant failed.
     """
-    settings = settings_of(row, options.peer_envs)
+    settings = settings_of(row, options.peer_envs, options.clock == "processor")
     gin_file = Path(row.settings.gin_file)
     if not gin_file.exists():
         raise WorkerError(f"there is no {gin_file.relative_to(ROOT)}")
-    with started(row, options.threads, settings, peers_python) as contestants:
+    with started(row, options.threads, settings, pythons) as contestants:
         measured = interleave(contestants, options.rounds, options.seconds, row.unit)
-    peer = PEERS[row.peer][2]
+    peer = PEERS[row.peer].name
     return {
         "env_id": row.settings.env_id,
         "note": row.note,
@@ -125,7 +129,7 @@ def machine() -> dict[str, Any]:
         "processor": platform.machine(),
         "python": platform.python_version(),
         "versions": versions,
-        "peers": list(installation.REQUIREMENTS),
+        "peers": [requirement for group in installation.REQUIREMENTS.values() for requirement in group],
     }
 
 
@@ -138,6 +142,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--seconds", type=float, default=2.0, help="rough length of a turn (default: 2); whole batches in any case")
     add("--threads", nargs="+", choices=THREADS, default=list(THREADS), help="default: 1 default")
     add("--peer_envs", nargs="+", type=int, default=[1, 8], metavar="N", help="the peer's environments (default: 1 8)")
+    add("--clock", choices=("wall", "processor"), default="wall", help="processor: on a busy machine, one thread alone")
     add("--venv", type=Path, default=ROOT / ".venv-peers", metavar="DIR", help="the peers' (default: .venv-peers)")
     add("--output", type=Path, metavar="FILE", help="write the JSON there too")
     options = parser.parse_args(arguments)
@@ -145,7 +150,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--rounds must be at least 2, got {options.rounds}")
     if not options.seconds > 0:
         parser.error(f"--seconds must be positive, got {options.seconds}")
-    wrong = [count for count in options.peer_envs if count < 1 or any(r.unit % count for r in ROWS)]
+    units = {row.unit for row in ROWS if not PEERS[row.peer].envs}
+    wrong = [count for count in options.peer_envs if count < 1 or any(unit % count for unit in units)]
     if wrong:
         parser.error(f"--peer_envs must divide a batch of 2,048 and a turn of 512 steps, got {wrong[0]}")
     try:
@@ -156,6 +162,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"no row matches {options.only!r}: there are {', '.join(row.name for row in ROWS)}")
     if options.output and not options.output.absolute().parent.is_dir():
         parser.error(f"--output: no such folder: {options.output.parent}")
+    if options.clock == "processor" and options.threads != ["1"]:
+        parser.error("--clock processor counts what threads do together: it goes with --threads 1")
     options.threads = list(dict.fromkeys(options.threads))
     options.peer_envs = list(dict.fromkeys(options.peer_envs))
     return options
@@ -166,8 +174,12 @@ def main() -> int:
     options = parse()
     try:
         result: dict[str, Any] = {"machine": machine(), "rounds": options.rounds, "rows": {}}
-        needs_peers = any(PEERS[row.peer][1] for row in options.rows)
-        peers_python = installation.ensure(options.venv.absolute()) if needs_peers else None
+        venv = options.venv.absolute()
+        pythons = {
+            name: installation.ensure(installation.folder(venv, name), requirements)
+            for name, requirements in installation.REQUIREMENTS.items()
+            if any(PEERS[row.peer].environment == name for row in options.rows)
+        }
     except metadata.PackageNotFoundError as error:
         print(
             f"compare_peers: {error.name} isn't installed: run this with ngrl's Python, .venv/bin/python",
@@ -186,7 +198,7 @@ def main() -> int:
     for row in options.rows:
         print(f"compare_peers: {row.name}", file=sys.stderr)
         try:
-            result["rows"][row.name] = measure(row, options, peers_python)
+            result["rows"][row.name] = measure(row, options, pythons)
         except WorkerError as error:
             print(f"compare_peers: {row.name}: {error}", file=sys.stderr)
             result["rows"][row.name] = {"error": str(error)}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,12 @@ class Contestant:
 
 def ngrl_contestant(settings: Settings) -> Contestant:
     """The worker of ngrl, under the Python that runs this."""
-    return Contestant("ngrl", [sys.executable, str(HERE / "ngrl_worker.py")], settings)
+    worker = "ngrl_worker.py" if settings.gin_file else "ngrl_steps_worker.py"
+    return Contestant("ngrl", [sys.executable, str(HERE / worker)], settings)
 
 
-def peer_contestant(row: Row, settings: Settings, peers_python: Path | None) -> Contestant:
-    """The row's peer, under the Python that has it."""
-    worker, is_foreign, name = PEERS[row.peer]
-    python = str(peers_python) if is_foreign else sys.executable
-    return Contestant(name, [python, str(HERE / worker)], settings)
+def peer_contestant(row: Row, settings: Settings, pythons: Mapping[str, Path]) -> Contestant:
+    """The row's peer, under the Python that has it, of those by environment."""
+    peer = PEERS[row.peer]
+    python = pythons.get(peer.environment, sys.executable)
+    return Contestant(peer.name, [str(python), str(HERE / peer.worker)], settings)

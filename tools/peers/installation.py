@@ -1,4 +1,4 @@
-"""The virtual environment that holds the peers: made once, apart from ngrl's."""
+"""The virtual environments that hold the peers: each made once, apart from ngrl's."""
 
 import json
 import shutil
@@ -7,17 +7,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# They resolve together on Python 3.11 (Tianshou 2 needs it). gymnasium is the one that ngrl's requirements.lock has, so
-# that both sides step the same environments. pip's own configuration decides where torch comes from; where that brings
-# CUDA, PyTorch's own index of CPU builds, named in PIP_EXTRA_INDEX_URL, brings one that is several GB smaller.
-REQUIREMENTS = (
-    "torch==2.13.0",
-    "stable-baselines3==2.9.2",
-    "sb3-contrib==2.9.2",
-    "tianshou==2.0.1",
-    "gymnasium[classic-control,box2d]==1.2.3",
-    "numpy==2.4.6",
-)
+# What resolves together on Python 3.11 (Tianshou 2 needs it), by the environment that holds it. gymnasium is the one
+# that ngrl's requirements.lock has, so that both sides step the same environments. pip's own configuration decides
+# where torch comes from; where that brings CUDA, PyTorch's own index of CPU builds, named in PIP_EXTRA_INDEX_URL,
+# brings one that is several GB smaller.
+REQUIREMENTS = {
+    "torch": (
+        "torch==2.13.0",
+        "stable-baselines3==2.9.2",
+        "sb3-contrib==2.9.2",
+        "tianshou==2.0.1",
+        "gymnasium[classic-control,box2d]==1.2.3",
+        "numpy==2.4.6",
+    ),
+    "sbx": ("sbx-rl==0.28.0", "torch==2.13.0", "gymnasium[classic-control]==1.2.3"),
+    "rejax": ("rejax==0.1.3", "gymnax==0.0.9"),
+    "somax": ("python-somax==1.0.1", "kfac-jax==0.0.8", "jax==0.7.2"),
+    "keras": ("tf-levenberg-marquardt==1.0.3",),
+}
 
 # In the folder from the first moment, so that a folder which this tool did not make is never overwritten. It says what
 # is installed only once all of it is.
@@ -47,7 +54,12 @@ def is_complete(venv: Path, requirements: Sequence[str]) -> bool:
     return mark == content(requirements) and interpreter(venv).exists()
 
 
-def ensure(venv: Path, requirements: Sequence[str] = REQUIREMENTS) -> Path:
+def folder(venv: Path, environment: str) -> Path:
+    """Where an environment of REQUIREMENTS lies: the first in `venv` itself, the others beside it."""
+    return venv if environment == next(iter(REQUIREMENTS)) else venv.with_name(f"{venv.name}-{environment}")
+
+
+def ensure(venv: Path, requirements: Sequence[str]) -> Path:
     """The Python of an environment with the requirements, which is made unless it is there.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import copy
 import statistics
-import time
 from typing import Any
 
 from worker_protocol import (
@@ -13,6 +12,7 @@ from worker_protocol import (
     Run,
     Settings,
     limit_tensorflow,
+    now,
     serve,
 )
 
@@ -35,6 +35,14 @@ _PPO = {
     "epochs": ["ClippedUpdate.epochs", "Critic.epochs"],
     "minibatch": ["ClippedUpdate.batch_size", "Critic.batch_size"],
 }
+_PQN = {
+    "num_envs": ["Environment.num_envs"],
+    "batch_steps": ["OnPolicyLoop.batch_size"],
+    "hidden": ["QNetwork.hidden_layers"],
+    "activation": ["QNetwork.activation"],
+    "epochs": ["PqnAgent.epochs"],
+    "minibatch": ["PqnAgent.batch_size"],
+}
 _DQN = {
     "num_envs": ["Environment.num_envs"],
     "hidden": ["QNetwork.hidden_layers"],
@@ -45,6 +53,7 @@ PARAMETERS = {
     "trpo": _NATURAL,
     "npg": _NATURAL,
     "ppo": _PPO,
+    "pqn": _PQN,
     "dqn": _DQN,
     "ngdqn": _DQN,
 }
@@ -61,6 +70,7 @@ FIXED = {
     "trpo": ["LineSearchedUpdate.fisher_every = 1"],
     "npg": ["NaturalUpdate.fisher_every = 1"],
     "ppo": [],
+    "pqn": [],
     # Stable-Baselines3 has no double Q-learning.
     "dqn": [
         *_REPLAY,
@@ -79,7 +89,8 @@ def bindings(settings: Settings) -> list[str]:
         for name, parameters in PARAMETERS[settings.algorithm].items()
         for parameter in parameters
     ]
-    return [*lines, f"Environment.env_id = {settings.env_id!r}", *FIXED[settings.algorithm]]
+    backend = ["Environment.backend = @CompiledEnvironments()"] if settings.compiled else []
+    return [*lines, f"Environment.env_id = {settings.env_id!r}", *backend, *FIXED[settings.algorithm]]
 
 
 def bound(name: str, default: Any = None) -> Any:
@@ -139,10 +150,10 @@ def make(settings: Settings) -> Run:
         first, steps = loop.statistics.env_steps, []
         trained = False
         while loop.statistics.env_steps - first < env_steps or (settings.is_on_policy and not trained):
-            start, before = time.perf_counter(), loop.train_steps
+            start, before = now(), loop.train_steps
             loop.step()
             trained = loop.train_steps > before
-            steps.append((time.perf_counter() - start, trained))
+            steps.append((now() - start, trained))
         if loop.skipped_updates:
             raise RuntimeError(f"{loop.skipped_updates} updates were skipped: these times would mean nothing")
         return loop.statistics.env_steps - first, update_seconds(steps) if settings.is_on_policy else None

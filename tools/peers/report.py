@@ -5,7 +5,7 @@ from typing import Any
 
 NGRL = "ngrl"
 _HEAD = (
-    "| row | threads | contestant | envs | env-steps/s | update, ms | ngrl is × as fast | its update is × as fast "
+    "| row | threads | contestant | envs | steps/s | update, ms | ngrl is × as fast | its update is × as fast "
     "| ÷ one thread |",
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
 )
@@ -86,7 +86,7 @@ def table(report: dict[str, Any]) -> str:
         for threads, contestants in row["figures"].items():
             for contestant, figures in contestants.items():
                 cells = [name, threads, row["contestants"][contestant]["name"]]
-                cells.append(str(row["contestants"][contestant]["num_envs"]))
+                cells.append(str(row["contestants"][contestant]["num_envs"] or "–"))
                 cells += [
                     shown(figures, column)
                     for column in (

@@ -1,5 +1,6 @@
 """Worker: Stable-Baselines3 (PPO, DQN) and sb3-contrib (TRPO), with their own defaults beside the shared settings."""
 
+from collections.abc import Callable
 from typing import Any
 
 from worker_protocol import (
@@ -14,16 +15,25 @@ from worker_protocol import (
     serve,
 )
 
+# Classes by algorithm, and activations by name.
+Library = tuple[dict[str, Any], dict[str, Any]]
 
-def make_model(settings: Settings) -> Any:
-    """The model on `make_vec_env`'s environments: in this process, the fastest for quick environments."""
+
+def library() -> Library:
+    """Stable-Baselines3's and sb3-contrib's."""
     import torch
     from sb3_contrib import TRPO
     from stable_baselines3 import DQN, PPO
+
+    return {"trpo": TRPO, "ppo": PPO, "dqn": DQN}, {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}
+
+
+def make_model(settings: Settings, classes: dict[str, Any], activation: Any) -> Any:
+    """The model on `make_vec_env`'s environments: in this process, the fastest for quick environments."""
     from stable_baselines3.common.env_util import make_vec_env
 
+    model = classes[settings.algorithm]
     environment = make_vec_env(settings.env_id, n_envs=settings.num_envs, seed=0)
-    activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[settings.activation]
     common = {
         "policy": "MlpPolicy",
         "env": environment,
@@ -33,15 +43,15 @@ def make_model(settings: Settings) -> Any:
         "policy_kwargs": {"net_arch": list(settings.hidden), "activation_fn": activation},
     }
     if settings.algorithm == "trpo":
-        return TRPO(
+        return model(
             **common,
             n_steps=settings.batch_steps // settings.num_envs,
             n_critic_updates=settings.epochs,
             cg_max_steps=settings.cg_iterations,
         )
     if settings.algorithm == "ppo":
-        return PPO(**common, n_steps=settings.batch_steps // settings.num_envs, n_epochs=settings.epochs)
-    return DQN(
+        return model(**common, n_steps=settings.batch_steps // settings.num_envs, n_epochs=settings.epochs)
+    return model(
         **common,
         buffer_size=REPLAY_CAPACITY,
         learning_starts=WARMUP_STEPS,
@@ -53,10 +63,11 @@ def make_model(settings: Settings) -> Any:
     )
 
 
-def make(settings: Settings) -> Run:
+def make(settings: Settings, load: Callable[[], Library] = library) -> Run:
     """A `learn` that goes on where it stopped, warmed up."""
     limit_torch(settings.threads)
-    model = make_model(settings)
+    classes, activations = load()
+    model = make_model(settings, classes, activations[settings.activation])
     watch = Stopwatch(model.train)
     model.train = watch
 
