@@ -11,8 +11,8 @@ waits; they train in turn, A B A B ..., and a figure is the median over the roun
 quartiles, because machines are noisy. Don't run it beside anything else: with default threads a second program can make
 torch a hundred times slower. Where that can't be helped, `--threads 1 --clock processor` counts processor time.
 
-Rows whose names begin with "step" compare one step of an exact natural gradient with steps of Somax,
-tf-levenberg-marquardt and kfac-jax on the same network, batch and damping: what the table calls an update.
+Rows whose names begin with "step" compare one step of an exact natural gradient with steps of Somax and kfac-jax on the
+same network, batch and damping: what the table calls an update.
 
 Both sides have the same environment and version of gymnasium, networks, batches, minibatches, epochs and updates per
 step, and no GPU; otherwise each has its own defaults, such as the number of threads (one with ngrl). ngrl steps eight

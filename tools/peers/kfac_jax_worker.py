@@ -26,7 +26,7 @@ def make(settings: Settings) -> Run:
         use_adaptive_learning_rate=False,
         use_adaptive_momentum=False,
         use_adaptive_damping=False,
-        initial_damping=DAMPING,
+        num_burnin_steps=0,
         multi_device=False,
     )
     x, y = (jax.numpy.asarray(array) for array in batches(network))
@@ -34,13 +34,12 @@ def make(settings: Settings) -> Run:
     key = jax.random.PRNGKey(0)
     state = optimizer.init(weights, key, pairs[0])
     number = 0
+    settled = {"learning_rate": LEARNING_RATE, "momentum": 0.0, "damping": DAMPING}
 
     def by_step() -> None:
         nonlocal weights, state, number
         for pair in pairs:
-            weights, state, _ = optimizer.step(
-                weights, state, key, batch=pair, global_step_int=number, learning_rate=LEARNING_RATE, momentum=0.0
-            )
+            weights, state, _ = optimizer.step(weights, state, key, batch=pair, global_step_int=number, **settled)
             number += 1
         jax.block_until_ready(weights)
 
