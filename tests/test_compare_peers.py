@@ -297,6 +297,14 @@ def test_a_rows_gin_file_and_bindings_are_accepted_and_its_worker_is_there(row):
     assert (type(environment.backend).__name__ == "CompiledEnvironments") == row.settings.compiled
 
 
+def test_what_is_bound_on_the_command_line_reaches_ngrls_worker_after_the_rows_own():
+    (row,) = compare_peers.parse(["--only", "hopper", "--gin_bindings", "OnPolicyLoop.act_on_host = True"]).rows
+    ngrl, peer = compare_peers.settings_of(row, [8], processor_time=False).values()
+    lines = ngrl_worker.bindings(Settings.from_json(ngrl.to_json()))
+    assert lines[-2:] == ["GeneralisedAdvantage.reward_normaliser = None", "OnPolicyLoop.act_on_host = True"]
+    assert peer.env_id == "Hopper-v5"
+
+
 def test_ngrls_worker_trains_whole_batches_and_times_their_updates():
     row = next(row for row in ROWS if row.name == "ppo-cartpole-sb3")
     changed = {"hidden": (8,), "batch_steps": 64, "minibatch": 32, "epochs": 1, "threads": 1}

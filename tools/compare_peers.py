@@ -3,6 +3,7 @@
     .venv/bin/python tools/compare_peers.py  # everything, about an hour
     .venv/bin/python tools/compare_peers.py --only 'trpo|npg'  # some rows
     .venv/bin/python tools/compare_peers.py --only dqn --threads 1 --rounds 9 --output peers.json
+    .venv/bin/python tools/compare_peers.py --only trpo --gin_bindings 'OnPolicyLoop.act_on_host = True'
 
 The peers are Stable-Baselines3, sb3-contrib and Tianshou, which the first call that needs them installs into a virtual
 environment of their own (`.venv-peers`, 1.5 GB), SBX and rejax, which have theirs beside it (`.venv-peers-sbx` and so
@@ -143,6 +144,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--threads", nargs="+", choices=THREADS, default=list(THREADS), help="default: 1 default")
     add("--peer_envs", nargs="+", type=int, default=[1, 8], metavar="N", help="the peer's environments (default: 1 8)")
     add("--clock", choices=("wall", "processor"), default="wall", help="processor: on a busy machine, one thread alone")
+    add("--gin_bindings", action="append", default=[], metavar="BINDING", help="bound on ngrl's side")
     add("--venv", type=Path, default=ROOT / ".venv-peers", metavar="DIR", help="the peers' (default: .venv-peers)")
     add("--output", type=Path, metavar="FILE", help="write the JSON there too")
     options = parser.parse_args(arguments)
@@ -164,6 +166,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--output: no such folder: {options.output.parent}")
     if options.clock == "processor" and options.threads != ["1"]:
         parser.error("--clock processor counts what threads do together: it goes with --threads 1")
+    options.rows = [row.bound(options.gin_bindings) for row in options.rows]
     options.threads = list(dict.fromkeys(options.threads))
     options.peer_envs = list(dict.fromkeys(options.peer_envs))
     return options

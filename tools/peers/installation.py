@@ -17,7 +17,7 @@ REQUIREMENTS = {
         "stable-baselines3==2.9.2",
         "sb3-contrib==2.9.2",
         "tianshou==2.0.1",
-        "gymnasium[classic-control,box2d]==1.2.3",
+        "gymnasium[classic-control,box2d,mujoco]==1.2.3",
         "numpy==2.4.6",
     ),
     "sbx": ("sbx-rl==0.28.0", "torch==2.13.0", "gymnasium[classic-control]==1.2.3"),

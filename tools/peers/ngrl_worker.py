@@ -90,7 +90,13 @@ def bindings(settings: Settings) -> list[str]:
         for parameter in parameters
     ]
     backend = ["Environment.backend = @CompiledEnvironments()"] if settings.compiled else []
-    return [*lines, f"Environment.env_id = {settings.env_id!r}", *backend, *FIXED[settings.algorithm]]
+    return [
+        *lines,
+        f"Environment.env_id = {settings.env_id!r}",
+        *backend,
+        *FIXED[settings.algorithm],
+        *settings.bindings,
+    ]
 
 
 def bound(name: str, default: Any = None) -> Any:

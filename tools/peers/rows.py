@@ -1,8 +1,9 @@
 """What `tools/compare_peers.py` compares: one row for an algorithm, an environment and a peer."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from peers.networks import NETWORKS
 from peers.worker_protocol import Settings
@@ -14,6 +15,7 @@ ENVIRONMENTS = {
     "cartpole": ("CartPole-v1", "cartpole_v1"),
     "pendulum": ("Pendulum-v1", "pendulum"),
     "lunar": ("LunarLander-v3", "lunar"),
+    "hopper": ("Hopper-v5", "hopper"),
 }
 
 
@@ -62,14 +64,23 @@ class Row:
             return NETWORKS[self.settings.env_id].steps
         return self.settings.batch_steps if self.settings.is_on_policy else 512
 
+    def bound(self, bindings: Sequence[str]) -> "Row":
+        """The same with more bound on ngrl's side."""
+        settings = dataclasses.replace(self.settings, bindings=(*self.settings.bindings, *bindings))
+        return dataclasses.replace(self, settings=settings)
+
     @property
     def is_steps(self) -> bool:
         """Whether it compares steps of optimizers, which have no environments."""
         return self.settings.env_id in NETWORKS
 
 
+# The peers' observations and rewards are as they come; ngrl's MuJoCo experiments bring them on a common scale.
+_AS_THEY_COME = ("policy_agent.normaliser = None", "GeneralisedAdvantage.reward_normaliser = None")
+
+
 def on_policy(
-    algorithm: str, peer: str, note: str, shorts: tuple[str, ...] = ("cartpole", "pendulum"), **settings: int
+    algorithm: str, peer: str, note: str, shorts: tuple[str, ...] = ("cartpole", "pendulum"), **settings: Any
 ) -> list[Row]:
     """A row for each environment, with networks of [64, 64] tanh and batches of 2,048 steps."""
     rows = []
@@ -117,6 +128,9 @@ def stepped(method: str, note: str) -> list[Row]:
 _CRITIC = "conjugate gradients on all states with at most {} iterations, critic of {} epochs in minibatches of {}"
 ROWS = [
     *on_policy("trpo", "contrib", _CRITIC.format(15, 10, 128), minibatch=128, epochs=10),
+    *on_policy(
+        "trpo", "contrib", _CRITIC.format(15, 10, 128), ("hopper",), minibatch=128, epochs=10, bindings=_AS_THEY_COME
+    ),
     # What Tianshou fixes: ten iterations, and a critic that sees the whole batch.
     *on_policy("trpo", "tianshou", _CRITIC.format(10, 5, "2,048"), minibatch=2_048, epochs=5, cg_iterations=10),
     *on_policy("npg", "tianshou", _CRITIC.format(10, 5, "2,048"), minibatch=2_048, epochs=5, cg_iterations=10),

@@ -36,6 +36,7 @@ class Settings:
       num_envs: Environments stepped together.
       threads: Threads of the numerical library; 0 for its own default.
       gin_file: ngrl's experiment; empty for peers.
+      bindings: What else is bound on ngrl's side.
       compiled: Whether ngrl's environments are compiled.
       processor_time: Whether seconds are the processor's, not the clock's.
     """
@@ -51,6 +52,7 @@ class Settings:
     num_envs: int = 8
     threads: int = 0
     gin_file: str = ""
+    bindings: tuple[str, ...] = ()
     compiled: bool = False
     processor_time: bool = False
 
@@ -67,7 +69,7 @@ class Settings:
     def from_json(cls, text: str) -> "Settings":
         """What `to_json` wrote."""
         values = json.loads(text)
-        return cls(**{**values, "hidden": tuple(values["hidden"])})
+        return cls(**{**values, "hidden": tuple(values["hidden"]), "bindings": tuple(values["bindings"])})
 
 
 # DQN's, the same on both sides. Exploration is at its end from the start, because a random action needs no network.
