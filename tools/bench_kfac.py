@@ -12,7 +12,7 @@ from bench_rounds import interleave, normal, q_learning_spec, quartiles, ratios,
 WIDTH, HIDDEN, NUM_ACTIONS, BATCH, UPDATES_PER_CALL = 8, (256, 128), 4, 128, 64
 ROWS = 16_384
 KINDS = ("kfac", "low", "adam")
-RANK, LARGE_RANK = 16, 64  # of "low": for the small network, and for the others
+RANK, LARGE_RANK = 8, 64  # of "low": for the small network, and for the others
 CLOCK = time.process_time
 WIDE = 1290  # of three hidden layers and the inputs: 5 million parameters
 #: Inputs, hidden layers, batch, updates a call, goal.
