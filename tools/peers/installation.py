@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# What resolves together on Python 3.11 (Tianshou 2 needs it), by the environment that holds it. gymnasium is older than in
-# requirements.lock. pip's own configuration decides
-# where torch comes from; where that brings CUDA, PyTorch's own index of CPU builds, named in PIP_EXTRA_INDEX_URL,
-# brings one that is several GB smaller.
+# What resolves together on Python 3.11 (Tianshou 2 needs it), by the environment that holds it. gymnasium is older than
+# in requirements.lock. pip's own configuration decides where torch comes from; where that brings CUDA, PyTorch's own
+# index of CPU builds, named in PIP_EXTRA_INDEX_URL, brings one that is several GB smaller.
 REQUIREMENTS = {
     "torch": (
         "torch==2.13.0",
