@@ -126,6 +126,7 @@ def test_the_quickest_way_is_timed_after_its_first_call(monkeypatch):
 
 
 def test_ngrls_steps_are_made_many_in_a_call():
+    """By `ngrl_steps_worker`."""
     contestant = ngrl_contestant(Settings("egn_mse", "4-64-1", (), "", 128, threads=1))
     try:
         contestant.wait_until_ready()

@@ -54,7 +54,7 @@ bench.UPDATES_PER_CALL = 2
 import bench_pixels
 tiny = {"shape": [4, 4, 1], "convolutions": ((2, 3, 1),), "units": 4, "batch": 2, "updates": 2, "goal": 1.2}
 bench_pixels.NETWORKS = {"tiny": tiny}
-bench_pixels.VARIANTS = (("patches", "xla"),)
+bench_pixels.VARIANTS = (("patches", "graph"),)
 import bench_compiled
 bench_compiled.EXPERIMENTS = ("trpo_cartpole_v1",)
 bench_compiled.SEEDS_EXPERIMENT, bench_compiled.SEEDS_STEPS, bench_compiled.SEEDS = "trpo_cartpole_v1", 64, (0, 1)
