@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 from bench_pixels import NETWORKS, VARIANTS, image_agent
 from bench_pixels import NUM_ACTIONS as IMAGE_ACTIONS
-from bench_rounds import interleave, normal, q_learning_spec, quartiles, ratios, timed_updates
+from bench_rounds import interleave, normal, q_learning_spec, quartiles, quickest, ratios, timed_updates
 
 WIDTH, HIDDEN, NUM_ACTIONS, BATCH, UPDATES_PER_CALL = 8, (256, 128), 4, 128, 64
 ROWS = 16_384
@@ -71,7 +70,7 @@ def compare_nature(rounds: int) -> dict[str, Any]:
             compiled = way[1] == "xla"
             runs[(kind, *way)] = timed_updates(agent, shape, IMAGE_ACTIONS, batch, updates, compiled, 1, CLOCK)
     times = interleave(runs, rounds)
-    best = {kind: min((t for key, t in times.items() if key[0] == kind), key=median) for kind in KINDS}
+    best = {kind: times[quickest(times, kind)] for kind in KINDS}
     return compared({" ".join(key): t for key, t in times.items()}, best, NATURE["goal"])
 
 

@@ -220,8 +220,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         """Make a step the current one, once it is known to be finite."""
         if self._check_finite:
             self._require_finite("reward", step.reward)
-            parts = [("observation", step.observation)]
-            for name, array in parts if isinstance(step.observation, np.ndarray) else spaces.leaves(step.observation):
+            for name, array in spaces.leaves(step.observation):
                 if array.dtype.kind == "f":
                     self._require_finite(name, array)
         self._current_time_step = ts.TimeStep(step.step_type, step.reward, step.discount, step.observation)

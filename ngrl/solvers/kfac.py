@@ -8,7 +8,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from ngrl import seeding
-from ngrl.checks import check_count, check_number, check_optional_count
+from ngrl.checks import check_choice, check_count, check_number, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.solvers import factor_inverses
 from ngrl.solvers.kronecker_factors import Factors, Inverse, Sharing, State
@@ -94,13 +94,13 @@ class Kfac(Solver):
         self.period = check_count("period", period)
         self.factor_period = check_count("factor_period", factor_period)
         self.eigenvalue_period = check_count("eigenvalue_period", eigenvalue_period)
-        self.kind = _one_of("kind", kind, _KINDS)
-        self.inverse = _one_of("inverse", inverse, _INVERSES)
-        self.sharing = _one_of("sharing", sharing, _SHARING)
+        self.kind = check_choice("kind", kind, _KINDS)
+        self.inverse = check_choice("inverse", inverse, _INVERSES)
+        self.sharing = check_choice("sharing", sharing, _SHARING)
         self.rank = check_optional_count("rank", rank)
         if rank is not None and inverse != "factored":
             raise ValueError(f'rank needs inverse="factored", got {inverse!r}')
-        self.quadratic_model = _one_of("quadratic_model", quadratic_model, _QUADRATIC_MODELS)
+        self.quadratic_model = check_choice("quadratic_model", quadratic_model, _QUADRATIC_MODELS)
         self.seed = seeding.check_seed(seed)
         self._factors = Factors(self.decay, self.inverse, self.sharing, self.rank, self.seed)
         self._targets = seeding.key(seed, seeding.Stream.FACTOR_TARGETS)
@@ -293,9 +293,3 @@ def _check(layers: Any, state: Mapping[str, tf.Tensor]) -> None:
             raise ValueError(
                 f"K-FAC has no factor of size {size} for {variable.name}: it was built for other variables"
             )
-
-
-def _one_of(name: str, value: Any, choices: Sequence[str]) -> Any:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return value
