@@ -22,7 +22,8 @@ def tool(name, *arguments, cwd):
 def test_scores_prints_a_table_and_plot_runs_draws_the_curves(tmp_path):
     experiment = tmp_path / "short.gin"
     experiment.write_text(
-        f"include '{ROOT / 'gin' / 'ngdqn_cartpole_v1.gin'}'\nrun.num_env_steps = 9000\nEvaluation.episodes = 2\n"
+        f"include '{ROOT / 'gin' / 'ngdqn_cartpole_v1.gin'}'\nrun.num_env_steps = 4000\nEvaluation.episodes = 2\n"
+        "OffPolicyLoop.warmup_steps = 3800\n"  # a hundred episodes soon
     )
     result = tool("scores.py", experiment, "--seeds", 0, "--runs", tmp_path / "runs", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -27,6 +27,7 @@ LayerNorm, GroupNorm, BatchNorm = map(
 GRU, LSTM, SimpleRNN = f64(KERAS.GRU), f64(KERAS.LSTM), f64(KERAS.SimpleRNN)
 
 IMAGE, SERIES, VECTOR, WORDS = (6, 7, 2), (5, 3), (4,), (3,)
+TIMES = (3, 3)  # graphs of recurrent layers grow with the steps, of which these are enough to repeat
 #: A layer that has weights, and the shape of its inputs.
 RULES = {
     "dense": (lambda: Dense(3, "tanh"), VECTOR),
@@ -68,15 +69,15 @@ RULES = {
     "batch norm of rows": (lambda: BatchNorm(axis=1, scale=False), IMAGE),
     "embedding": (lambda: f64(KERAS.Embedding)(7, 2), WORDS),
     "large embedding": (lambda: f64(KERAS.Embedding)(300, 2), WORDS),
-    "simple rnn": (lambda: SimpleRNN(3), SERIES),
-    "simple rnn sequences": (lambda: SimpleRNN(3, return_sequences=True, use_bias=False), SERIES),
-    "gru": (lambda: GRU(3), SERIES),
-    "gru reset before": (lambda: GRU(3, reset_after=False), SERIES),
-    "gru backwards": (lambda: GRU(3, go_backwards=True, return_sequences=True, use_bias=False), SERIES),
-    "gru long": (lambda: GRU(2), (20, 1)),
-    "lstm": (lambda: LSTM(3), SERIES),
-    "lstm sequences": (lambda: LSTM(3, return_sequences=True, activation="relu", use_bias=False), SERIES),
-    "bidirectional": (lambda: KERAS.Bidirectional(GRU(2, return_sequences=True), dtype="float64"), SERIES),
+    "simple rnn": (lambda: SimpleRNN(3), TIMES),
+    "simple rnn sequences": (lambda: SimpleRNN(3, return_sequences=True, use_bias=False), TIMES),
+    "gru": (lambda: GRU(3), TIMES),
+    "gru reset before": (lambda: GRU(3, reset_after=False), TIMES),
+    "gru backwards": (lambda: GRU(3, go_backwards=True, return_sequences=True, use_bias=False), TIMES),
+    "gru long": (lambda: GRU(2), (9, 1)),
+    "lstm": (lambda: LSTM(3), TIMES),
+    "lstm sequences": (lambda: LSTM(3, return_sequences=True, activation="relu", use_bias=False), TIMES),
+    "bidirectional": (lambda: KERAS.Bidirectional(GRU(2, return_sequences=True), dtype="float64"), TIMES),
 }
 
 
@@ -154,7 +155,7 @@ def mixed_image():
 
 def mixed_words():
     """An embedding used twice, a GRU that gives its state to an LSTM's input, an average over time."""
-    inputs = KERAS.Input([4], dtype="int32")
+    inputs = KERAS.Input([3], dtype="int32")
     embed = f64(KERAS.Embedding)(6, 3)
     words = embed(inputs)
     both = KERAS.Concatenate(dtype="float64")([words, embed(inputs[:, ::-1])])
@@ -162,7 +163,7 @@ def mixed_words():
     series = LSTM(3, return_sequences=True)(KERAS.Concatenate(dtype="float64")([series, both]))
     hidden = KERAS.GlobalAveragePooling1D(dtype="float64")(series)
     hidden = KERAS.Concatenate(dtype="float64")([hidden, LayerNorm()(state)])
-    return tf.keras.Model(inputs, Dense(3)(hidden)), lambda rng: rng.integers(0, 6, [B, 4])
+    return tf.keras.Model(inputs, Dense(3)(hidden)), lambda rng: rng.integers(0, 6, [B, 3])
 
 
 def mixed_subclass():
@@ -204,7 +205,7 @@ def test_networks_of_many_layers(make, modes, batch_jacobian, rng):
     jacobian = batch_jacobian(model, model.trainable_variables, x)
 
     assert GaussNewton(model, model.trainable_variables, x).unruled == ()
-    for mode, metric in (("eager", CHOSEN), ("graph", None), ("graph", CHOSEN), ("xla", CHOSEN)):
+    for mode, metric in (("eager", CHOSEN), ("graph", None), ("xla", CHOSEN)):
         assert_rows(model, x, metric, jacobian, modes[mode], rng)
 
 

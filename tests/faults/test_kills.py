@@ -10,7 +10,7 @@ import sys
 import pytest
 import tensorflow as tf
 from chaos import contents, differences, litter
-from experiments import PAIRS, ROOT, arguments
+from experiments import AGENTS, ROOT, arguments
 from tensorboard.backend.event_processing import event_accumulator
 
 from ngrl.training import CheckpointStore
@@ -19,9 +19,10 @@ EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 
 
 # NGDQN on CartPole is what is killed ten times below.
-@pytest.mark.parametrize(("number", "agent", "env_id"), [(number, *pair) for number, pair in enumerate(PAIRS[1:])])
-def test_killed_run_is_bit_equal_to_one_that_was_not(start, tmp_path, number, agent, env_id):
-    """Every other pair is killed inside a save, the rest between two, at moments drawn for each."""
+@pytest.mark.parametrize(("number", "agent"), [*enumerate(name for name in AGENTS if name != "ngdqn")])
+def test_killed_run_is_bit_equal_to_one_that_was_not(start, tmp_path, number, agent):
+    """Every other one is killed inside a save, the rest between two, at moments drawn for each."""
+    env_id = AGENTS[agent].env_id
     assert start(*arguments(agent, env_id, "whole"), export=False).wait() == 0
     draw = random.Random(f"{agent} {env_id}")
     die = ["step", draw.randint(30, 70)] if number % 2 else ["save", draw.randint(2, 3), draw.randint(3, 12)]

@@ -85,8 +85,9 @@ def values(agent, path):
 )
 def test_update_that_meets_a_number_that_is_not_finite_changes_no_weight_and_no_slot(build, tmp_path, name, compiled):
     agent, loop = build(name, POISON, *PLAIN, compiled=compiled)
-    assert skipped_and_changed(agent, loop, tmp_path) == {(True, False), (False, True)}
-    assert loop.skipped_updates >= 4
+    batches = 9 if compiled else 5  # the first two poisons alone, where a step takes long
+    assert skipped_and_changed(agent, loop, tmp_path, batches) == {(True, False), (False, True)}
+    assert loop.skipped_updates >= batches // 2
 
 
 def test_numbers_that_are_not_finite_reach_no_normaliser_and_are_not_clipped_by_one(build, tmp_path):
@@ -95,10 +96,10 @@ def test_numbers_that_are_not_finite_reach_no_normaliser_and_are_not_clipped_by_
     assert loop.skipped_updates >= 4
 
 
-def skipped_and_changed(agent, loop, folder):
+def skipped_and_changed(agent, loop, folder, batches=9):
     """Of each update: whether it was counted as skipped, and whether it changed a weight or a slot."""
     found, before = set(), values(agent, folder / "values")
-    for _ in range(9 * 16):
+    for _ in range(batches * 16):
         train_steps, skipped = loop.train_steps, loop.skipped_updates
         loop.step()
         if loop.train_steps == train_steps:

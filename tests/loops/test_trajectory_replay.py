@@ -1,15 +1,12 @@
 """ACER's loop: what it trains on and how often, that it learns, what it says, and what stops it."""
 
-import functools
-
 import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
-from run_contents import assert_identical, everything, rows, variables
-from small_acer import TAGS, build_agent, make, snapshot
+from run_contents import assert_identical, everything
+from small_acer import TAGS, make, snapshot
 from small_on_policy import load
-from small_runs import train
 from test_on_policy import Poisoned
 from tf_agents.agents import tf_agent
 from tf_agents.specs import tensor_spec
@@ -191,23 +188,6 @@ def test_training_restored_amid_a_trajectory_goes_on_bit_for_bit(tmp_path, env_i
     for part in ("_average", "_critic", "_optimizer", "_critic_optimizer", "train_step", "replay/"):
         assert any(part in name for name in whole[0]), part
     assert_identical(whole, parts)
-
-
-def test_interrupted_run_goes_on_bit_for_bit_and_its_numbers_reach_tensorboard(tmp_path):
-    small_loop = functools.partial(
-        loops.TrajectoryReplayLoop, num_steps=8, warmup_steps=100, replay_capacity=1_000, jit_compile=False
-    )
-
-    def run(name, steps):
-        options = {"num_envs": 4, "log_every": 100, "checkpoint_every": 200, "episodes": 1}
-        build = functools.partial(build_agent, hidden=(8,))
-        train(tmp_path / name, "CartPole-v1", build, small_loop, num_env_steps=steps, **options)
-
-    run("whole", 700)
-    run("parts", 340)
-    run("parts", 700)
-    assert_identical(variables(tmp_path / "whole"), variables(tmp_path / "parts"))
-    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
 # --- what is said

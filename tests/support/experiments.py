@@ -38,34 +38,32 @@ class Agent(NamedTuple):
 
     Attributes:
       continuous: whether it takes continuous actions too.
-      elsewhere: the other environment on which its loop is run too, with this agent.
+      env_id: the environment on which it is killed.
     """
 
     gin_file: str
     bindings: tuple[str, ...]
     continuous: bool = True
-    elsewhere: str | None = None
+    env_id: str = "CartPole-v1"
 
 
 #: A new agent is a line here.
 AGENTS = {
-    "ngdqn": Agent(
-        "ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), False, "LunarLander-v3"
-    ),
+    "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), continuous=False),
     "pqn": Agent(
         "baselines/pqn_cartpole_v1",
         ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False", "PqnAgent.batch_size=32", "PqnAgent.epochs=1"),
         continuous=False,
     ),
-    "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
-    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), elsewhere="Pendulum-v1"),
+    "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), env_id="LunarLander-v3"),
+    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), env_id="Pendulum-v1"),
     "acktr": Agent("acktr_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "ClippedUpdate.epochs=1")),
     "nac": Agent("nac_cartpole_v1", _ON_POLICY),
     "acer": Agent(
         "acer_cartpole_v1",
         (*_REPLAY, "ActorNetwork.hidden_layers=(8,)", "QNetwork.hidden_layers=(8,)"),
-        elsewhere="Pendulum-v1",
+        env_id="Pendulum-v1",
     ),
     "recurrent": Agent(
         "trpo_masked_cartpole",
@@ -73,12 +71,6 @@ AGENTS = {
     ),
 }
 ENVIRONMENTS = {"CartPole-v1": False, "LunarLander-v3": False, "Pendulum-v1": True}  # whether actions are continuous
-PAIRS = [
-    (name, env_id)
-    for name, agent in AGENTS.items()
-    for env_id in ("CartPole-v1", agent.elsewhere)
-    if env_id is not None
-]
 
 
 #: Imports the environments called `test/...`.

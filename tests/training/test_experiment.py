@@ -30,17 +30,6 @@ def natural_agent(time_step_spec, action_spec, seed, learning_rate=1.0):
     return agents.DqnAgent(time_step_spec, action_spec, network, optimizer, gamma=0.95)
 
 
-def adam_agent(time_step_spec, action_spec, seed):
-    network = networks.QNetwork(time_step_spec.observation, int(action_spec.maximum) + 1, (16,), seed=seed)
-    return agents.DqnAgent(
-        time_step_spec,
-        action_spec,
-        network,
-        tf.keras.optimizers.Adam(1e-3),
-        target_update=agents.HardUpdate(period=50),
-    )
-
-
 small_loop = functools.partial(
     loops.OffPolicyLoop, batch_size=16, replay_capacity=300, warmup_steps=64, updates_per_call=4, jit_compile=False
 )
@@ -67,18 +56,10 @@ def test_training_time_limit_must_be_positive(tmp_path):
         run(tmp_path / "run", 300, training_time_limit=0)
 
 
-@pytest.mark.parametrize(
-    ("agent", "env_id", "loop"),
-    [
-        (natural_agent, "CartPole-v1", compiled_loop),
-        (adam_agent, "CartPole-v1", small_loop),
-    ],
-    ids=["natural-cartpole-compiled", "adam-cartpole"],
-)
-def test_interrupted_run_goes_on_bit_for_bit(tmp_path, agent, env_id, loop):
-    run(tmp_path / "whole", 1000, agent, env_id, loop)
-    run(tmp_path / "parts", 500, agent, env_id, loop)
-    run(tmp_path / "parts", 1000, agent, env_id, loop)
+def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
+    """Compiled by XLA, as a user's would be; every agent's without it: `test_kills.py`."""
+    for name, steps in (("whole", 600), ("parts", 300), ("parts", 600)):
+        run(tmp_path / name, steps, natural_agent, "CartPole-v1", compiled_loop)
     (whole, whole_state), (parts, parts_state) = (variables(tmp_path / name) for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     for name in whole:
@@ -94,7 +75,7 @@ def test_same_seed_repeats_a_run_and_another_seed_does_not(tmp_path):
 
 
 def test_episodes_csv_agrees_with_a_slow_recount(tmp_path):
-    final = run(tmp_path, 6000)
+    final = run(tmp_path, 4000)
     table = rows(tmp_path)
     assert [int(row["episode"]) for row in table] == list(range(1, len(table) + 1))
     returns = [float(row["return"]) for row in table]
@@ -105,7 +86,7 @@ def test_episodes_csv_agrees_with_a_slow_recount(tmp_path):
     assert final["best_100_episode_mean"] == pytest.approx(max(means))
     assert final["final_100_episode_mean"] == pytest.approx(means[-1])
     assert final["episodes"] == len(table)
-    assert 6000 <= final["env_steps"] < 6004
+    assert 4000 <= final["env_steps"] < 4004
     assert final["train_steps"] == pytest.approx(final["env_steps"] - 64, abs=8)
 
 
