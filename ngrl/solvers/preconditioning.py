@@ -59,30 +59,28 @@ class PreconditionedSolver(Solver):
           TypeError: As `Kfac.answer`.
           ValueError: As `Kfac.answer`.
         """
-        if self.preconditioner is None:
-            return super().answer(operator, gradient, damping, state)
         rhs = gradient.gradient(operator)
-        solution, product, after = self._solve_preconditioned(operator, rhs, damping, state)
-        return Answer(solution, product, ParameterSystem(operator, rhs), after)
+        problem, after = self._problem(operator, rhs, damping, state)
+        return Answer(*checked_solution(problem, *self._solve(problem)), ParameterSystem(operator, rhs), after)
 
     def solve_with_product(
         self, operator: tf.linalg.LinearOperator, rhs: tf.Tensor, damping: float | tf.Tensor = 0.0
     ) -> tuple[Solution, tf.Tensor]:
         """As of every solver, the preconditioner's factors being those of the operator alone."""
-        if self.preconditioner is None:
-            return super().solve_with_product(operator, rhs, damping)
-        return self._solve_preconditioned(operator, rhs, damping, None)[:2]
+        problem, _ = self._problem(operator, rhs, damping, None)
+        return checked_solution(problem, *self._solve(problem))
 
-    def _solve_preconditioned(
+    def _problem(
         self,
         operator: tf.linalg.LinearOperator,
         rhs: tf.Tensor,
         damping: float | tf.Tensor,
         state: Mapping[str, tf.Tensor] | None,
-    ) -> tuple[Solution, tf.Tensor, dict[str, tf.Tensor]]:
-        assert self.preconditioner is not None
-        problem: Problem = normalised_problem(operator, rhs, damping)
+    ) -> tuple[Problem, dict[str, tf.Tensor]]:
+        """The system with the preconditioner's inverse, and the state after its step."""
+        problem = normalised_problem(operator, rhs, damping)
+        if self.preconditioner is None:
+            return problem, dict(state or {})
         is_finite = tf.math.is_finite(problem.rhs_norm)
         inverse, after = self.preconditioner.inverse_product(operator, problem.damping, state, is_finite)
-        problem = problem._replace(inverse=inverse)
-        return *checked_solution(problem, *self._solve(problem)), after
+        return problem._replace(inverse=inverse), after

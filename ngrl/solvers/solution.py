@@ -110,6 +110,7 @@ class Problem(NamedTuple):
       rhs: b̂ = b / ||b|| [P].
       rhs_norm: ||b||, so that x = ||b|| y.
       inverse: None, or a preconditioner's M⁻¹ v, [P] to [P], M symmetric and positive definite.
+      guess: None, or a vector [P] that may point to the solution; its length says nothing.
     """
 
     operator: tf.linalg.LinearOperator
@@ -117,6 +118,7 @@ class Problem(NamedTuple):
     rhs: tf.Tensor
     rhs_norm: tf.Tensor
     inverse: Callable[[tf.Tensor], tf.Tensor] | None = None
+    guess: tf.Tensor | None = None
 
     def product(self, vector: tf.Tensor) -> tf.Tensor:
         """`A v`, [P] to [P]."""

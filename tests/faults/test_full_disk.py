@@ -19,6 +19,7 @@ from ngrl.training.recording import recording
 
 ROOMY = 64 << 20
 STEPS = 1_200
+SELDOM = "OffPolicyLoop.updates_per_step=0.25"
 
 
 def fill(disk, leave=0):
@@ -46,9 +47,9 @@ def newest(folder):
 
 
 def test_run_on_a_full_disk_ends_with_path_and_bytes_and_goes_on_when_there_is_room(start, tmpfs, tmp_path):
-    assert start(*arguments("ngdqn", "CartPole-v1", "whole", steps=STEPS), export=False).wait() == 0
+    assert start(*arguments("ngdqn", "CartPole-v1", "whole", SELDOM, steps=STEPS), export=False).wait() == 0
     disk = tmpfs(ROOMY)
-    command = arguments("ngdqn", "CartPole-v1", disk / "run", steps=STEPS)
+    command = arguments("ngdqn", "CartPole-v1", disk / "run", SELDOM, steps=STEPS)
     run = start(*command, export=False)
     run.wait_until(lambda: newest(disk / "run") >= 200)
     run.stop()

@@ -56,7 +56,11 @@ AGENTS = {
         continuous=False,
     ),
     "npg": Agent("npg_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), env_id="LunarLander-v3"),
-    "trpo": Agent("trpo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL), env_id="Pendulum-v1"),
+    "trpo": Agent(
+        "trpo_cartpole_v1",
+        (*_ON_POLICY, *_CRITIC, *_STATEFUL, "actor/ConjugateGradient.warm_start=True"),
+        env_id="Pendulum-v1",
+    ),
     "acktr": Agent("acktr_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL)),
     "ppo": Agent("ppo_cartpole_v1", (*_ON_POLICY, *_CRITIC, *_STATEFUL, "ClippedUpdate.epochs=1")),
     "nac": Agent("nac_cartpole_v1", _ON_POLICY),
