@@ -1,6 +1,6 @@
 """Draw learning curves of run directories: mean return of the latest 100 episodes against environment steps.
 
-    .venv/bin/python tools/plot_runs.py runs/scores/*lunar* --out docs/images/curves.png
+    .venv/bin/python tools/plot_runs.py runs/scores/*lunar* --out curves.png
 
 Runs whose names differ in `-seed<N>` alone share a colour and one panel holds one environment. Dashed lines are the
 published mean of NGDQN (Knight & Lerner 2018). `python -m ngrl.report` makes tables and more pictures of the same runs.

@@ -26,6 +26,7 @@ METHODS = {
     "paper-ngdqn_october": "NGDQN, settings of October 2018",
     "dqn": "DQN, target network",
     "paper-dqn": "DQN, no target network",
+    "baselines-plain": "NGDQN, trust region, plain",
     "baselines-adam": "Adam, no target network",
     "baselines-adam_bounded": "Adam, trust region",
     "baselines-functional": "Adam, functional regularisation",
