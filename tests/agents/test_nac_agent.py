@@ -281,10 +281,9 @@ def test_a_reward_that_is_not_finite_skips_the_update():
     assert stats.skipped == 1
 
 
-@pytest.mark.parametrize("critic", [agents.LstdQ(0.9, 0.7), agents.EpisodicCritic()])
-def test_xla_and_eager_updates_agree(critic):
+def test_xla_and_eager_updates_agree():
     def build():
-        return nac(critic, "gaussian", optimizer=natural(learning_rate=None, max_kl=0.01, damping=0.1))
+        return nac(agents.LstdQ(0.9, 0.7), "gaussian", optimizer=natural(learning_rate=None, max_kl=0.01, damping=0.1))
 
     eager, compiled = build(), build()
     batch = experience("gaussian", trajectories=12)

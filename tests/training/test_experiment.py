@@ -70,7 +70,7 @@ def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
 
 def test_same_seed_repeats_a_run_and_another_seed_does_not(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        run(tmp_path / name, 500, seed=seed)
+        run(tmp_path / name, 300, seed=seed)
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
 
 

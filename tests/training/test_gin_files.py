@@ -32,14 +32,14 @@ def _covering(paths, first):
     return sorted(chosen)
 
 
-#: One of each loop runs as it would for a user.
-COMPILED = ("ngdqn_cartpole_v1", "trpo_cartpole_v1", "acer_pendulum")
+#: These run as they would for a user.
+COMPILED = ("ngdqn_cartpole_v1", "trpo_cartpole_v1")
 #: A file is not run that binds nothing but what those that are run bind too, to other numbers.
-RUN = _covering(EXPERIMENTS, (*COMPILED, "npg_cartpole_v1", "minatar_breakout", "acktr_hopper"))
+RUN = _covering(EXPERIMENTS, (*COMPILED, "acer_pendulum", "npg_cartpole_v1", "minatar_breakout", "acktr_hopper"))
 ENTRIES = sorted(
     path
     for path in ROOT.rglob("*.gin")
-    if path.stem not in ("base", "lunar")  # the comparison of solvers on CartPole, elsewhere
+    if path.stem not in ("base", "lunar", "mle_gaussian")  # the comparison of solvers on CartPole, tests/examples
     and ("main.entry" in path.read_text() or path.parent.name == "solvers")
 )
 SHORT = ["run.num_env_steps = 300", "Evaluation.episodes = 1"]
@@ -164,7 +164,7 @@ def test_experiment_runs(path, tmp_path, monkeypatch):
 
 def test_the_examples_are_there():
     names = {str(path.relative_to(ROOT)) for path in ENTRIES}
-    assert {"examples/mle_gaussian.gin", "examples/geometry.gin"} <= names
+    assert "examples/geometry.gin" in names
     assert "solvers/cartpole_v1.gin" in names
 
 
