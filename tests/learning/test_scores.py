@@ -37,6 +37,7 @@ GREEDY_MEAN = {
     "nac_cartpole_v1": 450.0,
     "trpo_cartpole_v1": 500.0,
     "acktr_cartpole_v1": 500.0,
+    "acktr_pendulum": -155.0,
     "trpo_acrobot": -83.0,
     "trpo_pendulum": -175.0,
     "trpo_lunar": 133.0,
