@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ngrl import modules, seeding
 from ngrl.checks import check_count, check_optional_count
+from ngrl.signals import reraise
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: LibraryOutput, d
         _evaluate(options, policy_dir, output, done, progress)
     except Exception as error:
         progress.stop()
+        reraise(error)
         output.log_exception()
         line = configuration.one_line(error)
         if not isinstance(error, (*known.WHILE_BUILDING, *known.FAILURES)):

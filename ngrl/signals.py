@@ -42,26 +42,44 @@ def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> 
             signal.signal(number, earlier)
 
 
+#: The signals that have arrived in the innermost `terminable`.
+_arrived: list[int] = []
+
+
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """While this context lasts, SIGTERM is as Ctrl-C is, but what leaves the context is `Terminated`.
 
     Inside it is a KeyboardInterrupt and nothing else: Ray's compiled code lets no other exception through, and makes a
-    plain one of those derived from it.
+    plain one of those derived from it. Ctrl-C stays ignored where it was, as in a shell's background jobs.
     """
-    arrived = []
+    _arrived.clear()
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
+    def stop(number: int, frame: FrameType | None) -> None:
+        _arrived.append(number)
         raise KeyboardInterrupt
 
+    is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
-        with handled(terminate, signal.SIGTERM):
+        with handled(stop, signal.SIGTERM, *([signal.SIGINT] if is_heeded else [])):
             yield
     except KeyboardInterrupt as error:
-        if arrived:
+        if signal.SIGTERM in _arrived:
             raise Terminated from error
         raise
+
+
+def reraise(error: Exception) -> None:
+    """Raise a KeyboardInterrupt again that compiled code has made another exception of.
+
+    NumPy makes a SystemError of one that arrives while it makes an array, for example; an environment's is one of its
+    faults by then. To be called where a command catches every exception.
+
+    Raises:
+      KeyboardInterrupt: A signal has arrived in the present `terminable`.
+    """
+    if _arrived:
+        raise KeyboardInterrupt from error
 
 
 class StopRequest:

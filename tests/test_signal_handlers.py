@@ -6,7 +6,10 @@ import threading
 
 import pytest
 
-from ngrl.signals import StopRequest, Terminated, exit_code, terminable
+from ngrl import evaluate, launch, sweep
+from ngrl.signals import StopRequest, Terminated, exit_code, reraise, terminable
+from ngrl.studies import study
+from ngrl.training import configurables
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -77,3 +80,49 @@ def test_elsewhere_than_in_the_main_thread_signals_are_left_alone(ours):
     thread.start()
     thread.join()
     assert found == [(False, here)]
+
+
+def swallow(number):
+    """Make another exception of what a signal raises, as NumPy and environments do."""
+    try:
+        send(number)
+    except KeyboardInterrupt as error:
+        raise SystemError("returned a result with an exception set") from error
+
+
+#: By command: itself, what stands for all that it does, and arguments that take it there.
+COMMANDS = {
+    "evaluate": (evaluate, (evaluate, "_evaluate"), ["--policy_dir=."]),
+    "launch": (launch, (configurables, "main"), ["--gin_file=gin/ngdqn_cartpole_v1.gin", "--noprogress"]),
+    "sweep": (sweep, (study, "read"), ["--study=launch/paper.gin", "--noprogress"]),
+}
+
+
+@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_say_that_they_were_stopped_whatever_compiled_code_makes_of_the_signal(
+    name, number, tmp_path, monkeypatch, capfd
+):
+    command, replaced, arguments = COMMANDS[name]
+    monkeypatch.setattr(*replaced, lambda *arguments, **options: swallow(number))
+    monkeypatch.chdir(tmp_path)
+    before = [signal.getsignal(number) for number in BOTH]
+    assert command.main(arguments) == 128 + number
+    told = capfd.readouterr().err
+    assert f"ngrl.{name}: stopped" in told
+    assert "SystemError" not in told
+    assert [signal.getsignal(number) for number in BOTH] == before
+
+
+def test_ctrl_c_that_is_ignored_stays_so_and_no_signal_is_remembered():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with terminable():
+            send(signal.SIGINT)
+            reraise(ValueError())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with pytest.raises(Terminated), terminable():
+        send(signal.SIGTERM)
+    with terminable():
+        reraise(ValueError())
