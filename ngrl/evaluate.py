@@ -5,11 +5,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ngrl import modules, seeding
 from ngrl.checks import check_count, check_optional_count
-from ngrl.signals import reraise
+from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: LibraryOutput, d
         _evaluate(options, policy_dir, output, done, progress)
     except Exception as error:
         progress.stop()
-        reraise(error)
+        heed(error)
         output.log_exception()
         line = configuration.one_line(error)
         if not isinstance(error, (*known.WHILE_BUILDING, *known.FAILURES)):
@@ -121,8 +121,13 @@ def _evaluate(
     if options.video:
         evaluation.check_video(environment)
     progress.start_evaluation(options.episodes)
+
+    def act(step: Any) -> Any:
+        heed()
+        return actor(step)
+
     result = evaluation.evaluate(
-        actor,
+        act,
         environment,
         options.episodes,
         options.seed,

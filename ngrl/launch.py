@@ -10,7 +10,7 @@ from pathlib import Path
 from ngrl import modules, packaged, seeding, threads
 from ngrl.checks import check_optional_count
 from ngrl.messages import reason
-from ngrl.signals import reraise
+from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
 #: The least exit code that tells of a signal.
@@ -237,7 +237,7 @@ def _run(
         print(f"{name}: {reason(error)}{hint}", file=output.terminal)
         return error.exit_code
     except Exception as error:
-        reraise(error)
+        heed(error)
         output.log_exception()
         # Gin appends where an error passed through; only one made of a wrong value is explained by that.
         line = reason(error) if isinstance(error, known.EXPLAINED) else configuration.one_line(error)

@@ -69,17 +69,17 @@ def terminable() -> Iterator[None]:
         raise
 
 
-def reraise(error: Exception) -> None:
-    """Raise a KeyboardInterrupt again that compiled code has made another exception of.
+def heed(cause: Exception | None = None) -> None:
+    """Raise a KeyboardInterrupt again that compiled code has swallowed, or made another exception of.
 
-    NumPy makes a SystemError of one that arrives while it makes an array, for example; an environment's is one of its
-    faults by then. To be called where a command catches every exception.
+    NumPy makes a SystemError of one that arrives while it makes an array, for example, and an environment may make one
+    of its faults of it. To be called where a command catches every exception, and by what it may be doing for hours.
 
     Raises:
       KeyboardInterrupt: A signal has arrived in the present `terminable`.
     """
     if _arrived:
-        raise KeyboardInterrupt from error
+        raise KeyboardInterrupt from cause
 
 
 class StopRequest:

@@ -15,7 +15,7 @@ from ngrl import modules, packaged, seeding
 from ngrl.checks import check_optional_count
 from ngrl.launch import pasted, tensorboard_command
 from ngrl.messages import reason
-from ngrl.signals import reraise
+from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOut
     except RayUnavailableError as error:
         return fail(str(error), EXIT_FAILURE)
     except Exception as error:
-        reraise(error)
+        heed(error)
         traceback.print_exc()  # into the log
         line = f"{type(error).__name__}: {reason(error)}; the traceback is in {output.keep()}"
         return fail(line, EXIT_FAILURE)

@@ -1,15 +1,17 @@
 """Who is told of a signal, and that whoever was told before is told afterwards."""
 
+import contextlib
 import os
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 from ngrl import evaluate, launch, sweep
-from ngrl.signals import StopRequest, Terminated, exit_code, reraise, terminable
+from ngrl.signals import StopRequest, Terminated, exit_code, heed, terminable
 from ngrl.studies import study
-from ngrl.training import configurables
+from ngrl.training import configurables, export
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -119,10 +121,27 @@ def test_ctrl_c_that_is_ignored_stays_so_and_no_signal_is_remembered():
     try:
         with terminable():
             send(signal.SIGINT)
-            reraise(ValueError())
+            heed(ValueError())
     finally:
         signal.signal(signal.SIGINT, before)
     with pytest.raises(Terminated), terminable():
         send(signal.SIGTERM)
     with terminable():
-        reraise(ValueError())
+        heed(ValueError())
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_evaluation_stops_though_something_has_swallowed_the_signal(number, tmp_path, monkeypatch):
+    played = []
+
+    def actor(step):
+        played.append(step)
+        assert len(played) < 10
+        if len(played) == 3:
+            with contextlib.suppress(KeyboardInterrupt):
+                send(number)
+        return np.zeros(len(step.reward), np.int64)
+
+    monkeypatch.setattr(export, "load_policy", lambda folder: (actor, {"env_id": "CartPole-v1"}))
+    assert evaluate.main([f"--policy_dir={tmp_path}"]) == 128 + number
+    assert len(played) == 3
