@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ngrl import modules, seeding
 from ngrl.checks import check_count, check_optional_count
@@ -113,6 +113,7 @@ def _evaluate(
     from ngrl.training.progress import describe_bound
 
     actor, description = export.load_policy(policy_dir)
+    actor = evaluation.stoppable(actor, heed)
     env_id = options.env_id or description.get("env_id")
     if env_id is None:
         raise export.PolicyError(f"{policy_dir} does not say which environment it is for: give --env_id")
@@ -121,13 +122,8 @@ def _evaluate(
     if options.video:
         evaluation.check_video(environment)
     progress.start_evaluation(options.episodes)
-
-    def act(step: Any) -> Any:
-        heed()
-        return actor(step)
-
     result = evaluation.evaluate(
-        act,
+        actor,
         environment,
         options.episodes,
         options.seed,

@@ -42,7 +42,7 @@ def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> 
             signal.signal(number, earlier)
 
 
-#: The signals that have arrived in the innermost `terminable`.
+#: The signals that have arrived in the present `terminable`.
 _arrived: list[int] = []
 
 
@@ -53,7 +53,6 @@ def terminable() -> Iterator[None]:
     Inside it is a KeyboardInterrupt and nothing else: Ray's compiled code lets no other exception through, and makes a
     plain one of those derived from it. Ctrl-C stays ignored where it was, as in a shell's background jobs.
     """
-    _arrived.clear()
 
     def stop(number: int, frame: FrameType | None) -> None:
         _arrived.append(number)
@@ -67,6 +66,8 @@ def terminable() -> Iterator[None]:
         if signal.SIGTERM in _arrived:
             raise Terminated from error
         raise
+    finally:
+        _arrived.clear()
 
 
 def heed(cause: Exception | None = None) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from ngrl import solvers
 from ngrl.checks import check_number, check_optional_number
 from ngrl.configurable import configurable
-from ngrl.curvature import GaussNewton, flatten, unflatten
+from ngrl.curvature import GaussNewton, flatten, num_parameters, unflatten
 from ngrl.optimizers import damping as damping_rules
 from ngrl.optimizers import line_search as line_searches
 from ngrl.optimizers import step
@@ -109,7 +109,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         dtype = var_list[0].dtype.base_dtype
         self._damping = self.add_variable([], dtype=dtype, name="damping")
         self._damping.assign(tf.constant(self.damping_rule.initial, dtype))
-        size = sum(variable.shape.num_elements() for variable in var_list)
+        size = num_parameters(var_list)
         self._velocity = self.add_variable([size], dtype=dtype, name="velocity") if self.momentum else None
         for name, initial in self.solver.slots(var_list).items():
             slot = self.add_variable(initial.shape, dtype=initial.dtype, name=f"solver/{name}")
@@ -209,7 +209,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         loss_fn: ScalarFn | None,
         divergence_fn: ScalarFn | None,
     ) -> None:
-        size = sum(variable.shape.num_elements() for variable in variables)
+        size = num_parameters(variables)
         if operator.shape[-1] != size:
             raise ValueError(f"the operator is of size {operator.shape[-1]}, the variables have {size} elements")
         owned = operator.parameters.get("variables")

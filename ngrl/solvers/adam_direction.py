@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ngrl.checks import check_number
 from ngrl.configurable import configurable
-from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats
+from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats, flat_zeros
 from ngrl.solvers.system import ParameterSystem, RightHandSide, RowProducts
 
 
@@ -42,8 +42,7 @@ class AdamDirection(Solver):
 
     def slots(self, variables: Sequence[tf.Variable]) -> dict[str, tf.Tensor]:
         """Means of gradients and of their squares [P], and the number of steps; see `Solver.slots`."""
-        size, dtype = sum(variable.shape.num_elements() for variable in variables), variables[0].dtype
-        return {"mean": tf.zeros([size], dtype), "square": tf.zeros([size], dtype), "count": tf.zeros([], tf.int64)}
+        return {"mean": flat_zeros(variables), "square": flat_zeros(variables), "count": tf.zeros([], tf.int64)}
 
     def answer(
         self,

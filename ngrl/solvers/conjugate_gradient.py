@@ -17,6 +17,7 @@ from ngrl.solvers.solution import (
     dot,
     effective_rtol,
     eps,
+    flat_zeros,
 )
 from ngrl.solvers.system import RightHandSide
 
@@ -85,11 +86,7 @@ class ConjugateGradient(PreconditionedSolver):
 
     def slots(self, variables: Sequence[tf.Variable]) -> dict[str, tf.Tensor]:
         """With a warm start the solution before, v [P], beside the preconditioner's; see `Solver.slots`."""
-        slots = super().slots(variables)
-        if self.warm_start:
-            size = sum(variable.shape.num_elements() for variable in variables)
-            slots["solution"] = tf.zeros([size], variables[0].dtype)
-        return slots
+        return super().slots(variables) | ({"solution": flat_zeros(variables)} if self.warm_start else {})
 
     def answer(
         self,

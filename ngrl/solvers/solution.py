@@ -299,6 +299,11 @@ def as_scalar(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.convert_to_tensor(value, dtype=dtype)
 
 
+def flat_zeros(variables: Sequence[tf.Variable]) -> tf.Tensor:
+    """Zeros [P], one for each number of the variables: the initial value of a slot that holds a solution."""
+    return tf.zeros([sum(variable.shape.num_elements() for variable in variables)], variables[0].dtype)
+
+
 def damped(matrix: tf.Tensor, damping: tf.Tensor) -> tf.Tensor:
     """`A + λI` for a dense matrix A [n, n]."""
     return tf.linalg.set_diag(matrix, tf.linalg.diag_part(matrix) + damping)

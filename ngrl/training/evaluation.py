@@ -161,6 +161,16 @@ def _load_for_video(environment: Environment, seed: int, bound: int | None) -> t
     return _load_bounded(filmed.for_evaluation(render_mode="rgb_array"), seed, bound, UNLIMITED_VIDEO_STEPS)
 
 
+def stoppable(actor: Actor, check_stop: Callable[[], None]) -> Actor:
+    """The actor, before each of whose actions `check_stop` is called; what that raises ends what is played."""
+
+    def act(step: ts.TimeStep) -> np.ndarray:
+        check_stop()
+        return actor(step)
+
+    return act
+
+
 def check_video(environment: Environment) -> None:
     """Draw one frame, to know before a long run whether its video can be made.
 

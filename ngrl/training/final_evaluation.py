@@ -11,7 +11,7 @@ from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json
-from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, describe_specs, evaluate, record_video
+from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, describe_specs, evaluate, record_video, stoppable
 from ngrl.training.export import export_policy, load_policy
 from ngrl.training.progress import Progress, describe_evaluation
 
@@ -130,10 +130,4 @@ class FinalEvaluation(NamedTuple):
 
 def _exported(folder: Path, check_stop: Callable[[], None]) -> Actor:
     """The policy as others will load it, between two of whose actions a signal stops what is played."""
-    actor, _ = load_policy(folder / "policy")
-
-    def act(step: Any) -> Any:
-        check_stop()
-        return actor(step)
-
-    return act
+    return stoppable(load_policy(folder / "policy")[0], check_stop)
