@@ -8,7 +8,7 @@ import tensorflow as tf
 from ngrl.checks import check_number
 from ngrl.configurable import configurable
 from ngrl.solvers.conjugate_gradient import ConjugateGradient
-from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver
+from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, flat_zeros
 from ngrl.solvers.system import ParameterSystem, RightHandSide, RowSystem
 
 
@@ -57,14 +57,14 @@ class Dual(Solver):
           momentum: μ in [0, 1), how much of the solution before is kept where the rows don't say otherwise.
 
         Raises:
-          ValueError: `solver` is no `Solver`, or is itself a `Dual`, or μ is out of its range.
+          ValueError: `solver` is no `Solver`, is itself a `Dual`, or has a setting that is for parameters alone, or μ
+            is out of its range.
         """
         if solver is None:
             solver = ConjugateGradient()
         if not isinstance(solver, Solver) or isinstance(solver, Dual):
             raise ValueError(f"solver must be a Solver other than Dual, got {solver!r}")
-        if getattr(solver, "preconditioner", None) is not None:
-            raise ValueError("Dual's solver works on rows, where K-FAC can't precondition: take it without Dual")
+        check_row_solver("Dual", solver)
         self.solver = solver
         self.momentum = check_number("momentum", momentum, "[0, 1)")
 
@@ -86,10 +86,7 @@ class Dual(Solver):
 
     def slots(self, variables: Sequence[tf.Variable]) -> dict[str, tf.Tensor]:
         """With momentum the solution before, v [P]; see `Solver.slots`."""
-        if not self.momentum:
-            return {}
-        size = sum(variable.shape.num_elements() for variable in variables)
-        return {"solution": tf.zeros([size], variables[0].dtype)}
+        return {"solution": flat_zeros(variables)} if self.momentum else {}
 
     def answer(
         self,
@@ -171,6 +168,18 @@ class Dual(Solver):
         value = tf.where(is_positive, projected / problem.damping, tf.zeros_like(projected))
         result = tf.where(is_positive, solution.result, int(Result.BREAKDOWN))
         return value, result, solution.stats
+
+
+def check_row_solver(owner: str, solver: Solver) -> None:
+    """Check that a solver that is to solve for coefficients of rows has no setting that is for parameters alone.
+
+    Raises:
+      ValueError: It has one, which it would ignore.
+    """
+    if getattr(solver, "preconditioner", None) is not None:
+        raise ValueError(f"{owner}'s solver works on rows, where K-FAC can't precondition: take it without {owner}")
+    if getattr(solver, "warm_start", False):
+        raise ValueError(f"{owner}'s solver works on rows, others in each step: take warm_start without {owner}")
 
 
 def _gram_operator(operator: tf.linalg.LinearOperator) -> tf.linalg.LinearOperator:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from small_stacks import compiled, linearised, network
 
-from ngrl.solvers import ConjugateGradient, Kfac, ParameterGradient, Result
+from ngrl.solvers import BlockDual, ConjugateGradient, Dual, Kfac, ParameterGradient, Result
 
 
 def operator_of(matrix):
@@ -80,3 +80,10 @@ def test_warm_start_remembers_nothing_of_a_breakdown():
         assert answer.solution.result == Result.BREAKDOWN
         np.testing.assert_array_equal(answer.state["solution"], v)
     assert ConjugateGradient.from_config(solver.get_config()).warm_start
+
+
+@pytest.mark.parametrize("owner", [Dual, BlockDual])
+@pytest.mark.parametrize("setting", [{"warm_start": True}, {"preconditioner": Kfac()}], ids=["warm", "preconditioned"])
+def test_solvers_of_rows_refuse_what_is_for_parameters_alone(owner, setting):
+    with pytest.raises(ValueError, match=f"^{owner.__name__}'s solver works on rows.*without {owner.__name__}$"):
+        owner(solver=ConjugateGradient(**setting))
