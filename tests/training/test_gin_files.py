@@ -1,4 +1,4 @@
-"""Every experiment in `gin/` is parsed, built and run for a few hundred steps."""
+"""Every experiment in `gin/` is parsed; of each agent those are run that together bind what all of its do."""
 
 from pathlib import Path
 
@@ -16,9 +16,10 @@ ROBOTS = ("halfcheetah", "walker2d", "ant", "swimmer")  # MuJoCo's, whose files 
 
 
 def _parts(path):
-    """What a file binds: names, and for parts which one; values of other kinds don't count."""
+    """What a file of an agent's binds: names, and for parts which one; values of other kinds don't count."""
     configuration.parse([str(path)], [])
-    found = {(name, value if "@" in value else "") for name, value in configuration.bindings().items()}
+    agent = path.stem.split("_")[0]
+    found = {(agent, name, value if "@" in value else "") for name, value in configuration.bindings().items()}
     gin.clear_config()
     return found
 
@@ -34,7 +35,7 @@ def _covering(paths, first):
 
 #: These run as they would for a user.
 COMPILED = ("ngdqn_cartpole_v1", "trpo_cartpole_v1")
-#: A file is not run that binds nothing but what those that are run bind too, to other numbers.
+#: A file is not run that binds nothing but what its agent's that are run bind too, to other numbers.
 RUN = _covering(EXPERIMENTS, (*COMPILED, "acer_pendulum", "npg_cartpole_v1", "minatar_breakout", "acktr_hopper"))
 ENTRIES = sorted(
     path
