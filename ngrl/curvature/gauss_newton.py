@@ -67,8 +67,9 @@ class GaussNewton(tf.linalg.LinearOperator):
           inputs: any nest of tensors [B, ...].
           output_metric: M; by default `SquaredError()`, the identity.
           weights: None, or w [B] >= 0. If they are all zero, F = 0.
-          chunk_size: how many rows of A are formed at a time where a network without known layers needs
-            them; by default as many as fit in 256 MiB.
+          chunk_size: how many rows of A are formed at a time: of a network without known layers, or of a layer
+            whose weights are shared over positions, such as a convolution's. By default as many as fit in 256 MiB
+            where they don't fit in 1 GiB together.
           name: the operator's name.
 
         Raises:

@@ -12,13 +12,16 @@ import tensorflow as tf
 
 from ngrl.checks import check_optional_count
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
-from ngrl.curvature.row_blocks import ExplicitBlock, by_layer
+from ngrl.curvature.row_blocks import (
+    CHUNK_BYTES,
+    MATRIX_BYTES,
+    ExplicitBlock,
+    by_layer,
+    gram_in_panels,
+    in_chunks,
+)
 
 _ZERO = tf.UnconnectedGradients.ZERO
-
-# Bytes of Jacobian rows that are formed at a time, and that are kept.
-_CHUNK_BYTES = 2**28
-_MATRIX_BYTES = 2**30
 
 
 class NetworkJacobian:
@@ -98,8 +101,8 @@ class NetworkJacobian:
     def rows(self, factor: tf.Tensor) -> Any:
         """The rows A_i = factor_i J_i for a factor [B, R, K]."""
         row_bytes = num_parameters(self._variables) * factor.dtype.size
-        chunk = self._chunk_size or max(1, _CHUNK_BYTES // row_bytes)
-        return JacobianRows(self, factor, chunk, max_kept=max(chunk, _MATRIX_BYTES // row_bytes))
+        chunk = self._chunk_size or max(1, CHUNK_BYTES // row_bytes)
+        return JacobianRows(self, factor, chunk, max_kept=max(chunk, MATRIX_BYTES // row_bytes))
 
     def some_rows(self, factor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
         """The rows A [n, P] with numbers `indices` [c], formed all at once: [c, P].
@@ -136,13 +139,6 @@ class JacobianRows:
         batch, rows_per_example = self.factor.shape[0], self.factor.shape[1]
         return (tf.shape(self.factor)[0] if batch is None else batch) * rows_per_example
 
-    def _indices(self) -> tf.Tensor:
-        """The numbers of the rows in chunks [m, c]; the last chunk is filled up with the last row."""
-        n = self._num_rows()
-        chunks = (n + self.chunk - 1) // self.chunk
-        size = (n + chunks - 1) // chunks
-        return tf.reshape(tf.minimum(tf.range(chunks * size), n - 1), [chunks, size])
-
     def matvec(self, vector: tf.Tensor) -> tf.Tensor:
         """A v for v [P]: [n], where (A v)_i = factor_i (J v)_i."""
         return tf.reshape(tf.linalg.matvec(self.factor, self.jacobian.jvp(vector)), [-1])
@@ -157,7 +153,7 @@ class JacobianRows:
 
     def matrix(self) -> tf.Tensor:
         """A itself: [n, P]."""
-        indices = self._indices()
+        indices = in_chunks(self._num_rows(), self.chunk)
         if indices.shape[0] == 1:
             return self._some(indices[0])
         rows = tf.map_fn(self._some, indices, fn_output_signature=self.factor.dtype)
@@ -169,20 +165,7 @@ class JacobianRows:
         if not isinstance(n, int) or n <= self.max_kept:
             rows = self.matrix()
             return tf.matmul(rows, rows, transpose_b=True)
-        indices, dtype = self._indices(), self.factor.dtype
-
-        def panel(some: tf.Tensor) -> tf.Tensor:
-            # A_some Aᵀ: [c, m·c]
-            rows = self._some(some)
-            blocks = tf.map_fn(
-                lambda others: tf.matmul(rows, self._some(others), transpose_b=True),
-                indices,
-                fn_output_signature=dtype,
-            )
-            return tf.reshape(tf.transpose(blocks, [1, 0, 2]), [blocks.shape[1], -1])
-
-        panels = tf.map_fn(panel, indices, fn_output_signature=dtype)
-        return tf.reshape(panels, [-1, panels.shape[-1]])[:n, :n]
+        return gram_in_panels(self._some, in_chunks(n, self.chunk), self.factor.dtype)[:n, :n]
 
     def blocks(self) -> list[ExplicitBlock]:
         """The variables of a layer, as far as their names tell, a block; of a plain function no more is known."""

@@ -22,7 +22,14 @@ from ngrl.curvature.flatten import flatten, unflatten
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
 from ngrl.curvature.kronecker import KroneckerLayers
 from ngrl.curvature.recording import Recording
-from ngrl.curvature.row_blocks import RowBlock, by_layer
+from ngrl.curvature.row_blocks import (
+    CHUNK_BYTES,
+    MATRIX_BYTES,
+    RowBlock,
+    by_layer,
+    gram_in_panels,
+    in_chunks,
+)
 from ngrl.curvature.use_groups import UseGroup, join_rows, kronecker_layers
 from ngrl.curvature.uses import ExplicitRows, Linear, OneHots, Use, Vectors, linear_rows
 
@@ -171,6 +178,15 @@ class LayerJacobian(NetworkJacobian):
             found.append(UseGroup(use, g, own, inputs, joined))
         return found
 
+    def _chunk(self, inputs: Vectors | OneHots, gradients: tf.Tensor) -> int | None:
+        """How many examples' rows of a layer are formed at a time where they are too many to keep; else None."""
+        batch, rows, _, outputs = gradients.shape
+        row = inputs.size * outputs
+        kept = MATRIX_BYTES // (row * gradients.dtype.size) if self._chunk_size is None else self._chunk_size
+        if batch is None or batch * rows <= kept:
+            return None
+        return max(1, (self._chunk_size or CHUNK_BYTES // (row * gradients.dtype.size)) // rows)
+
     def _blocks(self, gradients: list[list[tf.Tensor]]) -> tuple[list[FactoredBlock], ExplicitRows]:
         """The uses' rows: as factors where that is cheaper, the calls of one layer together, else as they are."""
         slots = {variable.ref(): slot for slot, variable in enumerate(self._variables)}
@@ -180,9 +196,13 @@ class LayerJacobian(NetworkJacobian):
             use, joined = group.use, group.gradients
             if not isinstance(use, Linear):
                 explicit += use.rows(group.outputs)
-            elif group.owns and _is_cheaper_factored(group.inputs, joined):
+                continue
+            cheaper = _is_cheaper_factored(group.inputs, joined)
+            chunk = None if cheaper else self._chunk(group.inputs, joined)
+            if group.owns and (cheaper or chunk):
                 bias_slot = None if use.bias is None else slots[use.bias.ref()]
-                factored.append(FactoredBlock(group.inputs, joined, slots[use.kernel.ref()], bias_slot, use.transposed))
+                kernel_slot = slots[use.kernel.ref()]
+                factored.append(FactoredBlock(group.inputs, joined, kernel_slot, bias_slot, use.transposed, chunk))
             else:
                 explicit += linear_rows(use, group.inputs, joined)
         return factored, [
@@ -198,24 +218,34 @@ def _kind(use: Use) -> tuple[Any, ...]:
 
 
 def _is_cheaper_factored(inputs: Vectors | OneHots, gradients: tf.Tensor) -> bool:
-    """Whether p² products of two inputs and two derivatives cost less than a product of two rows [d·m]."""
-    p, m = gradients.shape[2:]
-    return p == 1 or p * p * (inputs.product_cost + m) <= inputs.size * m
+    """Whether p² products of two inputs and two derivatives cost less than a product of two rows [d·m], and fit."""
+    batch, rows, p, m = gradients.shape
+    if p == 1:
+        return True
+    fit = batch is None or (batch * rows * p) ** 2 * gradients.dtype.size <= MATRIX_BYTES
+    return fit and p * p * (inputs.product_cost + m) <= inputs.size * m
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FactoredBlock:
-    """The rows of a kernel and its bias as a [B, p, d] and G [B, R, p, m], which no other use shares."""
+    """The rows of a kernel and its bias as a [B, p, d] and G [B, R, p, m], which no other use shares.
+
+    With `chunk`, products of rows are taken of the rows themselves, those of so many examples at a time.
+    """
 
     inputs: Vectors | OneHots
     gradients: tf.Tensor
     kernel_slot: int
     bias_slot: int | None
     transposed: bool
+    chunk: int | None = None
 
     def gram(self) -> tf.Tensor:
         """Σ_p,q (a_ip · a_jq + 1) (G_irp · G_jsq), [n, n]."""
         g = self.gradients
+        if self.chunk is not None:
+            n = g.shape[0] * g.shape[1]
+            return gram_in_panels(self._some, in_chunks(g.shape[0], self.chunk), g.dtype)[:n, :n]
         rows, positions = g.shape[1:3]
         inputs = tf.cast(self.inputs.gram(), g.dtype)
         if self.bias_slot is not None:
@@ -249,14 +279,9 @@ class FactoredBlock:
 
     def matrix(self, parts: list[tf.Tensor | None]) -> None:
         """The rows themselves, [n, size] into its places of `parts`."""
-        kernel = self.inputs.outer(self.gradients)
-        kernel = tf.reshape(kernel, [-1, *kernel.shape[2:]])
-        bias = tf.reduce_sum(self.gradients, axis=2)
-        if self.transposed:
-            kernel = tf.transpose(kernel, [0, 2, 1])
-        parts[self.kernel_slot] = tf.reshape(kernel, [-1, kernel.shape[1:].num_elements()])
+        parts[self.kernel_slot], bias = self._rows(self.inputs, self.gradients)
         if self.bias_slot is not None:
-            parts[self.bias_slot] = tf.reshape(bias, [-1, bias.shape[2]])
+            parts[self.bias_slot] = bias
 
     def diagonal(self, parts: list[tf.Tensor | None]) -> None:
         """Σ_ir of the rows' squares into its places of `parts`."""
@@ -265,11 +290,43 @@ class FactoredBlock:
             kernel = Vectors(tf.square(self.inputs.values)).collect(squares)
             self._place(kernel, tf.reduce_sum(squares, axis=[0, 1]), parts)
             return
-        rows: list[tf.Tensor | None] = [None] * len(parts)
-        self.matrix(rows)
-        for slot in (self.kernel_slot, self.bias_slot):
-            if slot is not None:
-                parts[slot] = tf.reduce_sum(tf.square(rows[slot]), axis=0)
+
+        def sums(inputs: Vectors | OneHots, gradients: tf.Tensor) -> list[tf.Tensor]:
+            return [tf.reduce_sum(tf.square(rows), axis=0) for rows in self._rows(inputs, gradients)]
+
+        if self.chunk is None:
+            found = sums(self.inputs, self.gradients)
+        else:
+            examples = in_chunks(self.gradients.shape[0], self.chunk)
+            # What fills up the last chunk counts once.
+            is_new = tf.reshape(tf.range(tf.size(examples)) < self.gradients.shape[0], tf.shape(examples))
+
+            def some(chunk: tuple[tf.Tensor, tf.Tensor]) -> list[tf.Tensor]:
+                inputs, gradients = self._taken(chunk[0])
+                return sums(inputs, tf.where(tf.reshape(chunk[1], [-1, 1, 1, 1]), gradients, 0))
+
+            found = tf.map_fn(some, (examples, is_new), fn_output_signature=[self.gradients.dtype] * 2)
+            found = [tf.reduce_sum(parts_of, axis=0) for parts_of in found]
+        parts[self.kernel_slot] = found[0]
+        if self.bias_slot is not None:
+            parts[self.bias_slot] = found[1]
+
+    def _rows(self, inputs: Vectors | OneHots, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Rows of the kernel [c·R, d·m] and of a bias [c·R, m], for inputs and derivatives of c examples."""
+        kernel = inputs.outer(gradients)
+        kernel = tf.reshape(kernel, [-1, *kernel.shape[2:]])
+        if self.transposed:
+            kernel = tf.transpose(kernel, [0, 2, 1])
+        bias = tf.reduce_sum(gradients, axis=2)
+        return tf.reshape(kernel, [-1, kernel.shape[1:].num_elements()]), tf.reshape(bias, [-1, bias.shape[2]])
+
+    def _taken(self, examples: tf.Tensor) -> tuple[Vectors | OneHots, tf.Tensor]:
+        return self.inputs.take(examples), tf.gather(self.gradients, examples)
+
+    def _some(self, examples: tf.Tensor) -> tf.Tensor:
+        """The rows of some examples [c], side by side [c·R, size]."""
+        kernel, bias = self._rows(*self._taken(examples))
+        return kernel if self.bias_slot is None else tf.concat([kernel, bias], axis=1)
 
     def _place(self, kernel: tf.Tensor, bias: tf.Tensor, parts: list[tf.Tensor | None]) -> None:
         parts[self.kernel_slot] = tf.transpose(kernel) if self.transposed else kernel

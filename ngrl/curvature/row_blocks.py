@@ -6,7 +6,7 @@ AAᵀ = Σ_l A_l A_lᵀ; without the products of two layers, F = AᵀA becomes b
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -14,6 +14,32 @@ import tensorflow as tf
 from ngrl.curvature.flatten import flatten, unflatten
 
 Parts = list[tf.Tensor | None]
+
+#: Bytes of Jacobian rows that are formed at a time, and that are kept.
+CHUNK_BYTES = 2**28
+MATRIX_BYTES = 2**30
+
+
+def in_chunks(count: int | tf.Tensor, chunk: int) -> tf.Tensor:
+    """The numbers 0 … count − 1 in chunks [m, c], c ≤ chunk; the last one is filled up with the last number."""
+    chunks = (count + chunk - 1) // chunk
+    size = (count + chunks - 1) // chunks
+    return tf.reshape(tf.minimum(tf.range(chunks * size), count - 1), [chunks, size])
+
+
+def gram_in_panels(some: Callable[[tf.Tensor], tf.Tensor], indices: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """A Aᵀ of rows that are formed again for each panel, `some(indices[i])` [c, P] at a time: [m·c, m·c]."""
+
+    def panel(chunk: tf.Tensor) -> tf.Tensor:
+        # A_chunk Aᵀ: [c, m·c]
+        rows = some(chunk)
+        blocks = tf.map_fn(
+            lambda others: tf.matmul(rows, some(others), transpose_b=True), indices, fn_output_signature=dtype
+        )
+        return tf.reshape(tf.transpose(blocks, [1, 0, 2]), [blocks.shape[1], -1])
+
+    panels = tf.map_fn(panel, indices, fn_output_signature=dtype)
+    return tf.reshape(panels, [-1, panels.shape[-1]])
 
 
 class RowBlock(Protocol):

@@ -87,6 +87,10 @@ class Vectors:
         del dtype
         return self.values
 
+    def take(self, examples: tf.Tensor) -> Vectors:
+        """Those of some examples [c] alone."""
+        return Vectors(tf.gather(self.values, examples))
+
     def join(self, others: Sequence[Vectors]) -> Vectors:
         """These positions and, behind them, those of others."""
         return Vectors(tf.concat([self.values, *[other.values for other in others]], axis=1)) if others else self
@@ -122,6 +126,10 @@ class OneHots:
         """As of `Vectors`."""
         flat = tf.reshape(gradients, [-1, gradients.shape[-1]])
         return tf.math.unsorted_segment_sum(flat, tf.reshape(self.indices, [-1]), self.size)
+
+    def take(self, examples: tf.Tensor) -> OneHots:
+        """As of `Vectors`."""
+        return OneHots(tf.gather(self.indices, examples), self.size)
 
     def join(self, others: Sequence[OneHots]) -> OneHots:
         """As of `Vectors`."""

@@ -81,7 +81,7 @@ def test_chunks_of_any_size_give_the_same_rows(conv_with_shared_layer, chunk_siz
 
 @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 def test_gram_of_more_rows_than_fit_is_formed_in_panels(conv_with_shared_layer, jit, batch_jacobian, rng, monkeypatch):
-    monkeypatch.setattr(ngrl.curvature.jacobian, "_MATRIX_BYTES", 1)
+    monkeypatch.setattr(ngrl.curvature.jacobian, "MATRIX_BYTES", 1)
     model = conv_with_shared_layer
     variables, x = model.trainable_variables, rng.normal(size=[B, 7, 7, 2])
     a = batch_jacobian(model, variables, x).reshape(B * 3, -1) / np.sqrt(B)

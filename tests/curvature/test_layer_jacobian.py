@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import ngrl.curvature.layer_jacobian
 from ngrl.curvature import GaussNewton, LayeredNetwork, SquaredError
 from ngrl.curvature.layer_jacobian import LayerJacobian
 from ngrl.curvature.rules import layer_rule, registry
@@ -101,6 +102,62 @@ def test_variables_outside_of_layers_and_weights_used_behind_a_layers_back(run, 
     network = LayeredNetwork(forward, model)
     assert_rows(network, variables, x, batch_jacobian, run, rng)
     assert set(GaussNewton(network, variables, x).unruled) == {free.name, last.kernel.name}
+
+
+def many_positions():
+    """Layers whose rows are formed as they are: a kernel has fewer numbers than the Gram matrix of its positions."""
+    inputs = KERAS.Input([9, 9], dtype="int32")
+    hidden = KERAS.Embedding(3, 2, dtype="float64")(inputs)
+    hidden = KERAS.Conv2D(3, 3, activation="tanh", padding="same", dtype="float64")(hidden)
+    hidden = KERAS.Conv2DTranspose(2, 2, dtype="float64")(hidden)
+    outputs = KERAS.Dense(2, dtype="float64")(KERAS.Flatten(dtype="float64")(hidden))
+    return tf.keras.Model(inputs, outputs), tf.constant(np.random.default_rng(6).integers(0, 3, size=[B, 9, 9]))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 6])
+def test_rows_of_layers_in_chunks(chunk_size, run, batch_jacobian, rng):
+    model, x = many_positions()
+    variables = model.trainable_variables
+    jacobian = batch_jacobian(model, variables, x)
+    a = jacobian.reshape(-1, jacobian.shape[-1]) / np.sqrt(B)
+    v, c = rng.normal(size=a.shape[1]), rng.normal(size=len(a))
+
+    def products(x):
+        operator = GaussNewton(model, variables, x, chunk_size=chunk_size)
+        rows = operator.row_blocks()
+        by_block = (tf.add_n(rows.grams()), tf.add_n(rows.matvecs(tf.constant(v))))
+        return operator.gram(), operator.diag_part(), operator.row_matvec(v), operator.row_rmatvec(c), *by_block
+
+    expected = (a @ a.T, np.sum(a**2, axis=0), a @ v, a.T @ c, a @ a.T, a @ v)
+    for value, wanted in zip(run(products)(x), expected, strict=True):
+        np.testing.assert_allclose(value, wanted, atol=1e-11, rtol=1e-9)
+
+
+def test_rows_of_layers_that_would_not_fit_are_formed_in_chunks(monkeypatch, batch_jacobian):
+    model, x = many_positions()
+    variables = model.trainable_variables
+    conv = model.layers[2].kernel
+    rows = 2 * B
+
+    def largest(function):
+        sizes = [
+            output.shape.num_elements() or 0
+            for graph in (function.graph, *function.graph._functions.values())
+            for operation in getattr(graph, "graph", graph).get_operations()
+            for output in operation.outputs
+            if output.shape.rank == 2 and output.shape[1] == conv.shape.num_elements()
+        ]
+        return max(sizes, default=0)
+
+    gram = tf.function(lambda x: GaussNewton(model, variables, x).gram())
+    assert largest(gram.get_concrete_function(x)) == rows * conv.shape.num_elements()
+
+    row = conv.shape.num_elements() * 8
+    monkeypatch.setattr(ngrl.curvature.layer_jacobian, "MATRIX_BYTES", rows * row - 1)
+    monkeypatch.setattr(ngrl.curvature.layer_jacobian, "CHUNK_BYTES", 2 * row)
+    chunked = tf.function(lambda x: GaussNewton(model, variables, x).gram())
+    assert largest(chunked.get_concrete_function(x)) == 2 * conv.shape.num_elements()
+    np.testing.assert_allclose(chunked(x), gram(x), rtol=1e-10)
 
 
 def test_steps_of_time_folded_into_the_batch_are_not_taken_for_examples(batch_jacobian, rng):
