@@ -1,5 +1,6 @@
 """Members in the actors of a real Ray cluster: two nodes on this machine, of which the last test kills one."""
 
+import contextlib
 import functools
 import os
 import re
@@ -52,6 +53,19 @@ def processes(environment):
 
     actors = environment._vector._actors
     return [ray.get(actors[index].__ray_call__.remote(lambda members: os.getpid())) for index in sorted(actors)]
+
+
+def kill_node(cluster):
+    """End the cluster's second node, and with it its programs, which else would go on until they miss it."""
+    (node,) = cluster.worker_nodes
+    raylet = node.all_processes["raylet"][0].process.pid
+    children = Path(f"/proc/{raylet}/task").glob("*/children")
+    programs = [int(pid) for task in children for pid in task.read_text().split()]
+    assert programs
+    cluster.remove_node(node, allow_graceful=False)
+    for pid in programs:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def assert_same_steps(environment, other, count, seed=0):
@@ -193,8 +207,7 @@ def test_run_goes_on_when_a_node_of_its_cluster_is_killed(cluster, run, tmp_path
         def update(self, env_steps, episodes, scalars):
             if env_steps >= 128 and not killed:
                 killed.append(env_steps)
-                (node,) = cluster.worker_nodes
-                cluster.remove_node(node, allow_graceful=False)
+                kill_node(cluster)
 
         def warn(self, line):
             said.append(line)
