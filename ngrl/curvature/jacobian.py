@@ -12,16 +12,12 @@ import tensorflow as tf
 
 from ngrl.checks import check_optional_count
 from ngrl.curvature.flatten import flatten, num_parameters, unflatten
-from ngrl.curvature.row_blocks import (
-    CHUNK_BYTES,
-    MATRIX_BYTES,
-    ExplicitBlock,
-    by_layer,
-    gram_in_panels,
-    in_chunks,
-)
+from ngrl.curvature.row_blocks import MATRIX_BYTES, ExplicitBlock, by_layer, gram_in_panels, in_chunks
 
 _ZERO = tf.UnconnectedGradients.ZERO
+
+# Bytes of Jacobian rows that are formed at a time.
+_CHUNK_BYTES = 2**28
 
 
 class NetworkJacobian:
@@ -101,8 +97,11 @@ class NetworkJacobian:
     def rows(self, factor: tf.Tensor) -> Any:
         """The rows A_i = factor_i J_i for a factor [B, R, K]."""
         row_bytes = num_parameters(self._variables) * factor.dtype.size
-        chunk = self._chunk_size or max(1, CHUNK_BYTES // row_bytes)
+        chunk = self._rows_at_a_time(row_bytes)
         return JacobianRows(self, factor, chunk, max_kept=max(chunk, MATRIX_BYTES // row_bytes))
+
+    def _rows_at_a_time(self, row_bytes: int) -> int:
+        return self._chunk_size or max(1, _CHUNK_BYTES // row_bytes)
 
     def some_rows(self, factor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
         """The rows A [n, P] with numbers `indices` [c], formed all at once: [c, P].

@@ -22,14 +22,7 @@ from ngrl.curvature.flatten import flatten, unflatten
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
 from ngrl.curvature.kronecker import KroneckerLayers
 from ngrl.curvature.recording import Recording
-from ngrl.curvature.row_blocks import (
-    CHUNK_BYTES,
-    MATRIX_BYTES,
-    RowBlock,
-    by_layer,
-    gram_in_panels,
-    in_chunks,
-)
+from ngrl.curvature.row_blocks import MATRIX_BYTES, RowBlock, by_layer, gram_in_panels, in_chunks
 from ngrl.curvature.use_groups import UseGroup, join_rows, kronecker_layers
 from ngrl.curvature.uses import ExplicitRows, Linear, OneHots, Use, Vectors, linear_rows
 
@@ -181,11 +174,10 @@ class LayerJacobian(NetworkJacobian):
     def _chunk(self, inputs: Vectors | OneHots, gradients: tf.Tensor) -> int | None:
         """How many examples' rows of a layer are formed at a time where they are too many to keep; else None."""
         batch, rows, _, outputs = gradients.shape
-        row = inputs.size * outputs
-        kept = MATRIX_BYTES // (row * gradients.dtype.size) if self._chunk_size is None else self._chunk_size
-        if batch is None or batch * rows <= kept:
+        row_bytes = inputs.size * outputs * gradients.dtype.size
+        if batch is None or batch * rows <= (self._chunk_size or MATRIX_BYTES // row_bytes):
             return None
-        return max(1, (self._chunk_size or CHUNK_BYTES // (row * gradients.dtype.size)) // rows)
+        return max(1, self._rows_at_a_time(row_bytes) // rows)
 
     def _blocks(self, gradients: list[list[tf.Tensor]]) -> tuple[list[FactoredBlock], ExplicitRows]:
         """The uses' rows: as factors where that is cheaper, the calls of one layer together, else as they are."""
@@ -279,9 +271,8 @@ class FactoredBlock:
 
     def matrix(self, parts: list[tf.Tensor | None]) -> None:
         """The rows themselves, [n, size] into its places of `parts`."""
-        parts[self.kernel_slot], bias = self._rows(self.inputs, self.gradients)
-        if self.bias_slot is not None:
-            parts[self.bias_slot] = bias
+        for slot, rows in zip(self._slots, self._rows(self.inputs, self.gradients), strict=True):
+            parts[slot] = rows
 
     def diagonal(self, parts: list[tf.Tensor | None]) -> None:
         """Σ_ir of the rows' squares into its places of `parts`."""
@@ -290,43 +281,49 @@ class FactoredBlock:
             kernel = Vectors(tf.square(self.inputs.values)).collect(squares)
             self._place(kernel, tf.reduce_sum(squares, axis=[0, 1]), parts)
             return
+        for slot, squares in zip(self._slots, self._sums_of_squares(), strict=True):
+            parts[slot] = squares
 
+    def _sums_of_squares(self) -> list[tf.Tensor]:
         def sums(inputs: Vectors | OneHots, gradients: tf.Tensor) -> list[tf.Tensor]:
             return [tf.reduce_sum(tf.square(rows), axis=0) for rows in self._rows(inputs, gradients)]
 
         if self.chunk is None:
-            found = sums(self.inputs, self.gradients)
-        else:
-            examples = in_chunks(self.gradients.shape[0], self.chunk)
+            return sums(self.inputs, self.gradients)
+        batch, examples = self.gradients.shape[0], in_chunks(self.gradients.shape[0], self.chunk)
+
+        def some(number: tf.Tensor) -> list[tf.Tensor]:
+            inputs, gradients = self._taken(examples[number])
             # What fills up the last chunk counts once.
-            is_new = tf.reshape(tf.range(tf.size(examples)) < self.gradients.shape[0], tf.shape(examples))
+            is_new = number * examples.shape[1] + tf.range(examples.shape[1]) < batch
+            return sums(inputs, tf.where(tf.reshape(is_new, [-1, 1, 1, 1]), gradients, 0))
 
-            def some(chunk: tuple[tf.Tensor, tf.Tensor]) -> list[tf.Tensor]:
-                inputs, gradients = self._taken(chunk[0])
-                return sums(inputs, tf.where(tf.reshape(chunk[1], [-1, 1, 1, 1]), gradients, 0))
+        dtypes = [self.gradients.dtype] * len(self._slots)
+        by_chunk = tf.map_fn(some, tf.range(examples.shape[0]), fn_output_signature=dtypes)
+        return [tf.reduce_sum(squares, axis=0) for squares in by_chunk]
 
-            found = tf.map_fn(some, (examples, is_new), fn_output_signature=[self.gradients.dtype] * 2)
-            found = [tf.reduce_sum(parts_of, axis=0) for parts_of in found]
-        parts[self.kernel_slot] = found[0]
-        if self.bias_slot is not None:
-            parts[self.bias_slot] = found[1]
+    @property
+    def _slots(self) -> list[int]:
+        return [self.kernel_slot] if self.bias_slot is None else [self.kernel_slot, self.bias_slot]
 
-    def _rows(self, inputs: Vectors | OneHots, gradients: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Rows of the kernel [c·R, d·m] and of a bias [c·R, m], for inputs and derivatives of c examples."""
+    def _rows(self, inputs: Vectors | OneHots, gradients: tf.Tensor) -> list[tf.Tensor]:
+        """Rows of the kernel [c·R, d·m] and, if there is one, of the bias [c·R, m], for c examples."""
         kernel = inputs.outer(gradients)
         kernel = tf.reshape(kernel, [-1, *kernel.shape[2:]])
         if self.transposed:
             kernel = tf.transpose(kernel, [0, 2, 1])
-        bias = tf.reduce_sum(gradients, axis=2)
-        return tf.reshape(kernel, [-1, kernel.shape[1:].num_elements()]), tf.reshape(bias, [-1, bias.shape[2]])
+        rows = [tf.reshape(kernel, [-1, kernel.shape[1:].num_elements()])]
+        if self.bias_slot is not None:
+            bias = tf.reduce_sum(gradients, axis=2)
+            rows.append(tf.reshape(bias, [-1, bias.shape[2]]))
+        return rows
 
     def _taken(self, examples: tf.Tensor) -> tuple[Vectors | OneHots, tf.Tensor]:
         return self.inputs.take(examples), tf.gather(self.gradients, examples)
 
     def _some(self, examples: tf.Tensor) -> tf.Tensor:
         """The rows of some examples [c], side by side [c·R, size]."""
-        kernel, bias = self._rows(*self._taken(examples))
-        return kernel if self.bias_slot is None else tf.concat([kernel, bias], axis=1)
+        return tf.concat(self._rows(*self._taken(examples)), axis=1)
 
     def _place(self, kernel: tf.Tensor, bias: tf.Tensor, parts: list[tf.Tensor | None]) -> None:
         parts[self.kernel_slot] = tf.transpose(kernel) if self.transposed else kernel

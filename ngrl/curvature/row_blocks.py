@@ -15,8 +15,7 @@ from ngrl.curvature.flatten import flatten, unflatten
 
 Parts = list[tf.Tensor | None]
 
-#: Bytes of Jacobian rows that are formed at a time, and that are kept.
-CHUNK_BYTES = 2**28
+#: Bytes of Jacobian rows that are kept.
 MATRIX_BYTES = 2**30
 
 

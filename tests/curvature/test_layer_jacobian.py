@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import ngrl.curvature.jacobian
 import ngrl.curvature.layer_jacobian
 from ngrl.curvature import GaussNewton, LayeredNetwork, SquaredError
 from ngrl.curvature.layer_jacobian import LayerJacobian
@@ -133,7 +134,7 @@ def test_rows_of_layers_in_chunks(chunk_size, run, batch_jacobian, rng):
         np.testing.assert_allclose(value, wanted, atol=1e-11, rtol=1e-9)
 
 
-def test_rows_of_layers_that_would_not_fit_are_formed_in_chunks(monkeypatch, batch_jacobian):
+def test_rows_of_layers_that_would_not_fit_are_formed_in_chunks(monkeypatch):
     model, x = many_positions()
     variables = model.trainable_variables
     conv = model.layers[2].kernel
@@ -154,7 +155,7 @@ def test_rows_of_layers_that_would_not_fit_are_formed_in_chunks(monkeypatch, bat
 
     row = conv.shape.num_elements() * 8
     monkeypatch.setattr(ngrl.curvature.layer_jacobian, "MATRIX_BYTES", rows * row - 1)
-    monkeypatch.setattr(ngrl.curvature.layer_jacobian, "CHUNK_BYTES", 2 * row)
+    monkeypatch.setattr(ngrl.curvature.jacobian, "_CHUNK_BYTES", 2 * row)
     chunked = tf.function(lambda x: GaussNewton(model, variables, x).gram())
     assert largest(chunked.get_concrete_function(x)) == 2 * conv.shape.num_elements()
     np.testing.assert_allclose(chunked(x), gram(x), rtol=1e-10)
