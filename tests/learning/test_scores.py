@@ -23,6 +23,8 @@ MEAN = {
     "ngdqn_cartpole_v1": 499.5,
     "ngdqn_acrobot": -63.0,
     "ngdqn_lunar": 278.0,
+    "kfac_cartpole_v1": 495.0,
+    "prong_cartpole_v1": 495.0,
     "dqn_cartpole_v1": 495.0,
     "dqn_lunar": 230.0,
 }
