@@ -12,7 +12,6 @@ from ngrl.environments import registration
 from ngrl.environments.faults import EnvironmentFault
 
 if TYPE_CHECKING:
-    from ngrl.environments.atari import AtariPreprocessing
     from ngrl.environments.backends import (
         AsyncEnvironments,
         Backend,
@@ -24,9 +23,11 @@ if TYPE_CHECKING:
     from ngrl.environments.bridge import GymnasiumEnvironment
     from ngrl.environments.loading import Environment, load
     from ngrl.environments.member import Episode, episode_seed
+    from ngrl.environments.preprocessing import ActionRepeat, AtariPreprocessing, Preprocessing
     from ngrl.environments.vector import Transition, VectorEnvironment
 
 __all__ = [
+    "ActionRepeat",
     "AsyncEnvironments",
     "AtariPreprocessing",
     "Backend",
@@ -36,6 +37,7 @@ __all__ = [
     "EnvpoolEnvironments",
     "Episode",
     "GymnasiumEnvironment",
+    "Preprocessing",
     "RayEnvironments",
     "SyncEnvironments",
     "Transition",
@@ -48,7 +50,7 @@ registration.register()
 
 
 def __getattr__(name: str) -> Any:
-    for module in ("member", "vector", "backends", "loading", "atari") if name in __all__ else ():
+    for module in ("member", "vector", "backends", "loading", "preprocessing") if name in __all__ else ():
         if (found := getattr(importlib.import_module(f"{__name__}.{module}"), name, None)) is not None:
             return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,9 +7,9 @@ from typing import Any
 from ngrl import seeding
 from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
-from ngrl.environments.atari import AtariPreprocessing
 from ngrl.environments.backends import Backend, SyncEnvironments
 from ngrl.environments.bridge import GymnasiumEnvironment
+from ngrl.environments.preprocessing import Preprocessing
 from ngrl.seeding import Stream
 
 
@@ -31,7 +31,8 @@ class Environment:
       check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
       frame_stack: How many of the latest observations, which must be arrays, make one: [S, ...] in the place of [...],
         the newest last. An episode begins with copies of its first.
-      preprocessing: `@AtariPreprocessing()` for Atari's screens; None leaves observations as they are.
+      preprocessing: What stands between environment and agent: `@AtariPreprocessing()` for Atari's screens,
+        `@ActionRepeat()` for actions that hold for several steps, or another; None for nothing.
 
     Raises:
       ValueError: A number is out of its range.
@@ -45,7 +46,7 @@ class Environment:
     truncation_is_terminal: bool = False
     check_finite: bool = True
     frame_stack: int | None = None
-    preprocessing: AtariPreprocessing | None = None
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         check_optional_count("frame_stack", self.frame_stack)
@@ -82,7 +83,7 @@ class Environment:
         Its `load` is to be given `Stream.EVALUATION_EPISODES`.
         """
         kwargs = {**(self.kwargs or {}), **kwargs}
-        whole = self.preprocessing and dataclasses.replace(self.preprocessing, terminal_on_life_loss=False)
+        whole = self.preprocessing and self.preprocessing.for_evaluation()
         return Environment(
             self.env_id, num_envs, kwargs, self.backend, frame_stack=self.frame_stack, preprocessing=whole
         )
@@ -102,7 +103,7 @@ class Environment:
         if self.frame_stack is not None:
             described["env_frame_stack"] = self.frame_stack
         if self.preprocessing is not None:
-            described["env_preprocessing"] = dataclasses.asdict(self.preprocessing)
+            described["env_preprocessing"] = self.preprocessing.describe()
         return described
 
     @staticmethod
@@ -110,7 +111,7 @@ class Environment:
         """The settings that `describe` described.
 
         Raises:
-          ValueError: There is no such backend.
+          ValueError: There is no such backend or preprocessing.
         """
         backend = Backend.named(description.get("env_backend", SyncEnvironments.name))
         preprocessing = description.get("env_preprocessing")
@@ -119,7 +120,7 @@ class Environment:
             kwargs=description.get("env_kwargs"),
             backend=backend,
             frame_stack=description.get("env_frame_stack"),
-            preprocessing=None if preprocessing is None else AtariPreprocessing(**preprocessing),
+            preprocessing=None if preprocessing is None else Preprocessing.described(preprocessing),
         )
 
 
@@ -132,7 +133,7 @@ def load(
     truncation_is_terminal: bool = False,
     check_finite: bool = True,
     frame_stack: int | None = None,
-    preprocessing: AtariPreprocessing | None = None,
+    preprocessing: Preprocessing | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     stream: Stream = Stream.TRAINING_EPISODES,
     **kwargs: Any,

@@ -3,6 +3,7 @@
 Imports neither TensorFlow nor TF-Agents: worker processes import it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -128,10 +129,12 @@ class Member(gymnasium.Wrapper):
 
     def time_limit(self) -> int | None:
         """Steps after which gymnasium truncates an episode; None where no such limit was declared."""
-        limits, env = [], self.env
+        limits, env, skip = [], self.env, 1
         while isinstance(env, gymnasium.Wrapper):
             if isinstance(env, TimeLimit):
-                limits.append(int(env._max_episode_steps))
+                limits.append(math.ceil(env._max_episode_steps / skip))
+            # A limit within a wrapper that repeats actions counts the repeated steps.
+            skip *= vars(env).get("frame_skip", 1)
             env = env.env
         return min(limits, default=None)
 

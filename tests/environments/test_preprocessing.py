@@ -1,0 +1,90 @@
+"""Actions that hold for several steps, and what policies' descriptions say of preprocessing. Atari's has a file."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from ngrl import environments
+from ngrl.environments import ActionRepeat, AtariPreprocessing
+
+
+class Counting(gymnasium.Env):
+    """Observes and rewards the number of its steps; ends after ten."""
+
+    observation_space = gymnasium.spaces.Box(0, 100, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        return np.full(1, self.count, np.float32), float(self.count), self.count == 10, False, {}
+
+
+@pytest.fixture
+def counting():
+    gymnasium.register("Counting-v0", Counting, max_episode_steps=50)
+    yield "Counting-v0"
+    del gymnasium.registry["Counting-v0"]
+
+
+def test_an_action_holds_until_the_episode_ends_and_its_rewards_are_added_up(load, counting):
+    env = load(counting, preprocessing=ActionRepeat(4))
+    env.reset()
+    steps = [env.step(np.zeros(1, int)) for _ in range(3)]
+    assert [float(step.reward[0]) for step in steps] == [1 + 2 + 3 + 4, 5 + 6 + 7 + 8, 9 + 10]
+    assert [float(step.observation[0, 0]) for step in steps] == [4, 8, 10]
+    assert [int(step.step_type[0]) for step in steps] == [1, 1, 2]
+    assert float(steps[-1].discount[0]) == 0
+
+
+def test_limits_are_in_the_agents_steps_outside_and_in_the_environments_within(load, counting):
+    assert load(counting, preprocessing=ActionRepeat(4)).time_limit == 13  # 50 / 4, begun ones included
+    env = load(counting, preprocessing=ActionRepeat(4), max_episode_steps=2)
+    assert env.time_limit == 2
+    env.reset()
+    assert [int(env.step(np.zeros(1, int)).step_type[0]) for _ in range(2)] == [1, 2]
+
+
+def test_repeated_actions_are_restored_bit_for_bit(load):
+    first, second = (load("LunarLander-v3", 2, seed=seed, preprocessing=ActionRepeat(3)) for seed in (1, 9))
+    first.reset()
+    actions = np.random.default_rng(0).integers(4, size=(12, 2))
+    for batch in actions[:6]:
+        first.step(batch)
+    second.set_state(first.get_state())
+    for batch in actions[6:]:
+        np.testing.assert_array_equal(first.step(batch).observation, second.step(batch).observation)
+
+
+def test_a_policys_description_keeps_how_long_actions_hold():
+    environment = environments.Environment("LunarLander-v3", preprocessing=ActionRepeat(3))
+    assert environments.Environment.described(environment.describe()).preprocessing == ActionRepeat(3)
+    assert environment.for_evaluation().preprocessing == ActionRepeat(3)
+
+
+def test_a_description_of_before_preprocessing_had_names_is_of_ataris():
+    description = {"env_id": "ALE/Pong-v5", "env_preprocessing": {"frame_skip": 2}}
+    assert environments.Environment.described(description).preprocessing == AtariPreprocessing(frame_skip=2)
+
+
+def test_unknown_preprocessing_is_named():
+    description = {"env_id": "CartPole-v1", "env_preprocessing": {"name": "blur"}}
+    with pytest.raises(ValueError, match="preprocessing must be one of atari, action_repeat, got 'blur'"):
+        environments.Environment.described(description)
+
+
+def test_backends_without_repeated_actions_say_so(load):
+    with pytest.raises(ValueError, match="preprocessing"):
+        load("CartPole-v1", backend="compiled", preprocessing=ActionRepeat())
+    pytest.importorskip("envpool")
+    with pytest.raises(ValueError, match="envpool has no ActionRepeat"):
+        load("CartPole-v1", backend="envpool", preprocessing=ActionRepeat())
+
+
+def test_a_number_that_is_none_is_named():
+    with pytest.raises(ValueError, match="ActionRepeat: times must be a positive integer, got 0"):
+        ActionRepeat(0)
