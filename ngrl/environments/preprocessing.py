@@ -154,7 +154,8 @@ class _Repeated(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """The last of the steps, with the sum of their rewards."""
-        observation, total, terminated, truncated, info = self.env.step(action)
+        observation, first, terminated, truncated, info = self.env.step(action)
+        total: Any = first
         for _ in range(self.frame_skip - 1):
             if terminated or truncated:
                 break
