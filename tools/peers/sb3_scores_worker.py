@@ -66,18 +66,7 @@ def main() -> None:
     model, environment, last = train(options.env_id, options.seed, options.steps)
     seconds = time.monotonic() - began
     returns = greedy(model, environment, options.seed, options.episodes)
-    print(
-        json.dumps(
-            {
-                "env_id": options.env_id,
-                "seed": options.seed,
-                "env_steps": options.steps,
-                "final_100_episode_mean": last,
-                "greedy": float(np.mean(returns)),
-                "train_s": seconds,
-            }
-        )
-    )
+    print(json.dumps({"final_100_episode_mean": last, "greedy": float(np.mean(returns)), "train_s": round(seconds, 1)}))
 
 
 if __name__ == "__main__":
