@@ -39,6 +39,7 @@ GREEDY_MEAN = {
     "nac_cartpole_v1": 450.0,
     "trpo_cartpole_v1": 500.0,
     "acktr_cartpole_v1": 500.0,
+    "acktr_lunar": 219.0,
     "acktr_pendulum": -155.0,
     "trpo_acrobot": -83.0,
     "trpo_pendulum": -175.0,
