@@ -120,7 +120,7 @@ def test_robots_differ_in_few_settings(agent, robot):
         configuration.parse([str(ROOT / f"{agent}_{name}.gin")], [])
         bound.append(configuration.bindings())
         gin.clear_config()
-    differing = {name for name in bound[1] if bound[0].get(name) != bound[1][name]}
+    differing = {name.removeprefix("ngrl.") for name in bound[1] if bound[0].get(name) != bound[1][name]}
     # How far ahead Swimmer looks, whose episodes have no end but the thousandth step, how long a policy's noise lasts, and
     # how far it moves.
     own = {"Environment.env_id", "GeneralisedAdvantage.gamma", "GeneralisedAdvantage.gae_lambda"}
