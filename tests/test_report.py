@@ -16,6 +16,7 @@ from ngrl import report as command
 from ngrl.reports import report as experiments_report
 from ngrl.reports import results, runs, statistics, tables
 from ngrl.reports.published import by_environment
+from ngrl.studies.trials import experiment_name
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = {
@@ -375,6 +376,18 @@ def test_no_statistic_leaves_a_trial_out_silently(tmp_path):
     experiments_report.write(found, lines, tmp_path / "out", [tmp_path])
     document = (tmp_path / "out" / "report.md").read_text()
     assert all(f"- {line}" in document for line in left_out)
+
+
+def test_every_experiment_has_its_method_by_name(tmp_path):
+    paths = [path for path in (ROOT / "gin").rglob("*.gin") if "Environment.env_id" in path.read_text()]
+    names = {experiment_name(path) for path in paths if path.parent.name not in ("examples", "solvers")}
+    assert len(names) > 80
+    for name in names:
+        write_run(tmp_path, f"{name}-seed0", "CartPole-v1", (480.0,))
+    found, _ = runs.collect([tmp_path])
+    unnamed = {run.experiment for run in found if run.base_method not in runs.METHODS.values()}
+    assert len(found) == len(names)
+    assert not unnamed
 
 
 def test_hours_are_those_of_the_method():

@@ -24,6 +24,8 @@ METHODS = {
     "ngdqn": "NGDQN, trust region",
     "paper-ngdqn": "NGDQN, the paper's settings",
     "paper-ngdqn_october": "NGDQN, settings of October 2018",
+    "kfac": "NGDQN, K-FAC",
+    "prong": "NGDQN, PRONG",
     "dqn": "DQN, target network",
     "paper-dqn": "DQN, no target network",
     "baselines-plain": "NGDQN, trust region, plain",
@@ -33,12 +35,16 @@ METHODS = {
     "baselines-pqn": "PQN",
     "npg": "NPG",
     "trpo": "TRPO",
+    "acktr": "ACKTR",
     "ppo": "PPO",
     "reinforce": "REINFORCE",
     "nac": "NAC",
     "acer": "ACER",
 }
-_TASKS = re.compile(r"_(cartpole_v0|cartpole_v1|acrobot|lunar|pendulum|hopper|halfcheetah|walker2d)(?=_|$)")
+_TASKS = re.compile(
+    r"(^|_)(cartpole_v0|cartpole_v1|masked_cartpole|acrobot|lunar|pendulum|hopper|halfcheetah|walker2d|ant|swimmer"
+    r"|minatar_(asterix|breakout|freeway|seaquest|space_invaders)|atari_pong)(?=_|$)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Run:
     @property
     def base_method(self) -> str:
         """What learns, without the environment and settings from a grid; a reader's name where there is one."""
-        bare = _TASKS.sub("", self.experiment)
+        bare = _TASKS.sub("", self.experiment) or "ngdqn"  # whose experiments with pixels are called after the game
         return METHODS.get(bare, bare)
 
     @property
