@@ -121,8 +121,8 @@ def test_robots_differ_in_few_settings(agent, robot):
         bound.append(configuration.bindings())
         gin.clear_config()
     differing = {name.removeprefix("ngrl.") for name in bound[1] if bound[0].get(name) != bound[1][name]}
-    # How far ahead Swimmer looks, whose episodes have no end but the thousandth step, how long a policy's noise lasts, and
-    # how far it moves.
+    # How far ahead Swimmer looks, whose episodes have no end but the thousandth step, how long a policy's noise lasts,
+    # and how far it moves.
     own = {"Environment.env_id", "GeneralisedAdvantage.gamma", "GeneralisedAdvantage.gae_lambda"}
     own |= {"ActorNetwork.initial_log_std", "OnPolicyAgent.entropy_weight", "OnPolicyLoop.batch_size"}
     own |= {name for name in differing if "PolynomialDecay" in name or name == "actor/NaturalGradient.max_kl"}
