@@ -20,7 +20,7 @@
 set -euo pipefail
 : "${1:?give what ngrl.launch takes, such as --gin_file=gin/ppo_hopper.gin}"
 python=${NGRL_PYTHON:-.venv/bin/python}
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 others=$((SLURM_JOB_NUM_NODES - 1))
 ray=("$python" -m ray.scripts.scripts)
 export RAY_USAGE_STATS_ENABLED=0

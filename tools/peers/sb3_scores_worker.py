@@ -24,6 +24,7 @@ SHARED = {
 }
 OWN = {"HalfCheetah": {"target_kl": 0.04}, "Swimmer": {"gamma": 0.9999}}
 NUM_ENVS = 2
+EVALUATION_SEED = 10_000
 
 
 def train(env_id: str, seed: int, steps: int) -> tuple[Any, Any, float]:
@@ -40,14 +41,14 @@ def train(env_id: str, seed: int, steps: int) -> tuple[Any, Any, float]:
     return model, environment, float(np.mean([episode["r"] for episode in model.ep_info_buffer]))
 
 
-def greedy(model: Any, environment: Any, seed: int, episodes: int) -> list[float]:
+def greedy(model: Any, environment: Any, episodes: int) -> list[float]:
     """Returns of whole episodes, in rewards as the environment gives them, with the policy's most likely actions."""
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.vec_env import VecNormalize
 
     env_id = environment.venv.envs[0].spec.id
-    fresh = VecNormalize(make_vec_env(env_id, n_envs=1, seed=10_000 + seed), training=False, norm_reward=False)
+    fresh = VecNormalize(make_vec_env(env_id, n_envs=1, seed=EVALUATION_SEED), training=False, norm_reward=False)
     fresh.obs_rms = environment.obs_rms
     returns, _ = evaluate_policy(model, fresh, episodes, deterministic=True, return_episode_rewards=True)
     return returns
@@ -65,7 +66,7 @@ def main() -> None:
     began = time.monotonic()
     model, environment, last = train(options.env_id, options.seed, options.steps)
     seconds = time.monotonic() - began
-    returns = greedy(model, environment, options.seed, options.episodes)
+    returns = greedy(model, environment, options.episodes)
     print(json.dumps({"final_100_episode_mean": last, "greedy": float(np.mean(returns)), "train_s": round(seconds, 1)}))
 
 
