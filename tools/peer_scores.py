@@ -19,6 +19,8 @@ from typing import Any
 
 from peers import installation
 
+from ngrl.runs.files import write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = ROOT / "tools" / "peers" / "sb3_scores_worker.py"
 COLUMNS = ("greedy", "final_100_episode_mean")
@@ -45,9 +47,7 @@ def run(python: Path, env_id: str, seed: int, steps: int, episodes: int, out: Pa
     if done.returncode:
         raise RuntimeError(f"{env_id} seed {seed}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     result = {**wanted, **json.loads(done.stdout.splitlines()[-1])}
-    written = path.with_suffix(".new")
-    written.write_text(json.dumps(result) + "\n", encoding="utf-8")
-    written.replace(path)
+    write_json(path, result)
     minutes = result["train_s"] / 60
     print(f"{env_id} seed {seed}: greedy {result['greedy']:.1f}, {minutes:.1f} minutes", file=sys.stderr)
     return result
@@ -96,6 +96,9 @@ def main() -> int:
             except RuntimeError as error:
                 print(f"peer_scores: {error}", file=sys.stderr)
                 failed = True
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                sys.exit("peer_scores: stopped; the same command goes on")
     if results:
         print(table(results))
     return int(failed)

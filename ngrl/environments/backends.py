@@ -3,31 +3,24 @@
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from ngrl.checks import check_count, check_optional_count, check_optional_number
 from ngrl.configurable import configurable
 from ngrl.environments import spaces
 from ngrl.environments.bridge import GymnasiumEnvironment
 from ngrl.environments.making import MemberMaker
+from ngrl.environments.named import Named
 from ngrl.environments.vector import SyncVector, VectorEnvironment
 from ngrl.seeding import Stream
 
 
-class Backend(abc.ABC):
+class Backend(Named, abc.ABC):
     """Makes vector environments.
 
     Attributes:
       name: What `load` calls it, and `ngrl_policy.json` beside an exported policy.
     """
-
-    name: ClassVar[str]
-    _by_name: ClassVar[dict[str, type["Backend"]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "name" in vars(cls):
-            Backend._by_name[cls.name] = cls
 
     @abc.abstractmethod
     def make(
@@ -63,12 +56,7 @@ class Backend(abc.ABC):
         Raises:
           ValueError: There is none.
         """
-        if name not in cls._by_name:
-            raise ValueError(
-                f"backend must be one of {', '.join(cls._by_name)}, got {name!r}; a module of your own that defines "
-                "another must be imported first (--allow_gin_import=MODULE)"
-            )
-        return cls._by_name[name]()
+        return cls.of_name(name)()
 
 
 @configurable

@@ -6,7 +6,7 @@ Imports neither TensorFlow nor TF-Agents: worker processes import it.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 from gymnasium.wrappers import AtariPreprocessing as AtariWrapper
@@ -14,23 +14,16 @@ from gymnasium.wrappers import TimeLimit
 
 from ngrl.checks import check_count
 from ngrl.configurable import configurable
+from ngrl.environments.named import Named
 
 
 @dataclasses.dataclass(frozen=True)
-class Preprocessing(abc.ABC):
+class Preprocessing(Named, abc.ABC):
     """Makes an environment as agents are to see it; another way is a subclass, a frozen dataclass of JSON values.
 
     Attributes:
       name: What `ngrl_policy.json` beside an exported policy calls it.
     """
-
-    name: ClassVar[str]
-    _by_name: ClassVar[dict[str, type["Preprocessing"]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if "name" in vars(cls):
-            Preprocessing._by_name[cls.name] = cls
 
     def make(self, spec: Any, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         """Gymnasium's environment of a spec; `max_episode_steps` among its arguments counts the agent's steps.
@@ -72,12 +65,7 @@ class Preprocessing(abc.ABC):
         """
         settings = dict(description)
         name = settings.pop("name", "atari")  # the only one there was, when policies didn't name it
-        if name not in Preprocessing._by_name:
-            raise ValueError(
-                f"preprocessing must be one of {', '.join(Preprocessing._by_name)}, got {name!r}; a module of your own "
-                "that defines another must be imported first (--allow_gin_import=MODULE)"
-            )
-        return Preprocessing._by_name[name](**settings)
+        return Preprocessing.of_name(name)(**settings)
 
 
 @configurable

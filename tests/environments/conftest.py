@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import scripted_environments
 
@@ -23,3 +24,20 @@ def load() -> Iterator[Callable[..., GymnasiumEnvironment]]:
     yield load_and_keep
     for environment in made:
         environment.close()
+
+
+@pytest.fixture
+def assert_restored(load) -> Callable[..., None]:
+    """Asserts that two members of another seed go on, from the state amid their episodes, as those that it is of."""
+
+    def check(env_id, **settings):
+        first, second = (load(env_id, 2, seed=seed, **settings) for seed in (1, 9))
+        first.reset()
+        actions = np.random.default_rng(0).integers(4, size=(20, 2))
+        for batch in actions[:10]:
+            first.step(batch)
+        second.set_state(first.get_state())
+        for batch in actions[10:]:
+            np.testing.assert_array_equal(first.step(batch).observation, second.step(batch).observation)
+
+    return check
