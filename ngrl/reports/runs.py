@@ -35,6 +35,7 @@ METHODS = {
     "baselines-pqn": "PQN",
     "npg": "NPG",
     "trpo": "TRPO",
+    "trpo_kfac": "TRPO, K-FAC",
     "acktr": "ACKTR",
     "ppo": "PPO",
     "reinforce": "REINFORCE",
