@@ -25,6 +25,8 @@ OWN = {
         for agent in ("npg", "trpo")
         for robot, own in {
             "halfcheetah": NOISE,
+            "walker2d": {"OnPolicyAgent.entropy_weight", "policy_agent.average_update", "SoftUpdate.tau"}
+            | {f"entropy/PolynomialDecay.{name}" for name in ("initial_learning_rate", "end_learning_rate", "decay_steps")},
             "ant": NOISE,
             "swimmer": FAR_BY_LONG_TRACES | {"OnPolicyLoop.batch_size", "actor/NaturalGradient.max_kl"},
         }.items()
