@@ -44,6 +44,7 @@ RUN_BY = {
     "tools/make_docs.py": "test_documents.py::test_settings_page_is_what_the_docstrings_say",
     "tools/mkdocs_hooks.py": "make docs",
     "tools/peer_scores.py": "test_peer_scores.py::test_a_run_is_kept_and_not_run_again",
+    "tools/pendulum_optimum.py": "test_pendulum_optimum.py",
     "tools/plot_runs.py": "test_tools.py::test_scores_prints_a_table_and_plot_runs_draws_the_curves",
     "tools/plot_toy.py": "test_plot_toy.py",
     "tools/pythons.sh": "test_install.py",
