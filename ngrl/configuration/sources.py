@@ -22,6 +22,7 @@ KERAS = {
     "Adam": "tf_keras.src.optimizers.adam",
     "RMSprop": "tf_keras.src.optimizers.rmsprop",
     "SGD": "tf_keras.src.optimizers.sgd",
+    "CosineDecay": _SCHEDULES,
     "ExponentialDecay": _SCHEDULES,
     "PolynomialDecay": _SCHEDULES,
     "PiecewiseConstantDecay": _SCHEDULES,

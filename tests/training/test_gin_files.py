@@ -147,7 +147,7 @@ def test_experiments_that_are_not_run_here_bind_what_some_that_are_bind():
     run = set().union(*map(_parts, RUN))
     assert all(_parts(path) <= run for path in EXPERIMENTS)
     assert {path.stem for path in RUN} >= {*COMPILED}
-    assert 15 < len(RUN) <= 40
+    assert 15 < len(RUN) < 45
 
 
 def _unused(name, path):
@@ -170,6 +170,8 @@ def test_experiment_runs(path, tmp_path, monkeypatch):
         least_updates = 16  # one for four steps
     if "masked" in path.stem:  # whose graph grows with the steps that it unrolls
         short.append("OnPolicyAgent.sequence_length = 2")
+    if path.stem == "acktr_pendulum":  # whose five environments share no batch of 128
+        short.append("OnPolicyLoop.batch_size = 130")
     if path.parent != ROOT or path.stem not in COMPILED:
         # Compiling and exporting take most of the time, and have tests of their own for every agent.
         short.append(f"{loop}.jit_compile = False")
