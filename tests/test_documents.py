@@ -218,6 +218,5 @@ def test_figures_of_the_readme_are_those_of_the_results():
     rows = re.findall(r"\| (\S+) \| \*\*(\S+)\*\* \| (\S+) \|$", TEXTS["README.md"], re.MULTILINE)
     assert rows
     for env_steps, score, published in rows:
-        assert re.search(
-            rf"^\|.*\| {env_steps} \|.*\*\*{score}\*\*.*\| {published}(?!\w).*\|$", TEXTS["docs/results.md"], re.MULTILINE
-        ), score
+        row = rf"^\|.*\| {env_steps} \|.*\*\*{score}\*\*.*\| {published}(?!\w).*\|$"
+        assert re.search(row, TEXTS["docs/results.md"], re.MULTILINE), score
