@@ -35,3 +35,11 @@ def test_table_has_a_line_for_each_seed_and_their_mean(monkeypatch, capsys):
     pendulum_optimum.main()
     three, four, mean = (float(line.split("|")[2].strip(" *")) for line in capsys.readouterr().out.splitlines()[2:])
     assert mean == pytest.approx((three + four) / 2, abs=0.1)
+
+
+def test_bad_input_is_answered_in_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pendulum_optimum.py", "--episodes", "0"])
+    with pytest.raises(SystemExit) as caught:
+        pendulum_optimum.main()
+    assert caught.value.code == 2
+    assert "episodes must be a positive integer, got 0" in capsys.readouterr().err

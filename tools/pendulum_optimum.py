@@ -3,8 +3,8 @@
     .venv/bin/python tools/pendulum_optimum.py --seeds 0 1 2 3 4
 
 Where an episode begins decides most of its return, so a mean of a hundred tells little by itself. Dynamic programming
-over a grid of angles and velocities (backwards through the 200 steps of an episode, without discount) gives a policy
-that is within a point or so of the best, and `ngrl.training.evaluate` plays it in the same episodes as an exported one.
+over a grid of angles and velocities, without discount, gives a policy that a grid four times as fine betters by half a
+point, and `ngrl.training.evaluate` plays it in the same episodes as an exported one.
 """
 
 import argparse
@@ -15,9 +15,8 @@ import numpy as np
 from ngrl.environments import Environment
 from ngrl.training import evaluate
 
-STEPS = 200
 SPEED, TORQUE = 8.0, 2.0  # gymnasium's bounds, rad/s and N·m
-#: After this many steps from the end what is to come no longer decides what to do.
+#: Steps of the backward recursion, of the 200 of an episode: with more to come the best torque stays the same.
 SETTLED = 150
 
 
@@ -82,7 +81,11 @@ def main() -> None:
     planner, means = Planner(), []
     print(f"| seed | mean of {args.episodes} episodes |\n| --- | --- |")
     for seed in args.seeds:
-        means.append(np.mean(evaluate(planner, Environment("Pendulum-v1"), args.episodes, seed).returns))
+        try:
+            returns = evaluate(planner, Environment("Pendulum-v1"), args.episodes, seed).returns
+        except ValueError as error:
+            parser.error(str(error))
+        means.append(np.mean(returns))
         print(f"| {seed} | {means[-1]:.1f} |", flush=True)
     print(f"| all | **{np.mean(means):.1f}** |")
 

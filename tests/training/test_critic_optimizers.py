@@ -12,17 +12,18 @@ from ngrl.training import RunContext, configurables
 BASE = Path(__file__).parents[2] / "gin" / "base"
 
 
-def _is_policy(path):
-    """Whether the file holds a method's settings, not parts of several, and its agent updates a policy."""
-    if path.stem not in METHODS:
-        return False
+def is_of_a_policy(path):
+    """Whether an experiment, or a file that experiments include, says that its agent is a policy."""
+    if path.name == "lunar_policy.gin":
+        return True
     configuration.parse([str(path)], [])
-    names = {name.removeprefix("ngrl.") for name in configuration.bindings()}
-    gin.clear_config()
-    return "policy_agent.update" in names
+    try:
+        return "policy_agent" in str(configuration.bindings().get("run.agent"))
+    finally:
+        gin.clear_config()
 
 
-POLICIES = sorted(path.stem for path in BASE.glob("*.gin") if _is_policy(path))
+POLICIES = sorted(path.stem for path in BASE.glob("*.gin") if path.stem in METHODS and is_of_a_policy(path))
 OPTIMIZERS = {"Adam": "@critic/Adam()", "NaturalGradient": "@critic/NaturalGradient()", "none": "None"}
 NATURAL = "NaturalGradient"
 SHORT = [
@@ -113,14 +114,3 @@ def test_no_experiment_of_a_policy_binds_the_natural_gradient_without_a_scope():
         if line.startswith(("NaturalGradient.", "ConjugateGradient."))
     ]
     assert not wrong
-
-
-def is_of_a_policy(path):
-    """Whether an experiment, or a file that experiments include, says that its agent is a policy."""
-    if path.name == "lunar_policy.gin":
-        return True
-    configuration.parse([str(path)], [])
-    try:
-        return "policy_agent" in str(configuration.bindings().get("run.agent"))
-    finally:
-        gin.clear_config()

@@ -1,5 +1,6 @@
 """Every experiment in `gin/` is parsed; of each agent those are run that together bind what all of its do."""
 
+import math
 from pathlib import Path
 
 import fork_server
@@ -77,7 +78,7 @@ LOOPS = {
         ],
         80,
     ),
-    "OnPolicyLoop": (["OnPolicyLoop.batch_size = 128", "Critic.epochs = 1"], 2),
+    "OnPolicyLoop": (["Critic.epochs = 1"], 2),
     "TrajectoryReplayLoop": (["TrajectoryReplayLoop.num_steps = 4", "TrajectoryReplayLoop.warmup_steps = 100"], 6),
 }
 SHORT_SOLVERS = [
@@ -162,16 +163,17 @@ def _unused(name, path):
 def test_experiment_runs(path, tmp_path, monkeypatch):
     configuration.parse([str(path)], [])
     loop = next(name for name in LOOPS if name in str(gin.query_parameter("run.loop")))
+    num_envs = gin.query_parameter("Environment.num_envs")
     gin.clear_config()
     shortened, least_updates = LOOPS[loop]
     short = [*SHORT, *shortened]
+    if loop == "OnPolicyLoop":  # whose batches are so many steps of each environment
+        short.append(f"{loop}.batch_size = {num_envs * math.ceil(128 / num_envs)}")
     if path.stem == "atari_pong":  # whose network takes milliseconds for an action
         short.append("Evaluation.max_episode_steps = 30")
         least_updates = 16  # one for four steps
     if "masked" in path.stem:  # whose graph grows with the steps that it unrolls
         short.append("OnPolicyAgent.sequence_length = 2")
-    if path.stem == "acktr_pendulum":  # whose five environments share no batch of 128
-        short.append("OnPolicyLoop.batch_size = 130")
     if path.parent != ROOT or path.stem not in COMPILED:
         # Compiling and exporting take most of the time, and have tests of their own for every agent.
         short.append(f"{loop}.jit_compile = False")
