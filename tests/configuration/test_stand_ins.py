@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gin
 import pytest
+from experiments import said_before
 from gin import config as gin_config
 
 from ngrl import configuration, renamed
@@ -107,9 +108,7 @@ FILES = sorted((ROOT / "gin").rglob("*.gin"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_right_files_pass(path):
-    # What the policies on LunarLander share follows a file that says what the policy's scope is for.
-    before = [str(ROOT / "gin/base/npg.gin")] if path.stem == "lunar_policy" else []
-    stand_ins.check([*before, str(path)], [])
+    stand_ins.check([*said_before(path), str(path)], [])
 
 
 WRONG = [

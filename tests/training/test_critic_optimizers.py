@@ -4,6 +4,7 @@ from pathlib import Path
 
 import gin
 import pytest
+from experiments import said_before
 
 from ngrl import configuration
 from ngrl.reports.runs import METHODS
@@ -14,9 +15,7 @@ BASE = Path(__file__).parents[2] / "gin" / "base"
 
 def is_of_a_policy(path):
     """Whether an experiment, or a file that experiments include, says that its agent is a policy."""
-    if path.name == "lunar_policy.gin":
-        return True
-    configuration.parse([str(path)], [])
+    configuration.parse([*said_before(path), str(path)], [])
     try:
         return "policy_agent" in str(configuration.bindings().get("run.agent"))
     finally:

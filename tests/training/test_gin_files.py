@@ -6,6 +6,7 @@ from pathlib import Path
 import fork_server
 import gin
 import pytest
+from experiments import said_before
 
 from ngrl import configuration, environments
 from ngrl.training import RunContext, configurables
@@ -18,22 +19,25 @@ ROBOTS = ("halfcheetah", "walker2d", "ant", "swimmer")
 FAR = {"GeneralisedAdvantage.gamma"}  # Swimmer's episodes have no end but the thousandth step
 FAR_BY_LONG_TRACES = FAR | {"GeneralisedAdvantage.gae_lambda"}
 NOISE = {"ActorNetwork.initial_log_std"}
+MEMBERS = {"Environment.num_envs"}
 KFAC = {"actor/NaturalGradient.solver", "actor/Kfac.inverse", "actor/Kfac.period"}
+RADIUS = {"actor/NaturalGradient.max_kl"}
+STEADY = (
+    MEMBERS | NOISE | RADIUS | {"OnPolicyLoop.batch_size"}
+)  # the batches that do where none falls, or K-FAC averages
 OWN = {
     "acktr_swimmer": FAR,
-    "ppo_swimmer": FAR_BY_LONG_TRACES | NOISE,
+    "ppo_halfcheetah": MEMBERS | NOISE,
+    "ppo_walker2d": {"ClippedUpdate.max_gradient_norm"},
+    "ppo_ant": NOISE,
+    "ppo_swimmer": FAR_BY_LONG_TRACES | MEMBERS,
     **{
         f"{agent}_{robot}": own
         for agent in ("npg", "trpo")
         for robot, own in {
-            "halfcheetah": NOISE,
-            "walker2d": {"OnPolicyAgent.entropy_weight", "policy_agent.average_update", "SoftUpdate.tau"}
-            | {
-                f"entropy/PolynomialDecay.{name}"
-                for name in ("initial_learning_rate", "end_learning_rate", "decay_steps")
-            },
-            "ant": NOISE | KFAC | {"actor/NaturalGradient.max_kl"},
-            "swimmer": FAR_BY_LONG_TRACES | {"OnPolicyLoop.batch_size", "actor/NaturalGradient.max_kl"},
+            "halfcheetah": STEADY,
+            "ant": STEADY | KFAC,
+            "swimmer": FAR_BY_LONG_TRACES | NOISE | RADIUS,
         }.items()
     },
 }
@@ -212,9 +216,7 @@ def test_entry_runs_as_the_file_says(path, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.gin")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_file_parses(path):
-    # What the policies on LunarLander share follows a file that says what the policy's scope is for.
-    before = [str(ROOT / "base/npg.gin")] if path.stem == "lunar_policy" else []
-    configuration.parse([*before, str(path)], [])
+    configuration.parse([*said_before(path), str(path)], [])
     assert configuration.bindings()
 
 
