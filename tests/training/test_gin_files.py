@@ -22,9 +22,8 @@ NOISE = {"ActorNetwork.initial_log_std"}
 MEMBERS = {"Environment.num_envs"}
 KFAC = {"actor/NaturalGradient.solver", "actor/Kfac.inverse", "actor/Kfac.period"}
 RADIUS = {"actor/NaturalGradient.max_kl"}
-STEADY = (
-    MEMBERS | NOISE | RADIUS | {"OnPolicyLoop.batch_size"}
-)  # the batches that do where none falls, or K-FAC averages
+EPISODES = MEMBERS | {"OnPolicyLoop.batch_size"}
+SHRINKING = {f"radius/PolynomialDecay.{name}" for name in ("initial_learning_rate", "end_learning_rate", "decay_steps")}
 OWN = {
     "acktr_swimmer": FAR,
     "ppo_halfcheetah": MEMBERS | NOISE,
@@ -35,9 +34,10 @@ OWN = {
         f"{agent}_{robot}": own
         for agent in ("npg", "trpo")
         for robot, own in {
-            "halfcheetah": STEADY,
-            "ant": STEADY | KFAC,
-            "swimmer": FAR_BY_LONG_TRACES | NOISE | RADIUS,
+            "halfcheetah": NOISE,
+            "walker2d": NOISE | EPISODES | RADIUS | SHRINKING | {"policy_agent.average_update", "SoftUpdate.tau"},
+            "ant": NOISE | KFAC | RADIUS,
+            "swimmer": FAR_BY_LONG_TRACES | EPISODES | RADIUS,
         }.items()
     },
 }
