@@ -29,13 +29,26 @@ def extract_patches(
       padding: "valid", "same" as TensorFlow pads, or "causal", with zeros in front alone.
       dilation_rate: Steps between the kernel's places.
     """
-    sizes = images.shape[1:-1]
-    widths = _widths(sizes, kernel_size, strides, padding, dilation_rate)
-    if any(sum(width) for width in widths):
-        images = tf.pad(images, [[0, 0], *widths, [0, 0]])
-    table = _table(tuple(images.shape[1:-1]), tuple(kernel_size), tuple(strides), tuple(dilation_rate))
+    images, table = _padded(images, kernel_size, strides, padding, dilation_rate)
     flat = tf.reshape(images, [-1, images.shape[1:-1].num_elements(), images.shape[-1]])
     return tf.reshape(_gather(flat, table), [-1, *table.shape, images.shape[-1]])
+
+
+def extract_columns(
+    images: tf.Tensor,
+    kernel_size: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    dilation_rate: Sequence[int],
+) -> tf.Tensor:
+    """The patches of `extract_patches` as the columns of a matrix for each image, [B, k·C, positions]."""
+    images, table = _padded(images, kernel_size, strides, padding, dilation_rate)
+    channels, places = images.shape[-1], table.shape[-1]
+    positions = table.size // places
+    flat = tf.transpose(tf.reshape(images, [-1, images.shape[1:-1].num_elements(), channels]), [0, 2, 1])
+    found = tf.gather(flat, table.reshape(positions, places).T.reshape(-1), axis=2)
+    columns = tf.transpose(tf.reshape(found, [-1, channels, places, positions]), [0, 2, 1, 3])
+    return tf.reshape(columns, [-1, places * channels, positions])
 
 
 def overlap_patches(
@@ -54,6 +67,16 @@ def overlap_patches(
     images = tf.reshape(_add_up(flat, table, int(np.prod(padded))), [-1, *padded, patches.shape[-1]])
     inside = [slice(before, before + size) for (before, _), size in zip(widths, sizes, strict=True)]
     return images[(slice(None), *inside)]
+
+
+def _padded(
+    images: tf.Tensor, kernel_size: Sequence[int], strides: Sequence[int], padding: str, dilation_rate: Sequence[int]
+) -> tuple[tf.Tensor, np.ndarray]:
+    """The images with the zeros around them that the padding asks for, and the table of their patches."""
+    widths = _widths(images.shape[1:-1], kernel_size, strides, padding, dilation_rate)
+    if any(sum(width) for width in widths):
+        images = tf.pad(images, [[0, 0], *widths, [0, 0]])
+    return images, _table(tuple(images.shape[1:-1]), tuple(kernel_size), tuple(strides), tuple(dilation_rate))
 
 
 def _widths(

@@ -26,12 +26,13 @@ NUMERICS = ("curvature", "solvers", "losses", "optimizers")
 ALLOWED = {
     "configurable": set(),  # serves whoever gin files may name
     "_autograph": set(),  # serves whoever writes for graphs
-    "curvature": {"curvature", "_autograph", "seeding", "losses", "checks", "patches"},
-    "solvers": {"solvers", "_autograph", "seeding", "losses", "checks", "configurable"},
+    "curvature": {"curvature", "_autograph", "seeding", "losses", "checks", "patches", "xla"},
+    "solvers": {"solvers", "_autograph", "seeding", "losses", "checks", "configurable", "xla"},
     "losses": {"losses", "_autograph", "curvature", "solvers", "configurable"},
     "optimizers": {*NUMERICS, "checks", "configurable"},
     "keras": {*NUMERICS, "keras", "checks"},
     "patches": set(),  # serves whoever convolves
+    "xla": set(),  # serves whoever chooses what is faster there
     "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
     "networks": {"networks", "_autograph", "checks", "seeding", "_tf_agents", "specs", "configurable", "patches"},

@@ -19,6 +19,7 @@ import tensorflow as tf
 from ngrl.curvature.flatten import flatten
 from ngrl.curvature.jacobian import vectorised
 from ngrl.curvature.network_check import describe_layer
+from ngrl.xla import is_traced_for_xla
 
 #: Rows [B, R, size of the variable], and whose they are.
 ExplicitRows = list[tuple[tf.Variable, tf.Tensor]]
@@ -45,10 +46,13 @@ class Use(abc.ABC):
 
 
 class Vectors:
-    """Inputs a [B, p, d] of a linear use."""
+    """Inputs a [B, p, d] of a linear use.
 
-    def __init__(self, values: tf.Tensor) -> None:
-        self.values = values
+    `columns`, if it is given, finds them anew as [B, d, p].
+    """
+
+    def __init__(self, values: tf.Tensor, columns: Callable[[], tf.Tensor] | None = None) -> None:
+        self.values, self.columns = values, columns
         self.positions, self.size = values.shape[1:]
 
     #: What a product of two inputs costs, in multiplications.
@@ -70,12 +74,21 @@ class Vectors:
         """Σ_p a_p ⊗ G_p for G [B, R, p, m]: [B, R, d, m]."""
         rows, outputs = gradients.shape[1], gradients.shape[3]
         if rows == 1:
-            product = tf.matmul(self.values, gradients[:, 0], transpose_a=True)
-            return product[:, tf.newaxis]
+            return self._transposed_times(gradients[:, 0])[:, tf.newaxis]
         # aᵀ [B, d, p] times [B, p, R·m]
         stacked = tf.reshape(tf.transpose(gradients, [0, 2, 1, 3]), [-1, self.positions, rows * outputs])
-        product = tf.matmul(self.values, stacked, transpose_a=True)
+        product = self._transposed_times(stacked)
         return tf.transpose(tf.reshape(product, [-1, self.size, rows, outputs]), [0, 2, 1, 3])
+
+    def _transposed_times(self, stacked: tf.Tensor) -> tf.Tensor:
+        """aᵀ g for g [B, p, n]: [B, d, n].
+
+        XLA's products of a batch of matrices take several times as long where the left one is transposed, more than
+        it takes to find the columns anew. TensorFlow's own don't.
+        """
+        if self.columns is not None and is_traced_for_xla():
+            return tf.matmul(self.columns(), stacked)
+        return tf.matmul(self.values, stacked, transpose_a=True)
 
     def collect(self, gradients: tf.Tensor) -> tf.Tensor:
         """Σ_i,p a_ip ⊗ g_ip for g [B, p, m]: [d, m]."""
@@ -145,8 +158,12 @@ class Linear(Use):
         bias: tf.Variable | None,
         inputs: tf.Tensor | OneHots,
         transposed: bool = False,
+        columns: Callable[[], tf.Tensor] | None = None,
     ) -> None:
-        """Take inputs a [B, ..., d], or one-hot ones; `bias` may be of any shape of m numbers."""
+        """Take inputs a [B, ..., d], or one-hot ones, and what finds them as [B, d, positions].
+
+        `bias` may be of any shape of m numbers.
+        """
         self.kernel, self.bias, self.transposed = kernel, bias, transposed
         self.weights = (kernel,) if bias is None else (kernel, bias)
         self.between = () if isinstance(inputs, OneHots) else tuple(inputs.shape[1:-1])
@@ -156,7 +173,7 @@ class Linear(Use):
             positions = 1
             for size in self.between:
                 positions *= size
-            self.inputs = Vectors(tf.reshape(inputs, [-1, positions, inputs.shape[-1]]))
+            self.inputs = Vectors(tf.reshape(inputs, [-1, positions, inputs.shape[-1]]), columns)
 
     def forward(self) -> tf.Tensor:
         """Z [B, ..., m]."""

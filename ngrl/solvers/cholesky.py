@@ -7,6 +7,7 @@ import tensorflow as tf
 from ngrl.configurable import configurable
 from ngrl.solvers import blocked_cholesky
 from ngrl.solvers.solution import Problem, Result, Solver, SolverStats, damped, effective_rtol, eps
+from ngrl.xla import is_traced_for_xla
 
 
 @configurable
@@ -28,7 +29,7 @@ class Cholesky(Solver):
         dtype = problem.rhs.dtype
         matrix = damped(tf.convert_to_tensor(problem.operator.to_dense()), problem.damping)
         solve = _lapack
-        if matrix.shape.is_fully_defined() and blocked_cholesky.is_traced_for_xla():
+        if matrix.shape.is_fully_defined() and is_traced_for_xla():
             solve = blocked_cholesky.solve
         value, pivots = solve(matrix, problem.rhs)
         is_definite = tf.reduce_all(pivots > 10 * eps(dtype) * tf.linalg.diag_part(matrix))

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from ngrl.solvers import blocked_cholesky
 from ngrl.solvers.solution import damped
+from ngrl.xla import is_traced_for_xla
 
 _FRESH = 0.01  # the random share of what a factor is multiplied by: where it moves to must not be orthogonal to it
 
@@ -88,7 +89,7 @@ def eigenbasis(inputs: tf.Tensor, derivatives: tf.Tensor) -> tuple[tf.Tensor, tf
 
 def dense(matrix: tf.Tensor) -> tf.Tensor:
     """The inverse of a positive definite matrix [n, n]; not finite where it isn't."""
-    if blocked_cholesky.is_traced_for_xla():
+    if is_traced_for_xla():
         return blocked_cholesky.inverse(matrix)
     factor = tf.linalg.cholesky(matrix)
     return tf.linalg.cholesky_solve(factor, tf.eye(matrix.shape[0], dtype=matrix.dtype))
@@ -97,7 +98,7 @@ def dense(matrix: tf.Tensor) -> tf.Tensor:
 def _inverse_factors(matrices: tf.Tensor, shifts: tf.Tensor) -> tf.Tensor:
     """L⁻¹ [f, r, r] of the Cholesky factors of `matrices[i] + shifts[i] I`, all in one loop under XLA."""
     matrices = damped(matrices, shifts[:, tf.newaxis])
-    if blocked_cholesky.is_traced_for_xla():
+    if is_traced_for_xla():
         return blocked_cholesky.inverse_factor(matrices)
     identity = tf.eye(matrices.shape[-1], batch_shape=[matrices.shape[0]], dtype=matrices.dtype)
     return tf.linalg.triangular_solve(tf.linalg.cholesky(matrices), identity)

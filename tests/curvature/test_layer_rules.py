@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 
 from ngrl.curvature import GaussNewton, SquaredError
+from ngrl.curvature.rules import convolution
+from ngrl.patches import extract_columns, extract_patches
 
 B = 4
 CHOSEN = SquaredError(chosen=[0, 2, 1, 1])
@@ -241,3 +243,24 @@ def test_more_rows_than_are_written_out(mode, modes, batch_jacobian, rng):
 
     gram = modes[mode](lambda x: GaussNewton(model, model.trainable_variables, x).gram())(x)
     np.testing.assert_allclose(gram, a @ a.T, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if name.startswith(("conv1d", "conv2d", "conv3d"))])
+def test_columns_are_patches_transposed(name, rng):
+    make, shape = RULES[name]
+    layer = make()
+    settings = (layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
+    images = tf.constant(rng.normal(size=[B, *shape]))
+    patches = extract_patches(images, *settings)
+    flat = tf.reshape(patches, [B, -1, patches.shape[-2] * patches.shape[-1]])
+    np.testing.assert_array_equal(extract_columns(images, *settings), tf.transpose(flat, [0, 2, 1]))
+
+
+@pytest.mark.parametrize(("mode", "times"), [("eager", 0), ("graph", 0), ("xla", 2)])
+def test_columns_are_found_where_xla_would_multiply_by_a_transpose(mode, times, modes, monkeypatch, rng):
+    found = []
+    monkeypatch.setattr(convolution, "extract_columns", lambda *given: found.append(0) or extract_columns(*given))
+    model, x = network_around(tf.keras.Sequential([Conv2D(3, 2), Conv2D(2, 3)]), IMAGE, rng)
+
+    modes[mode](lambda x: GaussNewton(model, model.trainable_variables, x, CHOSEN).gram())(x)
+    assert len(found) == times

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ngrl.curvature.rules.registry import NoRuleError, Recorder, layer_rule
 from ngrl.curvature.uses import Grouped, Linear, ScaleShift
-from ngrl.patches import PatchConv2D, extract_patches, overlap_patches
+from ngrl.patches import PatchConv2D, extract_columns, extract_patches, overlap_patches
 
 _KERAS = tf.keras.layers
 
@@ -19,8 +19,8 @@ def convolution(layer: Any, record: Recorder, inputs: Any) -> tf.Tensor:
     patches = _patches(layer, inputs)
     if layer.groups > 1:
         return _activate(layer, _shifted(layer, record, record(Grouped(layer.kernel, patches, layer.groups))))
-    z = record(Linear(layer.kernel, layer.bias if layer.use_bias else None, _flat(patches)))
-    return _activate(layer, z)
+    bias = layer.bias if layer.use_bias else None
+    return _activate(layer, record(Linear(layer.kernel, bias, _flat(patches), columns=lambda: _columns(layer, inputs))))
 
 
 @layer_rule(_KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D)
@@ -65,6 +65,11 @@ def _patches(layer: Any, inputs: Any) -> tf.Tensor:
     """[B, *positions, k, C]."""
     _check(layer, inputs)
     return extract_patches(inputs, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
+
+
+def _columns(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
+    """[B, k·C, positions]."""
+    return extract_columns(inputs, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
 
 
 def _shifted(layer: Any, record: Recorder, z: tf.Tensor) -> tf.Tensor:
