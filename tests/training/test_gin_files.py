@@ -27,7 +27,7 @@ SHRINKING = {f"radius/PolynomialDecay.{name}" for name in ("initial_learning_rat
 OWN = {
     "acktr_swimmer": FAR,
     "ppo_halfcheetah": MEMBERS | NOISE,
-    "ppo_walker2d": {"ClippedUpdate.max_gradient_norm"},
+    "ppo_walker2d": NOISE | {"ClippedUpdate.max_gradient_norm"},
     "ppo_ant": NOISE,
     "ppo_swimmer": FAR_BY_LONG_TRACES | MEMBERS,
     **{
@@ -37,7 +37,7 @@ OWN = {
             "halfcheetah": NOISE,
             "walker2d": NOISE | EPISODES | RADIUS | SHRINKING | {"policy_agent.average_update", "SoftUpdate.tau"},
             "ant": NOISE | KFAC | RADIUS,
-            "swimmer": FAR_BY_LONG_TRACES | EPISODES | RADIUS,
+            "swimmer": FAR_BY_LONG_TRACES | RADIUS | (EPISODES if agent == "trpo" else {"OnPolicyLoop.batch_size"}),
         }.items()
     },
 }
