@@ -412,6 +412,19 @@ def test_the_report_says_where_the_published_lunar_runs_were_stopped():
     assert "NGDQN was stopped at 48 hours, after about 460 episodes" in text
 
 
+def test_the_report_holds_what_was_published_of_its_environments_alone(tmp_path):
+    write_run(tmp_path / "study", "trpo_hopper-seed0", "Hopper-v5", (480.0,))
+    experiments_report.write(*runs.collect([tmp_path / "study"]), tmp_path / "robots", [tmp_path])
+    write_run(tmp_path / "study", "ngdqn_cartpole_v1-seed0", "CartPole-v1", (480.0,))
+    experiments_report.write(*runs.collect([tmp_path / "study"]), tmp_path / "both", [tmp_path])
+
+    robots, both = ((tmp_path / name / "report.md").read_text() for name in ("robots", "both"))
+    assert "published (" not in robots
+    assert "| CartPole-v1 | 2000 |" in both
+    assert "CartPole-v0" not in both
+    assert "LunarLander" not in robots + both
+
+
 def test_report_is_told_before_its_copies_fail_and_its_commands_can_be_pasted(tmp_path, monkeypatch, capsys):
     def keep(found, folder):
         raise PermissionError(13, "Permission denied", str(folder))

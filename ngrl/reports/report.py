@@ -86,11 +86,14 @@ def _document(
         "100th episode has no such means; “(2 of 3)” says of how many trials a figure is.",
         tables.scores_table(cells),
         picture("scores"),
-        f"As published ({published.source()}):",
-        tables.published_table(),
-        "On LunarLander the published figures are no end of learning: NGDQN was stopped at 48 hours, after about 460 "
-        "episodes. They are of LunarLander-v2, which gymnasium has replaced by LunarLander-v3.",
     ]
+    if any(cell.published for cell in cells):
+        sections += [f"As published ({published.source()}):", tables.published_table(cells)]
+    if any(cell.env_id.startswith("LunarLander") for cell in cells):
+        sections.append(
+            "On LunarLander the published figures are no end of learning: NGDQN was stopped at 48 hours, after about "
+            "460 episodes. They are of LunarLander-v2, which gymnasium has replaced by LunarLander-v3."
+        )
     if "time_to_published" in drawn:
         sections += [
             "## Time to the published score",

@@ -143,10 +143,10 @@ def _scores_row(cell: Cell) -> dict[str, str]:
     }
 
 
-def published_table() -> str:
-    """The published scores."""
+def published_table(cells: Sequence[Cell]) -> str:
+    """The published scores of the cells' environments."""
     rows = []
-    for known in dict.fromkeys(published.by_environment().values()):
+    for known in dict.fromkeys(cell.published for cell in cells if cell.published):
         median, lower, upper = map(_number, known.dqn_target_network)
         rows.append(
             {
