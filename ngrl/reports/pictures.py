@@ -145,7 +145,7 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
             axis.axhline(cell.published.score, color="0.35", linestyle="--", linewidth=0.9, label=_PUBLISHED_LABEL)
         trials = f"{_count(len(curves), cell)} trial{'s' if len(cell.runs) > 1 else ''}"
         figures.tidy(axis, f"{cell.env_id}, {trials}", "environment steps (thousands)", "mean return, 100 episodes")
-        if curves or cell.published is not None:
+        if axis.get_legend_handles_labels()[0]:  # too short a run has no curve to name
             axis.legend(fontsize=7.5, loc="lower right", framealpha=0.9)
     return figures.as_png(figure)
 
