@@ -37,7 +37,7 @@ OWN = {
             "halfcheetah": NOISE,
             "walker2d": NOISE | EPISODES | RADIUS | SHRINKING | {"policy_agent.average_update", "SoftUpdate.tau"},
             "ant": NOISE | KFAC | RADIUS,
-            "swimmer": FAR_BY_LONG_TRACES | RADIUS | (EPISODES if agent == "trpo" else {"OnPolicyLoop.batch_size"}),
+            "swimmer": FAR_BY_LONG_TRACES | EPISODES,
         }.items()
     },
 }
