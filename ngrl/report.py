@@ -12,6 +12,7 @@ _EXAMPLES = """\
 examples:
   python -m ngrl.report --runs runs/paper --out report
   python -m ngrl.report --runs runs/paper --out report --results results
+  python -m ngrl.report --runs runs/mujoco_solvers --out report --tags ngrl/kl ngrl/solver_residual
   tensorboard --logdir report
 """
 
@@ -29,6 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--runs", nargs="+", action="extend", required=True, metavar="DIR", help=folders)
     add("--out", required=True, metavar="DIR", help="where the report goes")
     add("--results", metavar="DIR", help="also copy the runs' small files to DIR; a report can be made from them again")
+    tags = "tell the means of what the runs logged in TensorBoard under these tags"
+    add("--tags", nargs="+", action="extend", default=[], metavar="TAG", help=tags)
     add("--any_version", action="store_true", help="take runs of other versions of ngrl too")
     return parser
 
@@ -42,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return refuse("report", f"no such folder: {missing[0]}")
 
     from ngrl import figures
+    from ngrl.configuration.annotations import nearest
     from ngrl.reports import report, results, runs
     from ngrl.runs.files import WriteError
 
@@ -52,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"ngrl.report: {line}", file=sys.stderr)
         if not found:
             return refuse("report", f"no run that is over in {', '.join(options.runs)}")
-        written = report.write(found, left_out, Path(options.out), folders)
+        unknown = [tag for tag in options.tags if not any(tag in run.logged for run in found)]
+        if unknown:
+            known = {tag for run in found for tag in run.logged}
+            return refuse("report", f"no run logged {unknown[0]!r}{nearest(unknown[0], known)}")
+        written = report.write(found, left_out, Path(options.out), folders, options.tags)
     except ImportError as error:
         return refuse("report", f"{error} (pip install 'ngrl[report]')")
     except (OSError, WriteError) as error:

@@ -16,6 +16,7 @@ from ngrl import report as command
 from ngrl.reports import report as experiments_report
 from ngrl.reports import results, runs, statistics, tables
 from ngrl.reports.published import by_environment
+from ngrl.runs.events import EventFile
 from ngrl.studies.trials import experiment_name
 
 ROOT = Path(__file__).parents[1]
@@ -423,6 +424,24 @@ def test_the_report_holds_what_was_published_of_its_environments_alone(tmp_path)
     assert "| CartPole-v1 | 2000 |" in both
     assert "CartPole-v0" not in both
     assert "LunarLander" not in robots + both
+
+
+def test_the_report_tells_the_means_of_what_runs_logged(tmp_path, capsys):
+    for seed, numbers in enumerate(((0.01, 0.03), (0.04, 0.06))):
+        root_dir = write_run(tmp_path / "study", f"trpo_hopper-seed{seed}", "Hopper-v5", (480.0,))
+        with EventFile(root_dir / "train") as events:
+            for step, number in enumerate(numbers):
+                events.scalars({"ngrl/kl": number}, step)
+    write_run(tmp_path / "study", "trpo_hopper-seed2", "Hopper-v5", (480.0,))
+    arguments = ["--runs", str(tmp_path / "study"), "--out", str(tmp_path / "out"), "--tags"]
+
+    assert command.main([*arguments, "ngrl/KL"]) == 2
+    assert capsys.readouterr().err == "ngrl.report: no run logged 'ngrl/KL'; did you mean \"ngrl/kl\"?\n"
+    assert not (tmp_path / "out").exists()
+    assert command.main([*arguments, "ngrl/kl"]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| Hopper-v5 | TRPO | 3 (0–2) | 0.035 (0.02, 0.05) (2 of 3) |" in text
+    assert "--out … --tags ngrl/kl`" in text
 
 
 def test_report_is_told_before_its_copies_fail_and_its_commands_can_be_pasted(tmp_path, monkeypatch, capsys):

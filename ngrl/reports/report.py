@@ -26,7 +26,9 @@ class Report:
     files: Sequence[Path]
 
 
-def write(runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequence[Path]) -> Report:
+def write(
+    runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequence[Path], tags: Sequence[str] = ()
+) -> Report:
     """Write `report.md`, `runs.csv`, `cells.csv`, the pictures, and TensorBoard's images of them.
 
     Args:
@@ -34,6 +36,7 @@ def write(runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequ
       left_out: A line for each directory that was left out.
       out: The folder; made if it isn't there.
       sources: Where the runs were read from.
+      tags: Of what the runs logged in TensorBoard under these, the report tells the means.
     """
     out.mkdir(parents=True, exist_ok=True)
     cells = statistics.cells(runs)
@@ -49,7 +52,7 @@ def write(runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequ
             events.picture(f"report/{name}", png)
     tables.write_runs(out / "runs.csv", cells)
     tables.write_cells(out / "cells.csv", cells)
-    text = _document(cells, aggregates, not_aggregated, sensitivities, drawn, left_out, sources)
+    text = _document(cells, aggregates, not_aggregated, sensitivities, drawn, left_out, sources, tags)
     write_text(out / "report.md", text)
     return Report(len(cells), [out / "report.md", out / "runs.csv", out / "cells.csv", *files])
 
@@ -70,12 +73,14 @@ def _document(
     drawn: Mapping[str, bytes],
     left_out: Sequence[str],
     sources: Sequence[Path],
+    tags: Sequence[str],
 ) -> str:
     def picture(name: str) -> str:
         return f"![{_TITLES.get(name, name)}]({name}.png)"
 
     shown = {str(source): _shown(source) for source in sources}
-    command = f"python -m ngrl.report --runs {shlex.join(shown.values())} --out …"
+    wanted = f" --tags {shlex.join(tags)}" if tags else ""
+    command = f"python -m ngrl.report --runs {shlex.join(shown.values())} --out …{wanted}"
     trials = sum(len(cell.runs) for cell in cells)
     sections = [
         "# Report",
@@ -111,6 +116,12 @@ def _document(
             tables.aggregates_table(aggregates),
             *(["Left out of it:", "\n".join(f"- {line}" for line in not_aggregated)] if not_aggregated else []),
             picture("profiles"),
+        ]
+    if tags:
+        sections += [
+            "## Logged in training",
+            "Means of what each trial logged: over the trials, and in brackets the lowest and the highest.",
+            tables.logged_table(cells, tags),
         ]
     if sensitivities:
         sections += [

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import ngrl
 from ngrl import renamed
 from ngrl.reports.curve import Curve
+from ngrl.runs.events import read_scalars
 from ngrl.runs.files import ReadError
 from ngrl.runs.record import Status, lock_path, processes, read_record, record_path, status_of
 
@@ -81,6 +83,11 @@ class Run:
     def greedy(self) -> float | None:
         """Mean return of the greedy policy; None if it was not evaluated."""
         return self.final.get("evaluation", {}).get("mean")
+
+    @functools.cached_property
+    def logged(self) -> dict[str, list[float]]:
+        """What it logged in training, by TensorBoard's tag; nothing where its small files alone are left."""
+        return read_scalars(self.path / "train")
 
 
 class _LeftOutError(Exception):

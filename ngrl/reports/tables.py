@@ -143,6 +143,20 @@ def _scores_row(cell: Cell) -> dict[str, str]:
     }
 
 
+def logged_table(cells: Sequence[Cell], tags: Sequence[str]) -> str:
+    """The mean over a run of what it logged under each tag: its mean over the trials, the lowest and the highest."""
+    return markdown([_logged_row(cell, tags) for cell in cells])
+
+
+def _logged_row(cell: Cell, tags: Sequence[str]) -> dict[str, str]:
+    row = {"environment": cell.env_id, "method": cell.method, "trials (seeds)": _seeds(cell)}
+    for tag in tags:
+        values = np.array([np.mean(run.logged[tag]) for run in cell.runs if tag in run.logged])
+        spread = f" ({_number(values.min(), '.3g')}, {_number(values.max(), '.3g')})" if values.size > 1 else ""
+        row[tag] = f"{_number(_mean(values), '.3g')}{spread}{_of(values, cell)}" if values.size else ""
+    return row
+
+
 def published_table(cells: Sequence[Cell]) -> str:
     """The published scores of the cells' environments."""
     rows = []

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written without TensorFlow."""
+"""TensorBoard's event files, written and read without TensorFlow."""
 
 import io
 import itertools
@@ -7,13 +7,15 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.compat.tensorflow_stub import errors
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -86,6 +88,30 @@ class EventFile:
 
     def __exit__(self, *failure: object) -> None:
         self.close()
+
+
+def read_scalars(folder: Path) -> dict[str, list[float]]:
+    """The numbers of a folder's event files by tag, in the order of their steps.
+
+    Where two have the same step, as after a run was resumed, the later counts; a file that breaks off ends there.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in _events(path):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == scalar_metadata.PLUGIN_NAME:
+                    found.setdefault(value.tag, {})[event.step] = float(tensor_util.make_ndarray(value.tensor))
+    return {tag: [numbers[step] for step in sorted(numbers)] for tag, numbers in found.items()}
+
+
+def _events(path: Path) -> Iterator[event_pb2.Event]:
+    reader = PyRecordReader_New(str(path))
+    while True:
+        try:
+            reader.GetNext()
+        except (errors.OutOfRangeError, errors.DataLossError):
+            return
+        yield event_pb2.Event.FromString(reader.record())
 
 
 def _value(tag: str, content: Any, described: summary_pb2.SummaryMetadata) -> summary_pb2.Summary.Value:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ngrl.runs.events import EventFile
+from ngrl.runs.events import EventFile, read_scalars
 
 
 def points(folder):
@@ -55,3 +55,23 @@ def test_an_image_is_decoded_to_the_pixels_that_were_written(tmp_path):
     width, height, png = tf.make_ndarray(event.tensor_proto)
     assert (event.step, int(width), int(height)) == (4, 7, 5)
     np.testing.assert_array_equal(tf.io.decode_png(png), pixels)
+
+
+def test_numbers_are_read_as_they_were_written_and_pictures_are_none(tmp_path):
+    assert read_scalars(tmp_path / "none") == {}
+    with EventFile(tmp_path) as events:
+        events.scalars({"a": 1.5, "b": -3.0}, 1)
+        events.image("c", np.zeros((2, 2, 3), np.uint8), 1)
+        events.scalars({"a": 2.0}, 7)
+    assert read_scalars(tmp_path) == {"a": [1.5, 2.0], "b": [-3.0]}
+
+
+def test_of_points_of_one_step_the_later_counts_and_a_broken_file_to_where_it_breaks(tmp_path):
+    for start, value in ((1, 1.0), (3, 10.0)):
+        with EventFile(tmp_path) as events:
+            for step in range(start, 6):
+                events.scalars({"a": value + step}, step)
+    assert read_scalars(tmp_path) == {"a": [2.0, 3.0, 13.0, 14.0, 15.0]}
+    last = max(tmp_path.iterdir())
+    last.write_bytes(last.read_bytes()[:-5])
+    assert read_scalars(tmp_path) == {"a": [2.0, 3.0, 13.0, 14.0, 6.0]}
