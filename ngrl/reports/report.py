@@ -65,6 +65,23 @@ def _shown(path: Path) -> str:
     return str(Path(*resolved.parts[-2:]))
 
 
+def _picture(name: str) -> str:
+    return f"![{_TITLES.get(name, name)}]({name}.png)"
+
+
+def _published(cells: Sequence[statistics.Cell]) -> list[str]:
+    """What was published of the cells' environments, if anything."""
+    sections = []
+    if any(cell.published for cell in cells):
+        sections += [f"As published ({published.source()}):", tables.published_table(cells)]
+    if any(cell.env_id.startswith("LunarLander") for cell in cells):
+        sections.append(
+            "On LunarLander the published figures are no end of learning: NGDQN was stopped at 48 hours, after about "
+            "460 episodes. They are of LunarLander-v2, which gymnasium has replaced by LunarLander-v3."
+        )
+    return sections
+
+
 def _document(
     cells: Sequence[statistics.Cell],
     aggregates: Sequence[statistics.Aggregate],
@@ -75,9 +92,6 @@ def _document(
     sources: Sequence[Path],
     tags: Sequence[str],
 ) -> str:
-    def picture(name: str) -> str:
-        return f"![{_TITLES.get(name, name)}]({name}.png)"
-
     shown = {str(source): _shown(source) for source in sources}
     wanted = f" --tags {shlex.join(tags)}" if tags else ""
     command = f"python -m ngrl.report --runs {shlex.join(shown.values())} --out …{wanted}"
@@ -90,15 +104,9 @@ def _document(
         "mean return of the greedy policy over fresh episodes at the end of training. A trial that ended before its "
         "100th episode has no such means; “(2 of 3)” says of how many trials a figure is.",
         tables.scores_table(cells),
-        picture("scores"),
+        _picture("scores"),
+        *_published(cells),
     ]
-    if any(cell.published for cell in cells):
-        sections += [f"As published ({published.source()}):", tables.published_table(cells)]
-    if any(cell.env_id.startswith("LunarLander") for cell in cells):
-        sections.append(
-            "On LunarLander the published figures are no end of learning: NGDQN was stopped at 48 hours, after about "
-            "460 episodes. They are of LunarLander-v2, which gymnasium has replaced by LunarLander-v3."
-        )
     if "time_to_published" in drawn:
         sections += [
             "## Time to the published score",
@@ -106,7 +114,7 @@ def _document(
             "are those of the same method, on other hardware; whether DQN's are with a target network isn't known. "
             "Configurations of a grid are left out.",
             tables.times_table([cell for cell in cells if not cell.has_grid]),
-            picture("time_to_published"),
+            _picture("time_to_published"),
         ]
     if aggregates:
         sections += [
@@ -115,24 +123,21 @@ def _document(
             "NGDQN. Only methods that were run on all four environments, with as many trials as each of them has.",
             tables.aggregates_table(aggregates),
             *(["Left out of it:", "\n".join(f"- {line}" for line in not_aggregated)] if not_aggregated else []),
-            picture("profiles"),
+            _picture("profiles"),
         ]
     if tags:
-        sections += [
-            "## Logged in training",
-            "Means of what each trial logged: over the trials, and in brackets the lowest and the highest.",
-            tables.logged_table(cells, tags),
-        ]
+        text = "Means of what each trial logged: over the trials, and in brackets the lowest and the highest."
+        sections += ["## Logged in training", text, tables.logged_table(cells, tags)]
     if sensitivities:
         sections += [
             "## Sensitivity to settings",
             "Of each configuration's mean score; one with a trial that has no score counts as unsolved, as −∞.",
             tables.sensitivity_table(sensitivities),
-            picture("sensitivity"),
+            _picture("sensitivity"),
         ]
     curves = [name for name in drawn if name.startswith("curves_")]
     if curves:
-        sections += ["## Learning curves", *map(picture, curves)]
+        sections += ["## Learning curves", *map(_picture, curves)]
     if left_out:
         lines = list(left_out)
         for written, name in shown.items():
