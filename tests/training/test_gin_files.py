@@ -37,7 +37,8 @@ OWN = {
             "halfcheetah": NOISE,
             "walker2d": NOISE | EPISODES | RADIUS | SHRINKING | {"policy_agent.average_update", "SoftUpdate.tau"},
             "ant": NOISE | KFAC | RADIUS,
-            "swimmer": FAR_BY_LONG_TRACES | EPISODES,
+            "swimmer": FAR_BY_LONG_TRACES
+            | (EPISODES if agent == "trpo" else {"OnPolicyLoop.batch_size", "actor/NaturalGradient.max_kl"}),
         }.items()
     },
 }
