@@ -103,10 +103,12 @@ class BlockDual(Solver):
 
 def _joined(value: tf.Tensor, solutions: Sequence[Solution]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """`value`, or 0 where a layer broke down; the worst of the layers' results, and the most iterations."""
-    results = tf.stack([solution.result for solution in solutions])
-    converged = tf.equal(results, int(Result.CONVERGED))
-    failed = tf.reduce_any(tf.equal(results, int(Result.BREAKDOWN))) | ~tf.reduce_all(tf.math.is_finite(value))
-    first = results[tf.argmin(tf.cast(converged, tf.int32))]  # one that didn't converge, if there is any
+    failed = ~tf.reduce_all(tf.math.is_finite(value))
+    first = tf.constant(int(Result.CONVERGED))  # the first that isn't, if there is any
+    for result in reversed([solution.result for solution in solutions]):
+        failed |= tf.equal(result, int(Result.BREAKDOWN))
+        # An index into the results, found by argmin, would take XLA minutes to compile.
+        first = tf.where(tf.equal(result, int(Result.CONVERGED)), first, result)
     result = tf.where(failed, int(Result.BREAKDOWN), first)
     iterations = tf.reduce_max(tf.stack([solution.stats.iterations for solution in solutions]))
     return tf.where(failed, tf.zeros_like(value), value), result, iterations
