@@ -147,3 +147,18 @@ def test_operator_without_rows_is_named():
     operator = tf.linalg.LinearOperatorDiag(tf.ones(3))
     with pytest.raises(TypeError, match="BlockDual needs an operator with row_blocks"):
         BlockDual().answer(operator, ParameterGradient(tf.ones(3)), 1.0)
+
+
+@pytest.mark.parametrize("kind", [OutputGradient, ParameterGradient])
+def test_nothing_is_picked_by_an_index_that_is_searched_for(kind):
+    """Which XLA takes minutes to compile behind several solves of hundreds of rows."""
+    stack = network((3, 4, 2))
+
+    def value(u):
+        operator = linearised(stack)
+        return solved(
+            operator, OutputGradient(u) if kind is OutputGradient else ParameterGradient(operator.vjp(u)), 0.3
+        )
+
+    traced = tf.function(value).get_concrete_function(tf.zeros([5, 2], tf.float64))
+    assert {"ArgMin", "ArgMax"}.isdisjoint(op.type for op in traced.graph.get_operations())
