@@ -426,6 +426,14 @@ def test_the_report_holds_what_was_published_of_its_environments_alone(tmp_path)
     assert "LunarLander" not in robots + both
 
 
+@pytest.mark.parametrize(("env_id", "told"), [("ngrl/LunarLander-v2", True), ("LunarLanderContinuous-v3", False)])
+def test_lunar_landers_note_stands_where_its_published_figures_do(tmp_path, env_id, told):
+    write_run(tmp_path / "study", "ngdqn_lunar-seed0", env_id, (480.0,))
+    experiments_report.write(*runs.collect([tmp_path / "study"]), tmp_path / "out", [tmp_path])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert ("| LunarLander-v2 |" in text) == ("no end of learning" in text) == told
+
+
 def test_the_report_tells_the_means_of_what_runs_logged(tmp_path, capsys):
     for seed, numbers in enumerate(((0.01, 0.03), (0.04, 0.06))):
         root_dir = write_run(tmp_path / "study", f"trpo_hopper-seed{seed}", "Hopper-v5", (480.0,))

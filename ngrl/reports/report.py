@@ -72,9 +72,10 @@ def _picture(name: str) -> str:
 def _published(cells: Sequence[statistics.Cell]) -> list[str]:
     """What was published of the cells' environments, if anything."""
     sections = []
-    if any(cell.published for cell in cells):
+    names = {cell.published.environment for cell in cells if cell.published}
+    if names:
         sections += [f"As published ({published.source()}):", tables.published_table(cells)]
-    if any(cell.env_id.startswith("LunarLander") for cell in cells):
+    if "LunarLander-v2" in names:
         sections.append(
             "On LunarLander the published figures are no end of learning: NGDQN was stopped at 48 hours, after about "
             "460 episodes. They are of LunarLander-v2, which gymnasium has replaced by LunarLander-v3."

@@ -105,10 +105,10 @@ def _joined(value: tf.Tensor, solutions: Sequence[Solution]) -> tuple[tf.Tensor,
     """`value`, or 0 where a layer broke down; the worst of the layers' results, and the most iterations."""
     failed = ~tf.reduce_all(tf.math.is_finite(value))
     first = tf.constant(int(Result.CONVERGED))  # the first that isn't, if there is any
-    for result in reversed([solution.result for solution in solutions]):
-        failed |= tf.equal(result, int(Result.BREAKDOWN))
+    for solution in reversed(solutions):
+        failed |= tf.equal(solution.result, int(Result.BREAKDOWN))
         # An index into the results, found by argmin, would take XLA minutes to compile.
-        first = tf.where(tf.equal(result, int(Result.CONVERGED)), first, result)
+        first = tf.where(tf.equal(solution.result, int(Result.CONVERGED)), first, solution.result)
     result = tf.where(failed, int(Result.BREAKDOWN), first)
     iterations = tf.reduce_max(tf.stack([solution.stats.iterations for solution in solutions]))
     return tf.where(failed, tf.zeros_like(value), value), result, iterations

@@ -20,7 +20,8 @@ def convolution(layer: Any, record: Recorder, inputs: Any) -> tf.Tensor:
     if layer.groups > 1:
         return _activate(layer, _shifted(layer, record, record(Grouped(layer.kernel, patches, layer.groups))))
     bias = layer.bias if layer.use_bias else None
-    return _activate(layer, record(Linear(layer.kernel, bias, _flat(patches), columns=lambda: _columns(layer, inputs))))
+    z = record(Linear(layer.kernel, bias, _flat(patches), columns=lambda: extract_columns(inputs, *_window(layer))))
+    return _activate(layer, z)
 
 
 @layer_rule(_KERAS.DepthwiseConv1D, _KERAS.DepthwiseConv2D)
@@ -46,7 +47,7 @@ def transposed_convolution(layer: Any, record: Recorder, inputs: Any) -> tf.Tens
     u = record(Linear(layer.kernel, None, inputs, transposed=True))
     places = tf.TensorShape(layer.kernel_size).num_elements()
     u = tf.reshape(u, [-1, *inputs.shape[1:-1], places, layer.filters])
-    z = overlap_patches(u, sizes, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
+    z = overlap_patches(u, sizes, *_window(layer))
     return _activate(layer, _shifted(layer, record, z))
 
 
@@ -64,12 +65,12 @@ def _flat(patches: tf.Tensor) -> tf.Tensor:
 def _patches(layer: Any, inputs: Any) -> tf.Tensor:
     """[B, *positions, k, C]."""
     _check(layer, inputs)
-    return extract_patches(inputs, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
+    return extract_patches(inputs, *_window(layer))
 
 
-def _columns(layer: Any, inputs: tf.Tensor) -> tf.Tensor:
-    """[B, k·C, positions]."""
-    return extract_columns(inputs, layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate)
+def _window(layer: Any) -> tuple[Any, Any, str, Any]:
+    """How the kernel moves over an image, as `ngrl.patches` takes it."""
+    return layer.kernel_size, layer.strides, layer.padding, layer.dilation_rate
 
 
 def _shifted(layer: Any, record: Recorder, z: tf.Tensor) -> tf.Tensor:
