@@ -133,6 +133,8 @@ class LayerJacobian(NetworkJacobian):
 
     def _pull_rows(self, factor: tf.Tensor) -> list[list[tf.Tensor]]:
         """G [B, R, *shape of z] of every output z of every use."""
+        with tf.control_dependencies(self._recording.checks):
+            factor = tf.identity(factor)  # else what the rows are put together by may fail first, in its own words
         uses = self._recording.uses
         flat = [z for use in uses for z in use.outputs]
 

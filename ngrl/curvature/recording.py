@@ -39,6 +39,7 @@ class Recording:
       leftover: the variables whose uses aren't all recorded.
       unruled: descriptions of the layers that have no rule for what they were asked.
       mixing: description of a layer that mixes examples, or None.
+      checks: assertions that what the uses' derivatives are computed from has to wait for.
     """
 
     def __init__(self, variables: Sequence[tf.Variable]) -> None:
@@ -48,6 +49,7 @@ class Recording:
         self.uses: list[Use] = []
         self.unruled: list[str] = []
         self.mixing: str | None = None
+        self.checks: list[tf.Operation] = []
         # Tapes notice only trainable variables being read.
         self._leftover = {variable.ref() for variable in variables if not variable.trainable}
         self._graph: Any = None
@@ -144,11 +146,12 @@ class Recording:
         if not z.shape[1:].is_fully_defined() or not z.shape[:1].is_compatible_with(self._batch.shape[:1]):
             raise _NotRecordedError
         if None in (z.shape[0], self._batch.shape[0]):
-            tf.debugging.assert_equal(
+            same = tf.debugging.assert_equal(
                 tf.shape(z)[0],
                 tf.shape(self._batch)[0],
                 "a layer gets another number of examples than the network: give batches of a fixed size",
             )
+            self.checks.append(same)
 
 
 def _known_layers(module: tf.Module, wanted: set[Any]) -> list[tf.keras.layers.Layer]:

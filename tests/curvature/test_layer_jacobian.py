@@ -184,6 +184,22 @@ def test_steps_of_time_folded_into_the_batch_are_not_taken_for_examples(batch_ja
     )
     with pytest.raises(tf.errors.InvalidArgumentError, match="another number of examples than the network"):
         unknown(x)
+    sums = [op for op in unknown.get_concrete_function().graph.get_operations() if op.type == "AddN"]
+    assert sums
+    assert all(waits_for(op, "Assert") for op in sums)  # none may fail first, in words of its own
+
+
+def waits_for(op, kind):
+    """Whether an operation runs after one of that kind, as far as its graph says."""
+    seen, ahead = set(), [op]
+    while ahead:
+        before = ahead.pop()
+        if before.type == kind:
+            return True
+        if before not in seen:
+            seen.add(before)
+            ahead += [*before.control_inputs, *(tensor.op for tensor in before.inputs)]
+    return False
 
 
 def test_layers_called_in_a_function_of_their_own_go_the_general_way(batch_jacobian, rng):
