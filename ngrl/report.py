@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl.launch import pasted, tensorboard_command
-from ngrl.terminal import refuse
+from ngrl.terminal import refuse, stoppable
 
 _EXAMPLES = """\
 examples:
@@ -39,6 +39,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 for wrong input."""
     options = build_parser().parse_args(argv)
+    return stoppable("report", lambda: _run(options), lambda: "; the same command makes the report anew", sys.stderr)
+
+
+def _run(options: argparse.Namespace) -> int:
     folders = [Path(name) for name in options.runs]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ngrl import _releases
-from ngrl.signals import exit_code, terminable
+from ngrl.signals import exit_code, heed, terminable
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -23,6 +23,20 @@ def refuse(command: str, line: object, code: int = EXIT_USAGE) -> int:
     """Say why a command does nothing; its exit code."""
     print(f"ngrl.{command}: {line}", file=sys.stderr)
     return code
+
+
+def stoppable(command: str, run: Callable[[], int], stopped: Callable[[], str], terminal: TextIO) -> int:
+    """Run what a command is for; its exit code, or where a signal ends it at once a line on `terminal` and its own."""
+    try:
+        with terminable():
+            try:
+                return run()
+            except Exception as error:
+                heed(error)
+                raise
+    except KeyboardInterrupt as error:
+        print(f"ngrl.{command}: stopped{stopped()}", file=terminal)
+        return exit_code(error)
 
 
 def run_apart(command: str, run: "Callable[[LibraryOutput], int]", stopped: Callable[[], str]) -> int:
@@ -37,11 +51,7 @@ def run_apart(command: str, run: "Callable[[LibraryOutput], int]", stopped: Call
         return refuse(command, _releases.TF_AGENTS_MISSING, EXIT_FAILURE)
     output = LibraryOutput()
     try:
-        with terminable():
-            return run(output)
-    except KeyboardInterrupt as error:
-        print(f"ngrl.{command}: stopped{stopped()}", file=output.terminal)
-        return exit_code(error)
+        return stoppable(command, lambda: run(output), stopped, output.terminal)
     finally:
         output.close()
 

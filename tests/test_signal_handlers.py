@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from ngrl import evaluate, launch, sweep
+from ngrl import evaluate, launch, report, sweep
+from ngrl.reports import runs
 from ngrl.signals import StopRequest, Terminated, exit_code, heed, terminable
 from ngrl.studies import study
 from ngrl.training import configurables, export
@@ -96,6 +97,7 @@ def swallow(number):
 COMMANDS = {
     "evaluate": (evaluate, (evaluate, "_evaluate"), ["--policy_dir=."]),
     "launch": (launch, (configurables, "main"), ["--gin_file=gin/ngdqn_cartpole_v1.gin", "--noprogress"]),
+    "report": (report, (runs, "collect"), ["--runs=.", "--out=report"]),
     "sweep": (sweep, (study, "read"), ["--study=launch/paper.gin", "--noprogress"]),
 }
 
