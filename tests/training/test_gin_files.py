@@ -25,7 +25,7 @@ RADIUS = {"actor/NaturalGradient.max_kl"}
 EPISODES = MEMBERS | {"OnPolicyLoop.batch_size"}
 SHRINKING = {f"radius/PolynomialDecay.{name}" for name in ("initial_learning_rate", "end_learning_rate", "decay_steps")}
 OWN = {
-    "acktr_swimmer": FAR,
+    "acktr_swimmer": FAR_BY_LONG_TRACES | MEMBERS | NOISE,
     "ppo_halfcheetah": MEMBERS | NOISE,
     "ppo_walker2d": NOISE | {"ClippedUpdate.max_gradient_norm"},
     "ppo_ant": NOISE,
