@@ -9,6 +9,7 @@ ratio, with their quartiles, because machines are noisy. Don't run it beside any
     loops    env-steps/s of NGDQN's whole loop against ngrl's loop with Adam and against stock TF-Agents
              (DqnAgent, Adam, DynamicStepDriver, TFUniformReplayBuffer, common.function), one update per step, batch 128
     compiled env-steps/s of TRPO's, PPO's and NGDQN's whole loops with compiled environments against gymnasium's
+    cores    env-steps/s of whole loops with the critic's fit on a second core against one core for all
     seeds    processor time of a run of PPO with compiled environments, one of eight in a process against alone
     updates  one natural-gradient update inside the many-update call against one Adam update there
     pixels   one natural-gradient update of convolutional networks against the quickest of Adam's
@@ -32,6 +33,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench_compiled import measure_compiled, measure_seeds  # noqa: F401  (found by their names)
+from bench_cores import measure_cores  # noqa: F401  (found by its name)
 from bench_kfac import measure_kfac  # noqa: F401  (found by its name)
 from bench_pixels import measure_pixels  # noqa: F401  (found by its name)
 from bench_ray import measure_ray  # noqa: F401  (found by its name)
@@ -46,7 +48,7 @@ ENVIRONMENTS = {
     "LunarLander-v3": {"hidden": (256, 128), "goal_stock": 3.5, "goal_adam": 1.7},
 }
 NETWORKS = {"4-64-2": (4, (64,), 2, 3.0), "8-256-128-4": (8, (256, 128), 4, 2.0)}
-PARTS = ("loops", "compiled", "seeds", "updates", "pixels", "gru", "exact", "kfac", "ray", "product", "memory")
+PARTS = ("loops", "compiled", "cores", "seeds", "updates", "pixels", "gru", "exact", "kfac", "ray", "product", "memory")
 UPDATES_PER_CALL = 64
 
 

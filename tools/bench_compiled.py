@@ -33,8 +33,8 @@ def make_loop(experiment: str, backend: str, seed: int = 0, bindings: tuple[str,
     return loop(agent(*specs, seed=seed), played, seed=seed)
 
 
-def loop_rate(loop: Any, seconds: float) -> Callable[[], float]:
-    """Env-steps/s of whole iterations, from update to update, once it has been warmed up; by processor time."""
+def loop_rate(loop: Any, seconds: float, clock: Callable[[], float] = time.process_time) -> Callable[[], float]:
+    """Env-steps/s of whole iterations, from update to update, once it has been warmed up, by a clock."""
 
     def iterate() -> None:
         updates = loop.train_steps
@@ -45,10 +45,10 @@ def loop_rate(loop: Any, seconds: float) -> Callable[[], float]:
         iterate()
 
     def run() -> float:
-        start, steps = time.process_time(), loop.statistics.env_steps
-        while time.process_time() - start < seconds:
+        start, steps = clock(), loop.statistics.env_steps
+        while clock() - start < seconds:
             iterate()
-        return (loop.statistics.env_steps - steps) / (time.process_time() - start)
+        return (loop.statistics.env_steps - steps) / (clock() - start)
 
     return run
 
