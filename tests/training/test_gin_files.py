@@ -38,7 +38,7 @@ OWN = {
             "walker2d": NOISE | EPISODES | RADIUS | SHRINKING | {"policy_agent.average_update", "SoftUpdate.tau"},
             "ant": NOISE | KFAC | RADIUS,
             "swimmer": FAR_BY_LONG_TRACES
-            | (EPISODES if agent == "trpo" else {"OnPolicyLoop.batch_size", "actor/NaturalGradient.max_kl"}),
+            | (EPISODES | KFAC if agent == "trpo" else {"OnPolicyLoop.batch_size", "actor/NaturalGradient.max_kl"}),
         }.items()
     },
 }
