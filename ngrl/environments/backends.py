@@ -76,18 +76,22 @@ class SyncEnvironments(Backend):
 @configurable
 @dataclasses.dataclass(frozen=True)
 class AsyncEnvironments(Backend):
-    """A worker process for each member, for environments slower than a millisecond.
+    """Members in worker processes: for environments slower than a millisecond, or on cores that are free.
 
     Args:
       timeout: Seconds that a step or reset may take before the workers are ended and an EnvironmentFault is raised;
         None waits for ever.
+      workers: Among how many processes the members are shared out; a process steps its members in turn. None is one for
+        each member, for environments that wait; as many as there are cores suit those that compute, as MuJoCo's do.
     """
 
     timeout: float | None = 120.0
+    workers: int | None = None
     name = "async"
 
     def __post_init__(self) -> None:
         check_optional_number("timeout", self.timeout, "(0, inf]")
+        check_optional_count("workers", self.workers)
 
     def for_video(self) -> Backend:
         """The same environment in this process."""
@@ -99,7 +103,7 @@ class AsyncEnvironments(Backend):
         """As `Backend.make`; an EnvironmentFault is raised where a worker ends while starting."""
         from ngrl.environments.workers import WorkerVector
 
-        return WorkerVector(_checked(env_id, seed, kwargs, stream), num_envs, self.timeout)
+        return WorkerVector(_checked(env_id, seed, kwargs, stream), num_envs, self.timeout, self.workers)
 
 
 @configurable

@@ -63,10 +63,10 @@ class MemberMaker:
         env.close()
         return env.observation_space, env.action_space
 
-    def member(self, index: int, *, raise_faults: bool) -> Callable[[], Member]:
+    def member(self, index: int) -> Callable[[], Member]:
         """A function that makes member `index`; it may be sent to another process."""
         place = (self.env_id, self.seed, index, self._stream)
-        return functools.partial(make_member, self._spec, self._kwargs, *place, raise_faults)
+        return functools.partial(make_member, self._spec, self._kwargs, *place)
 
 
 def make(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
@@ -79,11 +79,9 @@ def make(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
         return gymnasium.make(spec, **settings) if preprocessing is None else preprocessing.make(spec, settings)
 
 
-def make_member(
-    spec: EnvSpec, kwargs: Mapping[str, Any], env_id: str, seed: int, index: int, stream: Stream, raise_faults: bool
-) -> Member:
+def make_member(spec: EnvSpec, kwargs: Mapping[str, Any], env_id: str, seed: int, index: int, stream: Stream) -> Member:
     """Make one member."""
-    return Member(make(spec, kwargs), env_id, seed, index, stream, raise_faults=raise_faults)
+    return Member(make(spec, kwargs), env_id, seed, index, stream)
 
 
 def find_spec(env_id: str) -> EnvSpec:

@@ -47,9 +47,7 @@ class Member(gymnasium.Wrapper):
     a step of CartPole.
     """
 
-    def __init__(
-        self, env: gymnasium.Env, env_id: str, run_seed: int, member: int, stream: Stream, *, raise_faults: bool
-    ):
+    def __init__(self, env: gymnasium.Env, env_id: str, run_seed: int, member: int, stream: Stream):
         """Wrap an environment.
 
         Args:
@@ -58,16 +56,12 @@ class Member(gymnasium.Wrapper):
           run_seed: The run's seed.
           member: This member's index in the vector environment.
           stream: Whether its episodes are training's or evaluation's.
-          raise_faults: Whether to raise an EnvironmentFault. Else it comes back in `info["fault"]` with a
-            blank observation: a worker process that lets an exception out is shut down by gymnasium with a
-            traceback.
         """
         super().__init__(env)
         self._env_id = env_id
         self._run_seed = run_seed
         self._member = member
         self._stream = stream
-        self._raise_faults = raise_faults
         self._scalar_actions = isinstance(env.action_space, spaces.Discrete)
         self._check = observation_check(env.observation_space)
         self._blank = _zeros(env.observation_space)
@@ -84,10 +78,10 @@ class Member(gymnasium.Wrapper):
         try:
             observation, _ = self.env.reset(seed=self._seed(), options=options)
         except Exception as error:
-            return self._blank, self._fault(one_line(error), error)
+            raise self._fault(one_line(error)) from error
         problem = self._check(observation)
         if problem is not None:
-            return self._blank, self._fault(f"observation {problem}")
+            raise self._fault(f"observation {problem}")
         return observation, {}
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -100,7 +94,7 @@ class Member(gymnasium.Wrapper):
         try:
             observation, reward, terminated, truncated, _ = self.env.step(action)
         except Exception as error:
-            return self._blank, 0.0, True, False, self._fault(one_line(error), error)
+            raise self._fault(one_line(error)) from error
         problem = self._check(observation)
         if problem is None and type(reward) in _FLOATS and type(terminated) is type(truncated) is bool:
             return observation, reward, terminated, truncated, {}
@@ -114,7 +108,7 @@ class Member(gymnasium.Wrapper):
         elif not isinstance(truncated, (bool, np.bool_)):
             problem = f"truncated must be a bool, got {_describe(truncated)}"
         if problem is not None:
-            return self._blank, 0.0, True, False, self._fault(problem)
+            raise self._fault(problem)
         return observation, reward, terminated, truncated, {}
 
     def _single(self, **answers: Any) -> Iterator[Any]:
@@ -176,7 +170,7 @@ class Member(gymnasium.Wrapper):
                 observation, _, terminated, truncated, _ = self.env.step(action)
                 self._reset_due = bool(terminated or truncated)
         except Exception as error:
-            return self._blank, self._make_fault(f"replaying its episode: {one_line(error)}")
+            return self._blank, self._fault(f"replaying its episode: {one_line(error)}")
         return observation, None
 
     def _begin(self) -> None:
@@ -186,14 +180,8 @@ class Member(gymnasium.Wrapper):
     def _seed(self) -> int:
         return episode_seed(self._run_seed, self._member, self._episode, self._stream)
 
-    def _make_fault(self, problem: str) -> EnvironmentFault:
+    def _fault(self, problem: str) -> EnvironmentFault:
         return EnvironmentFault(self._env_id, self._member, len(self._actions), problem)
-
-    def _fault(self, problem: str, cause: Exception | None = None) -> dict[str, Any]:
-        fault = self._make_fault(problem)
-        if self._raise_faults:
-            raise fault from cause
-        return {"fault": fault}
 
 
 def observation_check(space: spaces.Space) -> Check:

@@ -23,7 +23,7 @@ from ngrl import cluster
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
-from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment
+from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, shares
 
 # Seconds that actors have to close their environments before they are ended.
 _CLOSE_TIMEOUT = 5.0
@@ -95,7 +95,7 @@ class RayVector(VectorEnvironment):
         self._cpus, self._timeout, self._max_replacements = cpus, timeout, max_replacements
         self._seed = maker.seed
         self._maker = cloudpickle.dumps(maker)
-        self._shares = np.array_split(np.arange(num_envs), min(actors or num_envs, num_envs))
+        self._shares = shares(num_envs, actors)
         self._replaced = np.zeros(len(self._shares), np.int64)  # how often since an episode of the actor's has ended
         self._numbers = np.full(num_envs, -1)
         self._actions: list[list[Any]] = [[] for _ in range(num_envs)]
@@ -300,7 +300,7 @@ class RayVector(VectorEnvironment):
             raise EnvironmentFault(self.env_id, None, None, one_line(error.cause)) from error
 
     def _joined(self, observations: Mapping[int, Any]) -> Any:
-        return _concatenated([observations[index] for index in range(len(self._shares))])
+        return concatenated([observations[index] for index in range(len(self._shares))])
 
     def _called(self, index: int) -> str:
         share = self._shares[index]
@@ -337,9 +337,3 @@ def _why(error: BaseException) -> str:
         return lines[-1].strip()  # of a traceback
     found = re.search(r"because (.*?)\.", str(error))
     return found[1] if found else lines[0]
-
-
-def _concatenated(batches: Sequence[Any]) -> Any:
-    if isinstance(batches[0], Mapping):
-        return {key: _concatenated([batch[key] for batch in batches]) for key in batches[0]}
-    return np.concatenate(batches)

@@ -5,12 +5,12 @@ Batches here are gymnasium's: the spaces' own dtypes, and arrays that the next s
 
 import abc
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from ngrl.environments.making import MemberMaker
@@ -77,63 +77,23 @@ class VectorEnvironment(abc.ABC):
         """Free everything; harmless when repeated."""
 
 
-class GymnasiumVector(VectorEnvironment):
-    """What the members of gymnasium's two vector environments have in common."""
-
-    _vector: SyncVectorEnv | AsyncVectorEnv
-
-    def __init__(self, env_id: str, vector: SyncVectorEnv | AsyncVectorEnv):
-        """Wrap a vector environment of `Member`s."""
-        self.env_id = env_id
-        self.num_envs = vector.num_envs
-        self._vector = vector
-        self.observation_space = vector.single_observation_space
-        self.action_space = vector.single_action_space
-
-    @property
-    def time_limit(self) -> int | None:
-        return self._call("time_limit")[0]
-
-    def seed(self, seed: int) -> None:
-        self._call("reseed", seed)
-
-    def save(self) -> list[Episode]:
-        return list(self._call("save_episode"))
-
-    def restore(self, seed: int, episodes: list[Episode]) -> Any:
-        """Replay the actions of each; no time limit holds, since that takes as long as the episodes took."""
-        # The reset makes gymnasium forget which members it was to reset; the episodes it starts are replaced.
-        self.reset()
-        results = self._call("restore_episodes", seed, episodes)
-        for _, fault in results:
-            if fault is not None:
-                raise fault
-        return _stack(self.observation_space, [observation for observation, _ in results])
-
-    def render(self) -> Sequence[Any]:
-        if self._vector.render_mode != "rgb_array":
-            raise ValueError(f'{self.env_id}: to render, load it with render_mode="rgb_array"')
-        return self._call("render")
-
-    @abc.abstractmethod
-    def _call(self, name: str, *args: Any) -> tuple[Any, ...]:
-        """Call a method of every member."""
-
-
-class SyncVector(GymnasiumVector):
+class SyncVector(VectorEnvironment):
     """Members stepped one after another in this process: the fastest for quick environments."""
-
-    _vector: SyncVectorEnv
 
     def __init__(self, maker: MemberMaker, members: Iterable[int]):
         """Make the members of these indices."""
         # copy=False: the bridge copies once, while converting dtypes.
         vector = SyncVectorEnv(
-            [maker.member(index, raise_faults=True) for index in members],
+            [maker.member(index) for index in members],
             copy=False,
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
-        super().__init__(maker.env_id, vector)
+        self.env_id = maker.env_id
+        self.num_envs = vector.num_envs
+        self.observation_space = vector.single_observation_space
+        self.action_space = vector.single_action_space
+        self.render_mode = vector.render_mode
+        self._vector = vector
         self._members: Any = vector.envs
         self._batch: Any = create_empty_array(self.observation_space, self.num_envs)
         self._is_box = isinstance(self.observation_space, spaces.Box)
@@ -161,12 +121,55 @@ class SyncVector(GymnasiumVector):
             self._batch, np.array(rewards, np.float64), np.array(terminated, bool), np.array(truncated, bool)
         )
 
+    @property
+    def time_limit(self) -> int | None:
+        return self._call("time_limit")[0]
+
+    def seed(self, seed: int) -> None:
+        self._call("reseed", seed)
+
+    def save(self) -> list[Episode]:
+        return list(self._call("save_episode"))
+
+    def restore(self, seed: int, episodes: list[Episode]) -> Any:
+        """Replay the actions of each; `episodes` are those of all members of the run, of which some may be here."""
+        # The reset makes gymnasium forget which members it was to reset; the episodes it starts are replaced.
+        self.reset()
+        results = self._call("restore_episodes", seed, episodes)
+        for _, fault in results:
+            if fault is not None:
+                raise fault
+        return _stack(self.observation_space, [observation for observation, _ in results])
+
+    def render(self) -> Sequence[Any]:
+        if self.render_mode != "rgb_array":
+            raise no_picture(self.env_id)
+        return self._call("render")
+
     def close(self) -> None:
         if not self._vector.closed:
             self._vector.close()
 
     def _call(self, name: str, *args: Any) -> tuple[Any, ...]:
+        """Call a method of every member."""
         return self._vector.call(name, *args)
+
+
+def no_picture(env_id: str) -> ValueError:
+    """The error of members that are to be drawn and can't."""
+    return ValueError(f'{env_id}: to render, load it with render_mode="rgb_array"')
+
+
+def shares(num_envs: int, parts: int | None) -> list[np.ndarray]:
+    """The members 0 to N − 1 shared out among parts as equal as can be; None makes one of each."""
+    return np.array_split(np.arange(num_envs), min(parts or num_envs, num_envs))
+
+
+def concatenated(batches: Sequence[Any]) -> Any:
+    """Batches of observations, arrays or dicts of them, as one."""
+    if isinstance(batches[0], Mapping):
+        return {key: concatenated([batch[key] for batch in batches]) for key in batches[0]}
+    return np.concatenate(batches)
 
 
 def _stack(space: spaces.Space, observations: list[Any]) -> Any:

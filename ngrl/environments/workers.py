@@ -1,8 +1,11 @@
-"""A vector environment with one worker process a member.
+"""A vector environment whose members are shared out among worker processes.
 
 Workers come from a fork server, not from a fork of this process: TensorFlow's threads hold locks that a
 forked child would never see released, and a fork would inherit the run's open files. A program that uses this
 must therefore be importable, i.e. start its work under `if __name__ == "__main__":`.
+
+gymnasium's own has a process for each member: on two cores eight of MuJoCo's robots then take longer than in one
+process, since each step of each is a message and an answer.
 """
 
 import contextlib
@@ -12,109 +15,147 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
 
+import cloudpickle
 import numpy as np
-from gymnasium.error import ClosedEnvironmentError
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-from gymnasium.vector.async_vector_env import _async_worker
 
-from ngrl.environments.faults import EnvironmentFault
+from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
-from ngrl.environments.vector import GymnasiumVector, Transition
+from ngrl.environments.member import Episode
+from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, no_picture, shares
 
 # Seconds that workers have to close their environments before they are killed.
 _CLOSE_TIMEOUT = 5.0
 
 
-class WorkerVector(GymnasiumVector):
-    """Members in worker processes, stepped at the same time: for environments slower than a millisecond."""
+class WorkerVector(VectorEnvironment):
+    """Members in worker processes, which step theirs at the same time: for environments slower than quick ones."""
 
-    _vector: AsyncVectorEnv
-
-    def __init__(self, maker: MemberMaker, num_envs: int, timeout: float | None):
+    def __init__(self, maker: MemberMaker, num_envs: int, timeout: float | None, workers: int | None = None):
         """Start the workers.
 
         Args:
           maker: Makes the members.
           num_envs: The number of members N.
           timeout: Seconds that a step or reset of all members may take; None waits for ever.
+          workers: The number of processes; None is one for each member.
 
         Raises:
           EnvironmentFault: A worker ended while starting.
         """
-        self._timeout = timeout
+        self.env_id, self.num_envs, self._timeout = maker.env_id, num_envs, timeout
+        self._shares = shares(num_envs, workers)
+        self._closed = False
+        self.processes: list[Any] = []
+        self._pipes: list[Connection] = []
+        context: Any = multiprocessing.get_context(_start_method())
+        pickled = cloudpickle.dumps(maker)
         try:
-            vector = AsyncVectorEnv(
-                [maker.member(index, raise_faults=False) for index in range(num_envs)],
-                copy=False,  # the bridge copies once, while converting dtypes
-                context=_start_method(),
-                worker=_work,
-                autoreset_mode=AutoresetMode.NEXT_STEP,
-            )
+            for share in self._shares:
+                pipe, theirs = context.Pipe()
+                self._pipes.append(pipe)
+                process = context.Process(target=_work, args=(theirs, pickled, share), daemon=True)
+                self.processes.append(process)
+                process.start()
+                theirs.close()  # else the end of the worker wouldn't be heard
+            described = [self._answer(pipe) for pipe in self._pipes]
         except (EOFError, OSError) as error:
+            self._end(0.0)
             problem = (
                 "a worker process ended while starting; a script that uses them must start its work under "
                 'if __name__ == "__main__":'
             )
             raise EnvironmentFault(maker.env_id, None, None, problem) from error
-        super().__init__(maker.env_id, vector)
+        self.observation_space, self.action_space, self._time_limit, self._render_mode = _checked(described)[0]
+
+    @property
+    def time_limit(self) -> int | None:
+        return self._time_limit
 
     def reset(self) -> Any:
-        with self._answers():
-            self._vector.reset_async()
-            answer: tuple[Any, dict[str, Any]] = self._vector.reset_wait(self._timeout)
-        observation, infos = answer
-        _raise_fault(infos)
-        return observation
+        return concatenated(self._ask("reset"))
 
     def step(self, actions: np.ndarray) -> Transition:
-        with self._answers():
-            self._vector.step_async(actions)
-            observation, reward, terminated, truncated, infos = self._vector.step_wait(self._timeout)
-        if infos:
-            _raise_fault(infos)
-        return Transition(observation, reward, terminated, truncated)
+        answers = self._ask("step", each=[actions[share] for share in self._shares])
+        observations, *rest = zip(*(answer[:4] for answer in answers), strict=True)
+        reward, terminated, truncated = map(np.concatenate, rest)
+        return Transition(concatenated(observations), reward, terminated, truncated)
+
+    def seed(self, seed: int) -> None:
+        self._ask("seed", seed)
+
+    def save(self) -> list[Episode]:
+        return [episode for episodes in self._ask("save") for episode in episodes]
+
+    def restore(self, seed: int, episodes: list[Episode]) -> Any:
+        """Replay the actions of each; no time limit holds, since that takes as long as the episodes took."""
+        return concatenated(self._ask("restore", seed, episodes, patient=True))
+
+    def render(self) -> Sequence[Any]:
+        if self._render_mode != "rgb_array":
+            raise no_picture(self.env_id)
+        return [frame for frames in self._ask("render") for frame in frames]
 
     def close(self) -> None:
         """Ask the workers to close, and kill those that don't within five seconds."""
-        if self._vector.closed:
+        if self._closed:
             return
-        self._vector.closed = True  # gymnasium's own close would wait for ever for a worker that hangs
-        for pipe in self._vector.parent_pipes:
-            with contextlib.suppress(OSError, AttributeError):  # ended already
-                pipe.send(("close", None))
+        for pipe in self._pipes:
+            with contextlib.suppress(OSError):  # ended already
+                pipe.send(None)
         self._end(_CLOSE_TIMEOUT)
 
-    def _call(self, name: str, *args: Any) -> tuple[Any, ...]:
-        with self._answers():
-            return self._vector.call(name, *args)
+    def _ask(self, method: str, *given: Any, each: Sequence[Any] | None = None, patient: bool = False) -> list[Any]:
+        """Call a method of every worker's members, all before any is waited for; what they answered.
 
-    @contextlib.contextmanager
-    def _answers(self) -> Iterator[None]:
-        """Turn a worker that hangs or has died into an EnvironmentFault, and end all workers then."""
+        Args:
+          method: Its name.
+          given: Its arguments, the same for all.
+          each: One more for each worker.
+          patient: Whether to wait for ever.
+
+        Raises:
+          EnvironmentFault: A member failed, or a worker hangs or has died; then all are ended.
+        """
+        if self._closed:
+            raise EnvironmentFault(self.env_id, None, None, "its worker processes have ended: load it anew")
+        deadline = None if patient or self._timeout is None else time.monotonic() + self._timeout
+        answers: list[Any] = []
         try:
-            yield
-        except multiprocessing.TimeoutError as error:
-            pipes = self._vector.parent_pipes
-            silent = next((index for index, pipe in enumerate(pipes) if not pipe.poll(0)), None)
-            self._vector.closed = True
-            self._end(0.0)
-            problem = f"no answer within {self._timeout:g} s; its process was ended"
-            raise EnvironmentFault(self.env_id, silent, None, problem) from error
-        except ClosedEnvironmentError as error:
-            raise EnvironmentFault(self.env_id, None, None, "its worker processes have ended: load it anew") from error
-        except (EOFError, OSError) as error:
-            member, code = self._find_dead()
-            self._vector.closed = True
-            self._end(0.0)
-            raise EnvironmentFault(self.env_id, member, None, f"its process ended with exit code {code}") from error
+            for index, pipe in enumerate(self._pipes):
+                pipe.send((method, given if each is None else (*given, each[index])))
+            for pipe in self._pipes:
+                answers.append(self._answer(pipe, deadline))
+        except multiprocessing.TimeoutError:
+            self._fail(len(answers), f"no answer within {self._timeout:g} s; its process was ended")
+        except (EOFError, OSError):
+            dead, code = self._find_dead()
+            self._fail(dead, f"its process ended with exit code {code}")
+        return _checked(answers)
+
+    @staticmethod
+    def _answer(pipe: Connection, deadline: float | None = None) -> Any:
+        if deadline is not None and not pipe.poll(max(0.0, deadline - time.monotonic())):
+            raise multiprocessing.TimeoutError
+        return pipe.recv()
+
+    def _fail(self, index: int | None, problem: str) -> NoReturn:
+        """Tell of a worker that is of no more use, and end all of them."""
+        self._end(0.0)
+        share = None if index is None else self._shares[index]
+        if share is not None and len(share) > 1:
+            problem = f"members {share[0]} to {share[-1]}: {problem}"
+        raise EnvironmentFault(
+            self.env_id, int(share[0]) if share is not None and len(share) == 1 else None, None, problem
+        )
 
     def _find_dead(self) -> tuple[int | None, int | None]:
         deadline = time.monotonic() + 1.0  # a pipe may break a moment before its process is gone
         while time.monotonic() < deadline:
-            for index, process in enumerate(self._vector.processes):
+            for index, process in enumerate(self.processes):
                 if process.exitcode is not None:
                     return index, process.exitcode
             time.sleep(0.01)
@@ -122,22 +163,25 @@ class WorkerVector(GymnasiumVector):
 
     def _end(self, patience: float) -> None:
         """Wait for the workers for `patience` seconds in all, then kill those that are left."""
+        self._closed = True
         deadline = time.monotonic() + patience
-        for process in self._vector.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        for process in self._vector.processes:
-            if process.exitcode is None:
+        for process in self.processes:
+            if process.pid is not None:
+                process.join(max(0.0, deadline - time.monotonic()))
+        for process in self.processes:
+            if process.pid is not None and process.exitcode is None:
                 process.kill()
                 process.join()
-        for pipe in self._vector.parent_pipes:
-            if pipe is not None:
-                pipe.close()
+        for pipe in self._pipes:
+            pipe.close()
 
 
-def _raise_fault(infos: dict[str, Any]) -> None:
-    for fault in infos.get("fault", ()):
-        if fault is not None:
-            raise fault
+def _checked(answers: Sequence[Any]) -> list[Any]:
+    """The answers, unless one is the fault of a member."""
+    for answer in answers:
+        if isinstance(answer, EnvironmentFault):
+            raise answer
+    return list(answers)
 
 
 def _start_method() -> str:
@@ -148,13 +192,29 @@ def _start_method() -> str:
     return "forkserver"
 
 
-def _work(*args: Any) -> None:
-    """The worker loop of gymnasium, deaf to Ctrl-C (the parent decides on it), not outliving the parent."""
+def _work(pipe: Connection, maker: bytes, members: Sequence[int]) -> None:
+    """Do what is asked of some members, deaf to Ctrl-C (the parent decides on it), not outliving the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # the parent went away
-        _async_worker(*args)
+        made: MemberMaker = cloudpickle.loads(maker)
+        try:
+            vector = SyncVector(made, members)
+        except Exception as error:
+            pipe.send(EnvironmentFault(made.env_id, None, None, one_line(error)))
+            return
+        pipe.send((vector.observation_space, vector.action_space, vector.time_limit, vector.render_mode))
+        while (asked := pipe.recv()) is not None:
+            method, arguments = asked
+            try:
+                answer = getattr(vector, method)(*arguments)
+            except EnvironmentFault as fault:
+                answer = fault
+            except Exception as error:
+                answer = EnvironmentFault(made.env_id, None, None, one_line(error))
+            pipe.send(answer)
+        vector.close()
 
 
 def _exit_with_parent() -> None:

@@ -116,11 +116,25 @@ def test_a_worker_process_that_ends_is_named(load):
 
 def test_a_worker_process_that_hangs_is_named_and_ended(load):
     env = load(NAME, 2, backend=AsyncEnvironments(timeout=0.5), env_kwargs={"fault": "hang", "at": 2})
-    processes = env._vector._vector.processes
+    processes = env._vector.processes
     with pytest.raises(EnvironmentFault, match=r"no answer within 0.5 s; its process was ended") as caught:
         run_into(env)
     assert (caught.value.member, caught.value.step) == (1, 2)
     assert not any(process.is_alive() for process in processes)
+
+
+def test_members_that_share_a_process_are_named_together_where_it_hangs_and_alone_where_they_fail(load):
+    two = AsyncEnvironments(timeout=0.5, workers=2)
+    for fault, told, place in (
+        ("hang", "members 0 to 1: no answer within 0.5 s", (None, None)),
+        ("raise", "member 1, step 2 of its episode: KeyError", (1, 2)),
+    ):
+        env = load(NAME, 4, backend=two, env_kwargs={"fault": fault, "at": 2})
+        env.reset()
+        env.step(np.array([1, 0, 1, 1]))
+        with pytest.raises(EnvironmentFault, match=told) as caught:
+            env.step(np.array([1, 0, 1, 1]))
+        assert (caught.value.member, caught.value.step) == place
 
 
 def test_a_fault_survives_pickling():

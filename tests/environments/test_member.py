@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from ngrl.environments import AsyncEnvironments
 from ngrl.environments.member import episode_seed
 
 
@@ -24,8 +25,9 @@ def test_same_seed_twice_is_bit_equal_and_another_differs(load, backend):
 
 
 def test_async_members_are_bit_equal_to_sync_members(load):
-    one, other = (rollout(load("CartPole-v1", 3, seed=4, backend=backend)) for backend in ("sync", "async"))
-    assert one.tobytes() == other.tobytes()
+    backends = ("sync", "async", AsyncEnvironments(workers=2), AsyncEnvironments(workers=9))
+    first, *others = (rollout(load("CartPole-v1", 3, seed=4, backend=backend)) for backend in backends)
+    assert all(first.tobytes() == other.tobytes() for other in others)
 
 
 def test_all_members_and_episodes_start_differently(load):

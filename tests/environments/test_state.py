@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 from scripted_environments import Forgetful
 
-from ngrl.environments import EnvironmentFault
+from ngrl.environments import AsyncEnvironments, EnvironmentFault
 
 DICT_SPACE = spaces.Dict({"a": spaces.Box(-1.0, 1.0, (2,)), "b": spaces.Dict({"c": spaces.Discrete(7)})})
 
@@ -36,11 +36,13 @@ def through_a_file(state, path):
     [
         ("CartPole-v1", {}, "sync", (1, 37, 64)),
         ("CartPole-v1", {}, "async", (37,)),
+        ("CartPole-v1", {}, AsyncEnvironments(workers=2), (37,)),
         ("Acrobot-v1", {"max_episode_steps": 50}, "sync", (60,)),
         ("LunarLander-v3", {}, "sync", (45, 150)),
         ("LunarLander-v3", {"continuous": True, "enable_wind": True}, "sync", (130,)),
         ("Pendulum-v1", {}, "async", (30,)),
         ("test/OfSpaces-v0", {"observation_space": DICT_SPACE, "max_episode_steps": 6}, "sync", (9,)),
+        ("test/OfSpaces-v0", {"observation_space": DICT_SPACE, "max_episode_steps": 6}, "async", (9,)),
         ("ngrl/Identity-v0", {}, "sync", (25,)),
     ],
 )

@@ -8,6 +8,9 @@ import sys
 import time
 
 import numpy as np
+import pytest
+
+from ngrl.environments import AsyncEnvironments
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -25,7 +28,7 @@ if __name__ == "__main__":
     vector = WorkerVector(MemberMaker("test/Misbehaving-v0", 0, {"fault": "hang", "at": 2}), 2, None)
     vector.reset()
     vector.step(np.array([1, 1]))
-    print(*[process.pid for process in vector._vector.processes], flush=True)
+    print(*[process.pid for process in vector.processes], flush=True)
     vector.step(np.array([0, 1]))
 """
 
@@ -39,7 +42,7 @@ def alive(pid):
 
 
 def pids(env):
-    return [process.pid for process in env._vector._vector.processes]
+    return [process.pid for process in env._vector.processes]
 
 
 def test_close_ends_every_process_and_may_be_repeated(load):
@@ -51,6 +54,14 @@ def test_close_ends_every_process_and_may_be_repeated(load):
     env.close()
     env.close()
     assert not any(alive(pid) for pid in workers)
+
+
+def test_members_are_shared_out_among_as_many_processes_as_were_asked_for(load):
+    for workers, made in ((1, 1), (2, 2), (5, 3)):
+        env = load("CartPole-v1", 3, backend=AsyncEnvironments(workers=workers))
+        assert len(set(pids(env))) == made
+    with pytest.raises(ValueError, match="workers must be a positive integer, got 0"):
+        AsyncEnvironments(workers=0)
 
 
 def test_close_ends_processes_that_hang_or_are_stopped(load, monkeypatch):
