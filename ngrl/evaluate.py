@@ -117,8 +117,9 @@ def _evaluate(
     env_id = options.env_id or description.get("env_id")
     if env_id is None:
         raise export.PolicyError(f"{policy_dir} does not say which environment it is for: give --env_id")
-    trained_on_it = env_id == description.get("env_id")
-    environment = Environment.described(description if trained_on_it else {"env_id": env_id})
+    environment = Environment.described({"env_id": env_id, **description})
+    if env_id != environment.env_id:
+        environment = environment.elsewhere(env_id)
     if options.video:
         evaluation.check_video(environment)
     progress.start_evaluation(options.episodes)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl import modules, packaged, seeding, threads
-from ngrl.checks import check_optional_count
 from ngrl.messages import reason
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
@@ -103,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         return refuse("launch", f"no such gin file: {missing[0]}")
     try:
-        check_optional_count("--threads", options.threads)
+        threads.check(options.threads)
         if options.seed is not None:
             seeding.check_seed(options.seed, "--seed")
         seeds = [options.seed] if options.seeds is None else _seeds(options)

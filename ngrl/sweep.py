@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shard", metavar="I/N", help="run every N-th trial from the I-th on, counted from 0: for arrays of jobs")
     add("--jobs", type=int, metavar="N", help="trials at a time (default: as many as there are cores)")
     add("--ray_address", metavar="A", help="run on the Ray cluster at HOST:PORT, or 'auto' for that of this machine")
-    add("--dry_run", action="store_true", help="check everything, say what would be run, and run nothing")
+    add("--dry_run", action="store_true", help="check all names and types, say what would be run, and run nothing")
     add("--noprogress", action="store_true", help="show no progress, only failures and the result")
     modules.add_option(parser)
     return parser

@@ -117,6 +117,9 @@ def test_evaluate_repeats_the_launchers_own_evaluation(command, finished):
         (["--gin_file=nowhere.gin"], "no such gin file: nowhere.gin"),
         ([f"--gin_file={GIN}", "--seed=-1"], "--seed must lie between"),
         ([f"--gin_file={GIN}", "--threads=0"], "--threads must be a positive integer, got 0"),
+        ([f"--gin_file={GIN}", "--threads=100000"], "--threads must be at most 1,024, got 100,000"),
+        ([f"--gin_file={GIN}", "--seed=1", *bind("run.seed=2")], "--seed sets run.seed too: give one of them"),
+        ([f"--gin_file={GIN}", *bind("main.entry=@Environment")], "must be a function that takes a run's context"),
         ([f"--gin_file={GIN}", *bind("run.num_env_stps=3")], 'did you mean "num_env_steps"?'),
         ([f"--gin_file={GIN}", *bind("NaturalGradient.max_kl='0.1'")], "write 0.1"),
         ([f"--gin_file={GIN}", *bind("Environment.env_id='CartPool-v1'")], "did you mean CartPole-v1"),
@@ -200,6 +203,17 @@ def test_policy_of_another_environment_is_refused(command, finished):
     result = command("evaluate", f"--policy_dir={policy}", "--env_id=Acrobot-v1", cwd=folder)
     assert result.returncode == 2
     assert "Acrobot-v1 has" in result.stderr
+
+
+def test_policy_whose_description_is_lost_says_that_it_takes_other_observations(command, finished, tmp_path):
+    folder, _ = finished
+    policy = tmp_path / "runs" / "policy"
+    shutil.copytree(folder / "runs" / "ngdqn_cartpole_v1" / "policy", policy)
+    (policy / "ngrl_policy.json").unlink()
+    result = command("evaluate", "--policy_dir=runs/policy", "--env_id=Acrobot-v1", "--episodes=1", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "does not take observations of shape [6]; ngrl_policy.json, which says what it takes, is missing" in line
 
 
 def test_policy_plays_an_environment_of_ones_own(command, finished):

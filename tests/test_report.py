@@ -342,9 +342,33 @@ def test_published_scores_have_the_means_that_the_paper_draws():
     assert by_environment()["ngrl/LunarLander-v2"] is by_environment()["LunarLander-v3"]
 
 
+def test_line_of_a_table_has_as_many_cells_whatever_a_run_is_called():
+    text = tables.markdown([{"cell": "we|ird"}, {"cell": "plain"}])
+    assert [line.count("|") for line in text.splitlines()] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("kept", [30, 8])
+def test_run_whose_episodes_were_cut_off_is_left_out(tmp_path, kept):
+    root_dir = write_run(tmp_path / "study", "ngdqn_acrobot-seed0", "Acrobot-v1", (-90.0, -80.0))
+    (run,) = collect(tmp_path / "study")[0].runs
+    results.keep([run], tmp_path / "results")
+    for folder, name in ((root_dir, "episodes.csv"), (tmp_path / "results" / "study" / root_dir.name, "curve.csv")):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[:kept]))
+        found, left_out = runs.collect([folder])
+        assert found == []
+        assert "its curve ends at episode" in left_out[0]
+        assert "of 200; left out" in left_out[0]
+
+
 def test_no_statistic_leaves_a_trial_out_silently(tmp_path):
     """Seed 1 has no score, seed 2 was not evaluated; a fourth trial on the other environments is one too many."""
-    short = {"final_100_episode_mean": None, "best_100_episode_mean": math.nan, "best_at_env_steps": None}
+    short = {
+        "episodes": 49,
+        "final_100_episode_mean": None,
+        "best_100_episode_mean": math.nan,
+        "best_at_env_steps": None,
+    }
     for task, env_id in ENVIRONMENTS.items():
         for seed in range(3 if task == "acrobot" else 4):
             write_run(tmp_path, f"ngdqn_{task}-seed{seed}", env_id, (100.0,))
@@ -360,7 +384,7 @@ def test_no_statistic_leaves_a_trial_out_silently(tmp_path):
             (root_dir / "episodes.csv").write_text("".join(lines[:50]))
     cells = collect(tmp_path)
     text = tables.scores_table(cells)
-    row = "| 4 (0–3) | 100 | 1,000 | **100.0** (3 of 4) | 100.0, 100.0, 100.0 | 100.0 (3 of 4) | 101.0 (3 of 4) |"
+    row = "| 4 (0–3) | 49–100 | 1,000 | **100.0** (3 of 4) | 100.0, 100.0, 100.0 | 100.0 (3 of 4) | 101.0 (3 of 4) |"
     assert f"| CartPole-v0 | DQN, target network {row}" in text
     tables.write_cells(tmp_path / "cells.csv", cells)
     counts = ("trials", "trials_with_best", "trials_with_final", "trials_with_greedy")

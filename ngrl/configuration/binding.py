@@ -8,6 +8,7 @@ What files may name says so itself (`ngrl.configurable`) and is registered with 
 """
 
 import contextlib
+import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import gin
 from gin import config as gin_config
 
 from ngrl import seeding
+from ngrl.checks import check_number
 from ngrl.configuration import annotations, registration
 from ngrl.configuration.annotations import nearest
 from ngrl.configuration.reader import (
@@ -125,12 +127,16 @@ def read(
         reader = Reader(allow_gin_import)
     for name in gin_files:
         reader.read_file(name)
+    of_files = len(reader.bindings)
     for text in gin_bindings:
         reader.read_binding(text, where and f"{where}: {text}")
+    single = {binding.key: binding for binding in reader.bindings[of_files:]}
     entry = _entry({binding.key: binding for binding in reader.bindings})
     for option, value in (entry_options or {}).items():
         name = option if "." in option else f"{entry}.{option}"
         reader.read_binding(f"{name} = {value}", where=f"--{option.rpartition('.')[2]}")
+        if (twice := single.get(reader.bindings[-1].key)) is not None:
+            raise ConfigurationError(f"{twice.where}: {reader.bindings[-1].where} sets {name} too: give one of them")
     in_force = {binding.key: binding for binding in reader.bindings}
     _check_macros(reader, in_force)
     _check_scopes(reader, in_force)
@@ -251,6 +257,10 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     _, selector, name = binding.key
     if selector == MACRO:
         return
+    if binding.key == _ENTRY and isinstance(value, annotations.Given) and inspect.isclass(value.target):
+        raise ConfigurationError(
+            f"{binding.where}: {binding.name} must be a function that takes a run's context, as @run, got {value}"
+        )
     if name == "seed" and isinstance(value, int):
         try:
             seeding.check_seed(value, binding.name)
@@ -262,6 +272,11 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
     if annotation is Any and name != "name" and is_of_keras(info):
         # Numbers, schedules, ...: no optimizer or schedule of Keras takes a text.
         if not isinstance(value, str):
+            if "learning_rate" in name and isinstance(value, int | float):
+                try:
+                    check_number(binding.name, value, "[0, inf)")
+                except ValueError as error:
+                    raise ConfigurationError(f"{binding.where}: {error}") from None
             return
         annotation = float
     if annotations.fits(value, annotation) or (parameter and repr(parameter.default) == repr(value)):
@@ -325,12 +340,18 @@ def name_of(key: Key) -> str:
 
 
 def _location_in_message(name: str, message: str) -> str | None:
-    """Where a parameter of configurable `name` was bound that the message names, or whose value it quotes."""
+    """Where the text was bound that a message quotes, or else a parameter that it names.
+
+    Parameters of configurable `name` come first; another's counts where it is called by no word of everyday.
+    """
+    found: dict[int, str] = {}
     for (scope, selector, parameter), where in _locations.items():
         bound = gin_config._CONFIG.get((scope, selector), {})
-        if parameter not in bound or selector.split(".")[-1] != name:
+        if parameter not in bound:
             continue
-        quoted = isinstance(bound[parameter], str) and re.search(rf"['\"`]{re.escape(bound[parameter])}['\"`]", message)
-        if quoted or re.search(rf"\b{parameter}\b", message):
-            return where
-    return None
+        value, is_own = bound[parameter], selector.split(".")[-1] == name
+        if isinstance(value, str) and re.search(rf"['\"`]{re.escape(value)}['\"`]", message):
+            found.setdefault(0 if is_own else 1, where)
+        elif re.search(rf"\b{parameter}\b", message) and (is_own or "_" in parameter):
+            found.setdefault(2 if is_own else 3, where)
+    return found[min(found)] if found else None

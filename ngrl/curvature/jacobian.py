@@ -65,7 +65,12 @@ class NetworkJacobian:
         # J v → M J v
         cotangent = metric(outputs, tangent)
         # M J v → Jᵀ M J v
-        return self._pull(tape, outputs, cotangent)
+        try:
+            return self._pull(tape, outputs, cotangent)
+        except tf.errors.InternalError:
+            # A function that Keras compiles, as of convolutions in groups, and that the forward mode has gone through
+            # tells an eager tape nothing: one pass for each.
+            return self.vjp(cotangent)
 
     @contextlib.contextmanager
     def _tape(self) -> Iterator[tf.GradientTape]:

@@ -123,6 +123,10 @@ class Environment:
             preprocessing=None if preprocessing is None else Preprocessing.described(preprocessing),
         )
 
+    def elsewhere(self, env_id: str) -> "Environment":
+        """Another environment, with what observations and actions go through on their way, and all else its own."""
+        return Environment(env_id, frame_stack=self.frame_stack, preprocessing=self.preprocessing)
+
 
 def load(
     env_id: str,

@@ -63,8 +63,9 @@ class DenseNetwork(network.Network):
         layer_norm: bool = False,
     ):
         super().__init__(input_tensor_spec=input_tensor_spec, state_spec=(), name=name)
-        for width in (*hidden_layers, num_outputs):
-            check_count("a layer's width", width)
+        for width in hidden_layers:
+            check_count("a width of hidden_layers", width)
+        check_count("num_outputs", num_outputs)
         check_number("output_scale", output_scale, "(0, inf]")
         check_number("initial_scale", initial_scale, "(0, inf]")
         #: Makes vectors of observations; None with a trunk.

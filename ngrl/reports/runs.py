@@ -11,6 +11,7 @@ from typing import Any
 import ngrl
 from ngrl import renamed
 from ngrl.reports.curve import Curve
+from ngrl.runs.episodes import WINDOW
 from ngrl.runs.events import read_scalars
 from ngrl.runs.files import ReadError
 from ngrl.runs.record import Status, lock_path, processes, read_record, record_path, status_of
@@ -163,4 +164,8 @@ def _read(path: Path, any_version: bool) -> Run:
     except (KeyError, SyntaxError, ValueError):
         raise _LeftOutError("its run.json names no environment") from None
     cell = path.name if name is None else name["cell"]
-    return Run(path, cell, seed, env_id, known, final, Curve.read(path))
+    curve = Curve.read(path)
+    last = int(curve.episodes[-1]) if len(curve) else 0
+    if last != final["episodes"] and (last or final["episodes"] >= WINDOW):
+        raise ReadError(f"its curve ends at episode {last:,} of {final['episodes']:,}")
+    return Run(path, cell, seed, env_id, known, final, curve)

@@ -89,7 +89,7 @@ def _diverged(cell: Cell) -> int:
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
     """A Markdown table of rows, each column to text."""
     lines = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
 
 
 def _number(value: float | None, form: str = ".1f") -> str:

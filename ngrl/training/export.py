@@ -97,7 +97,16 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
         model.get_initial_state(batch_size=1)
     except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
         raise PolicyError(f"{folder} is no TF-Agents policy: {reason(error)}") from error
-    return _carrying(model, model.action), description
+
+    def action(step: ts.TimeStep, state: Any) -> Any:
+        try:
+            return model.action(step, state)
+        except (TypeError, ValueError) as error:
+            given = tf.nest.map_structure(lambda part: part.shape[1:].as_list(), step.observation)
+            missing = "" if "specs" in description else f"; {_SIDECAR}, which says what it takes, is missing or damaged"
+            raise PolicyError(f"{folder} does not take observations of shape {given}{missing}") from error
+
+    return _carrying(model, action), description
 
 
 def as_actor(policy: tf_policy.TFPolicy) -> Actor:

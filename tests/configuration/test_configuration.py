@@ -280,6 +280,28 @@ def test_fault_in_a_binding_names_the_flag(tmp_path):
     assert message.startswith("--gin_bindings 'toy_run.num_env_step=1': no parameter \"num_env_step\" on toy_run;")
 
 
+def test_what_an_option_sets_is_not_to_be_set_beside_it(tmp_path):
+    write(tmp_path / "x.gin", "run.seed = 3\n")
+    configuration.parse(["x.gin"], [], entry_options={"seed": "1"})  # a file's is a default
+    with pytest.raises(ConfigurationError) as caught:
+        configuration.parse(["x.gin"], ["run.seed=2"], entry_options={"seed": "1"})
+    assert str(caught.value) == "--gin_bindings 'run.seed=2': --seed sets run.seed too: give one of them"
+
+
+@pytest.mark.parametrize(
+    ("binding", "fault"),
+    [
+        ("main.entry=@Environment", "must be a function that takes a run's context, as @run, got @Environment"),
+        ("Adam.learning_rate=-1.0", "must be finite and not negative, got -1.0"),
+        ("PolynomialDecay.initial_learning_rate=1e400", "must be finite and not negative, got inf"),
+    ],
+)
+def test_what_nothing_could_work_with_is_refused(binding, fault, tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        configuration.parse([], [binding])
+    assert str(caught.value) == f"--gin_bindings '{binding}': {binding.partition('=')[0]} {fault}"
+
+
 def test_fault_in_an_included_file_names_that_file(tmp_path):
     write(tmp_path / "base/b.gin", "\n\ntoy_run.x = 1\n")
     assert error_of("include 'base/b.gin'", tmp_path) == 'base/b.gin:3: no parameter "x" on toy_run'
@@ -387,6 +409,17 @@ def test_error_that_quotes_a_bound_value_is_told_with_its_place(tmp_path):
     write(tmp_path / "x.gin", "\ntoy_fails.message = \"no environment 'Lunr'\"\n")
     configuration.parse(["x.gin"], ["toy_fails.env_id='Lunr'"])
     assert message_of(toy_fails) == ("--gin_bindings \"toy_fails.env_id='Lunr'\": toy_fails: no environment 'Lunr'")
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [("unknown anything 'Lunr'", "x.gin:1: "), ("num_env_steps must be even", "x.gin:2: "), ("anything goes", "")],
+)
+def test_error_names_the_place_of_what_another_part_was_given(tmp_path, message, place):
+    """Of values that were bound for others only a text that is quoted, or a name that is no word, can tell."""
+    write(tmp_path / "x.gin", "toy_run.env_id = 'Lunr'\ntoy_run.num_env_steps = 3\ntoy_run.anything = True\n")
+    configuration.parse(["x.gin"], [])
+    assert message_of(lambda: toy_fails(message)) == f"{place}toy_fails: {message}"
 
 
 def test_missing_values_are_told_in_one_line():

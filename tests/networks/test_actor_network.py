@@ -252,7 +252,7 @@ def test_actions_of_another_kind_are_described_in_a_few_words():
         (BOX, {"initial_log_std": float("nan")}, "must be finite"),
         (BOX, {"initial_log_std": float("inf")}, "must be finite"),
         (BOX, {"min_log_std": float("-inf")}, "not below min_log_std"),
-        (BOX, {"hidden_layers": (0,)}, "a layer's width must be a positive integer, got 0"),
+        (BOX, {"hidden_layers": (0,)}, "a width of hidden_layers must be a positive integer, got 0"),
         (BOX, {"output_scale": 0.0}, "output_scale"),
         (BOX, {"normaliser": networks.ObservationNormaliser(tensor_spec.TensorSpec([4], tf.float32))}, "4 entries"),
     ],

@@ -48,7 +48,7 @@ def test_initial_kernels_have_the_variance_asked_for_and_follow_the_seed():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_layers": (0,)}, "a layer's width must be a positive integer, got 0"),
+        ({"hidden_layers": (0,)}, "a width of hidden_layers must be a positive integer, got 0"),
         ({"output_scale": 0.0}, "output_scale"),
         ({"input_tensor_spec": tensor_spec.TensorSpec([], tf.int64)}, "needs bounds"),
         ({"input_tensor_spec": tensor_spec.BoundedTensorSpec([], tf.int32, -(2**31), 2**31 - 1)}, "too wide"),

@@ -83,7 +83,7 @@ def test_the_last_kernel_has_the_size_asked_for():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden_layers": (4, 0)}, "a layer's width must be a positive integer, got 0"),
+        ({"hidden_layers": (4, 0)}, "a width of hidden_layers must be a positive integer, got 0"),
         ({"output_scale": -1.0}, "output_scale"),
         ({"initial_scale": 0.0}, "initial_scale"),
         ({"input_tensor_spec": tensor_spec.BoundedTensorSpec([], tf.int64, 0, 5000)}, "too wide"),

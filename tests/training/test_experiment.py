@@ -51,6 +51,13 @@ def test_training_time_limit_is_that_of_training_alone(tmp_path):
         run(tmp_path / "run", 600, training_time_limit=8)
 
 
+def test_score_of_the_same_policy_stays_where_it_is_not_to_be_played_with_again(tmp_path):
+    scored = run(tmp_path / "run", 300)["evaluation"]
+    assert run(tmp_path / "run", 300, episodes=0)["evaluation"]["mean"] == scored["mean"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["final"]["evaluation"]["mean"] == scored["mean"]
+    assert "evaluation" not in run(tmp_path / "run", 400, episodes=0)
+
+
 def test_training_time_limit_must_be_positive(tmp_path):
     with pytest.raises(ValueError, match="training_time_limit must be a positive integer, got 0"):
         run(tmp_path / "run", 300, training_time_limit=0)
