@@ -9,7 +9,7 @@ ratio, with their quartiles, because machines are noisy. Don't run it beside any
     loops    env-steps/s of NGDQN's whole loop against ngrl's loop with Adam and against stock TF-Agents
              (DqnAgent, Adam, DynamicStepDriver, TFUniformReplayBuffer, common.function), one update per step, batch 128
     compiled env-steps/s of TRPO's, PPO's and NGDQN's whole loops with compiled environments against gymnasium's
-    cores    env-steps/s of whole loops with the critic's fit on a second core against one core for all
+    cores    env-steps/s of whole loops on two cores against one: the critic beside the next batch, robots in processes
     seeds    processor time of a run of PPO with compiled environments, one of eight in a process against alone
     updates  one natural-gradient update inside the many-update call against one Adam update there
     pixels   one natural-gradient update of convolutional networks against the quickest of Adam's
