@@ -27,6 +27,7 @@ RUN_BY = {
     "ngrl.report": "test_report.py::test_directories_that_hold_no_finished_run_are_named_and_the_rest_goes_on",
     "tools/bench.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
     "tools/bench_compiled.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
+    "tools/bench_cores.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
     "tools/bench_kfac.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
     "tools/bench_pixels.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
     "tools/bench_ray.py": "environments/test_ray_environments.py::test_bench_compares_actors_with_one_process",
