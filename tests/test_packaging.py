@@ -51,7 +51,16 @@ ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["terminal"] = {"signals", "_releases"}  # serves the commands
 ALLOWED["messages"] = set()  # serves whoever tells of an error
 ALLOWED["signals"] = set()  # serves whoever is stopped
-ALLOWED["configuration"] = {"configuration", "checks", "messages", "modules", "packaged", "renamed", "seeding", "configurable"}
+ALLOWED["configuration"] = {
+    "configuration",
+    "checks",
+    "messages",
+    "modules",
+    "packaged",
+    "renamed",
+    "seeding",
+    "configurable",
+}
 ALLOWED["runs"] = {"runs", "messages", "renamed"}
 ALLOWED["loops"] = {"loops", "runs", "tags", "optimizers", "replay", "seeding", "checks", "_tf_agents", "configurable"}
 ALLOWED["reports"] = {"reports", "runs", "figures", "renamed", "seeding"}

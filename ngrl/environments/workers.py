@@ -134,6 +134,9 @@ class WorkerVector(VectorEnvironment):
         except (EOFError, OSError):
             dead, code = self._find_dead()
             self._fail(dead, f"its process ended with exit code {code}")
+        except BaseException:  # Ctrl-C: answers that nobody has taken would be taken for those to the next question
+            self._end(0.0)
+            raise
         return _checked(answers)
 
     @staticmethod

@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from ngrl.environments import AsyncEnvironments
+from ngrl.environments import AsyncEnvironments, EnvironmentFault
+from ngrl.environments.workers import WorkerVector
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -90,6 +91,25 @@ def test_workers_leave_ctrl_c_to_the_parent(load):
     time.sleep(0.1)
     env.step(np.array([0, 1]))
     assert env.get_state()["length"].tolist() == [1, 1]
+
+
+def test_answers_that_an_interruption_left_behind_are_never_taken_for_later_ones(load, monkeypatch):
+    env = load("CartPole-v1", 2, backend="async")
+    env.reset()
+    monkeypatch.setattr(WorkerVector, "_answer", raising(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        env.step(np.array([0, 1]))
+    monkeypatch.undo()
+    with pytest.raises(EnvironmentFault, match="its worker processes have ended: load it anew"):
+        env.step(np.array([0, 1]))
+    assert not any(alive(pid) for pid in pids(env))
+
+
+def raising(error):
+    def answer(*arguments):
+        raise error
+
+    return answer
 
 
 def test_killing_the_program_ends_its_workers_even_one_that_hangs(tmp_path):
