@@ -98,7 +98,7 @@ def test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json(tmp_pat
         assert parts["compiled"]["trpo_cartpole_v1"]["compiled_over_gymnasium"]["median"] > 0
         assert parts["compiled"]["trpo_cartpole_v1"]["on_host_over_gymnasium"]["median"] > 0
         assert parts["cores"]["trpo_hopper"]["critic_over_one"]["median"] > 0
-        assert parts["cores"]["trpo_hopper"]["workers_over_one"]["median"] > 0
+        assert parts["cores"]["trpo_hopper"]["robots_over_one"]["median"] > 0
         assert parts["seeds"]["alone_over_together"]["median"] > 1
         assert parts["updates"]["4-8-2"]["natural_over_adam"]["median"] > 0
         assert parts["pixels"]["tiny"]["natural_over_adam"]["median"] > 0

@@ -7,12 +7,13 @@ from bench_compiled import loop_rate, make_loop
 from bench_rounds import interleave, quartiles, ratios
 
 EXPERIMENTS = ("trpo_cartpole_v1", "ppo_cartpole_v1", "trpo_hopper", "ppo_hopper", "trpo_ant")
-ROBOTS = ("trpo_hopper", "trpo_ant")
+ROBOTS = ("trpo_hopper", "ppo_hopper", "trpo_ant")
 GOAL = 1.3
 SAME = ("Environment.num_envs = 8", "OnPolicyLoop.batch_size = 2048", "OnPolicyLoop.act_on_host = True")
-#: What the second core does, by name: the critic's fit beside the next batch, or half of the robots.
+#: What the second core does, by name: half of the robots, or the critic's fit beside the next batch; or processes do it.
 VARIANTS = {
-    "one": ("SyncEnvironments", ()),
+    "one": ("SyncEnvironments", ("SyncEnvironments.cores = 1",)),
+    "robots": ("SyncEnvironments", ("SyncEnvironments.cores = 2",)),
     "critic": ("SyncEnvironments", ("OnPolicyLoop.overlap_critic = True",)),
     "workers": ("AsyncEnvironments", ("AsyncEnvironments.workers = 2",)),
     "a process each": ("AsyncEnvironments", ()),

@@ -62,15 +62,34 @@ class Backend(Named, abc.ABC):
 @configurable
 @dataclasses.dataclass(frozen=True)
 class SyncEnvironments(Backend):
-    """Members in this process, one after another: the fastest for quick environments."""
+    """Members in this process, one after another: the fastest for quick environments.
 
+    Args:
+      cores: On how many cores the members are stepped. With more than one, other processes step their share of them
+        while this one does, and wait busily between two steps: for free cores, and environments that compute for half a
+        tenth of a millisecond a step and more, as MuJoCo's do. No number changes.
+    """
+
+    cores: int = 1
     name = "sync"
+
+    def __post_init__(self) -> None:
+        check_count("cores", self.cores)
+
+    def for_video(self) -> Backend:
+        """The same in this process alone."""
+        return SyncEnvironments()
 
     def make(
         self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
     ) -> VectorEnvironment:
-        """As `Backend.make`."""
-        return SyncVector(_checked(env_id, seed, kwargs, stream), range(num_envs))
+        """As `Backend.make`; an EnvironmentFault is raised where another process ends while starting."""
+        maker = _checked(env_id, seed, kwargs, stream)
+        if min(self.cores, num_envs) == 1:
+            return SyncVector(maker, range(num_envs))
+        from ngrl.environments.workers import WorkerVector
+
+        return WorkerVector(maker, num_envs, None, self.cores, takes_part=True)
 
 
 @configurable

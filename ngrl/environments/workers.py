@@ -29,12 +29,21 @@ from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, 
 
 # Seconds that workers have to close their environments before they are killed.
 _CLOSE_TIMEOUT = 5.0
+# Seconds that one waits busily where each process has a core: to be woken takes as long as MuJoCo takes for a step.
+_BUSY_S = 0.002
 
 
 class WorkerVector(VectorEnvironment):
     """Members in worker processes, which step theirs at the same time: for environments slower than quick ones."""
 
-    def __init__(self, maker: MemberMaker, num_envs: int, timeout: float | None, workers: int | None = None):
+    def __init__(
+        self,
+        maker: MemberMaker,
+        num_envs: int,
+        timeout: float | None,
+        workers: int | None = None,
+        takes_part: bool = False,
+    ):
         """Start the workers.
 
         Args:
@@ -42,6 +51,7 @@ class WorkerVector(VectorEnvironment):
           num_envs: The number of members N.
           timeout: Seconds that a step or reset of all members may take; None waits for ever.
           workers: The number of processes; None is one for each member.
+          takes_part: Whether this process is one of them, and each waits busily for the others, on a core of its own.
 
         Raises:
           EnvironmentFault: A worker ended while starting.
@@ -49,15 +59,19 @@ class WorkerVector(VectorEnvironment):
         self.env_id, self.num_envs, self._timeout = maker.env_id, num_envs, timeout
         self._shares = shares(num_envs, workers)
         self._closed = False
+        self._own = SyncVector(maker, self._shares[0].tolist()) if takes_part else None
+        self._theirs = self._shares[1:] if takes_part else self._shares
+        self._busy_s = _BUSY_S if takes_part else 0.0
         self.processes: list[Any] = []
         self._pipes: list[Connection] = []
         context: Any = multiprocessing.get_context(_start_method())
         pickled = cloudpickle.dumps(maker)
         try:
-            for share in self._shares:
+            for share in self._theirs:
                 pipe, theirs = context.Pipe()
                 self._pipes.append(pipe)
-                process = context.Process(target=_work, args=(theirs, pickled, share), daemon=True)
+                arguments = (theirs, pickled, share.tolist(), self._busy_s)
+                process = context.Process(target=_work, args=arguments, daemon=True)
                 self.processes.append(process)
                 process.start()
                 theirs.close()  # else the end of the worker wouldn't be heard
@@ -69,6 +83,8 @@ class WorkerVector(VectorEnvironment):
                 'if __name__ == "__main__":'
             )
             raise EnvironmentFault(maker.env_id, None, None, problem) from error
+        if self._own is not None:
+            described = [_described(self._own), *described]
         self.observation_space, self.action_space, self._time_limit, self._render_mode = _checked(described)[0]
 
     @property
@@ -106,15 +122,17 @@ class WorkerVector(VectorEnvironment):
         for pipe in self._pipes:
             with contextlib.suppress(OSError):  # ended already
                 pipe.send(None)
+        if self._own is not None:
+            self._own.close()
         self._end(_CLOSE_TIMEOUT)
 
     def _ask(self, method: str, *given: Any, each: Sequence[Any] | None = None, patient: bool = False) -> list[Any]:
-        """Call a method of every worker's members, all before any is waited for; what they answered.
+        """Call a method of every process's members, all before any is waited for; what they answered.
 
         Args:
           method: Its name.
           given: Its arguments, the same for all.
-          each: One more for each worker.
+          each: One more for each process.
           patient: Whether to wait for ever.
 
         Raises:
@@ -125,8 +143,11 @@ class WorkerVector(VectorEnvironment):
         deadline = None if patient or self._timeout is None else time.monotonic() + self._timeout
         answers: list[Any] = []
         try:
-            for index, pipe in enumerate(self._pipes):
-                pipe.send((method, given if each is None else (*given, each[index])))
+            sent = [given if each is None else (*given, one) for one in each or self._shares]
+            for pipe, arguments in zip(self._pipes, sent[-len(self._theirs) :], strict=True):
+                pipe.send((method, arguments))
+            if self._own is not None:
+                answers.append(_answered(self._own, method, sent[0]))
             for pipe in self._pipes:
                 answers.append(self._answer(pipe, deadline))
         except multiprocessing.TimeoutError:
@@ -139,8 +160,8 @@ class WorkerVector(VectorEnvironment):
             raise
         return _checked(answers)
 
-    @staticmethod
-    def _answer(pipe: Connection, deadline: float | None = None) -> Any:
+    def _answer(self, pipe: Connection, deadline: float | None = None) -> Any:
+        _wait_busily(pipe, self._busy_s)
         if deadline is not None and not pipe.poll(max(0.0, deadline - time.monotonic())):
             raise multiprocessing.TimeoutError
         return pipe.recv()
@@ -158,7 +179,7 @@ class WorkerVector(VectorEnvironment):
     def _find_dead(self) -> tuple[int | None, int | None]:
         deadline = time.monotonic() + 1.0  # a pipe may break a moment before its process is gone
         while time.monotonic() < deadline:
-            for index, process in enumerate(self.processes):
+            for index, process in enumerate(self.processes, start=len(self._shares) - len(self._theirs)):
                 if process.exitcode is not None:
                     return index, process.exitcode
             time.sleep(0.01)
@@ -195,7 +216,7 @@ def _start_method() -> str:
     return "forkserver"
 
 
-def _work(pipe: Connection, maker: bytes, members: Sequence[int]) -> None:
+def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float) -> None:
     """Do what is asked of some members, deaf to Ctrl-C (the parent decides on it), not outliving the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -207,17 +228,34 @@ def _work(pipe: Connection, maker: bytes, members: Sequence[int]) -> None:
         except Exception as error:
             pipe.send(EnvironmentFault(made.env_id, None, None, one_line(error)))
             return
-        pipe.send((vector.observation_space, vector.action_space, vector.time_limit, vector.render_mode))
+        pipe.send(_described(vector))
         while (asked := pipe.recv()) is not None:
-            method, arguments = asked
-            try:
-                answer = getattr(vector, method)(*arguments)
-            except EnvironmentFault as fault:
-                answer = fault
-            except Exception as error:
-                answer = EnvironmentFault(made.env_id, None, None, one_line(error))
-            pipe.send(answer)
+            pipe.send(_answered(vector, *asked))
+            _wait_busily(pipe, busy_s)
         vector.close()
+
+
+def _described(vector: SyncVector) -> tuple[Any, ...]:
+    """What members have in common."""
+    return vector.observation_space, vector.action_space, vector.time_limit, vector.render_mode
+
+
+def _answered(vector: SyncVector, method: str, arguments: tuple[Any, ...]) -> Any:
+    """What a method of some members returns, or the fault that it raises."""
+    try:
+        return getattr(vector, method)(*arguments)
+    except EnvironmentFault as fault:
+        return fault
+    except Exception as error:
+        return EnvironmentFault(vector.env_id, None, None, one_line(error))
+
+
+def _wait_busily(pipe: Connection, seconds: float) -> None:
+    """Wait for what comes next without being put to sleep, so long."""
+    if seconds:
+        end = time.monotonic() + seconds
+        while not pipe.poll(0) and time.monotonic() < end:
+            pass
 
 
 def _exit_with_parent() -> None:

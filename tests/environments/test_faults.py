@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ngrl.environments import AsyncEnvironments, EnvironmentFault
+from ngrl.environments import AsyncEnvironments, EnvironmentFault, SyncEnvironments
 
 NAME = "test/Misbehaving-v0"
 
@@ -135,6 +135,25 @@ def test_members_that_share_a_process_are_named_together_where_it_hangs_and_alon
         with pytest.raises(EnvironmentFault, match=told) as caught:
             env.step(np.array([1, 0, 1, 1]))
         assert (caught.value.member, caught.value.step) == place
+
+
+@pytest.mark.parametrize(
+    ("fault", "misbehaves", "told", "place"),
+    [
+        ("raise", 1, "member 1, step 2 of its episode: KeyError", (1, 2)),
+        ("raise", 3, "member 3, step 2 of its episode: KeyError", (3, 2)),
+        ("exit", 3, "members 2 to 3: its process ended with exit code 7", (None, None)),
+    ],
+)
+def test_members_on_two_cores_are_named_wherever_they_are(load, fault, misbehaves, told, place):
+    env = load(NAME, 4, backend=SyncEnvironments(cores=2), env_kwargs={"fault": fault, "at": 2})
+    env.reset()
+    actions = np.ones(4, np.int64)
+    env.step(actions)
+    actions[misbehaves] = 0
+    with pytest.raises(EnvironmentFault, match=told) as caught:
+        env.step(actions)
+    assert (caught.value.member, caught.value.step) == place
 
 
 def test_a_fault_survives_pickling():

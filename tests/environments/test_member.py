@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ngrl.environments import AsyncEnvironments
+from ngrl.environments import AsyncEnvironments, SyncEnvironments
 from ngrl.environments.member import episode_seed
 
 
@@ -25,7 +25,7 @@ def test_same_seed_twice_is_bit_equal_and_another_differs(load, backend):
 
 
 def test_async_members_are_bit_equal_to_sync_members(load):
-    backends = ("sync", "async", AsyncEnvironments(workers=2), AsyncEnvironments(workers=9))
+    backends = ("sync", "async", AsyncEnvironments(workers=2), AsyncEnvironments(workers=9), SyncEnvironments(cores=2))
     first, *others = (rollout(load("CartPole-v1", 3, seed=4, backend=backend)) for backend in backends)
     assert all(first.tobytes() == other.tobytes() for other in others)
 

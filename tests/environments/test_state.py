@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 from scripted_environments import Forgetful
 
-from ngrl.environments import AsyncEnvironments, EnvironmentFault
+from ngrl.environments import AsyncEnvironments, EnvironmentFault, SyncEnvironments
 
 DICT_SPACE = spaces.Dict({"a": spaces.Box(-1.0, 1.0, (2,)), "b": spaces.Dict({"c": spaces.Discrete(7)})})
 
@@ -37,6 +37,7 @@ def through_a_file(state, path):
         ("CartPole-v1", {}, "sync", (1, 37, 64)),
         ("CartPole-v1", {}, "async", (37,)),
         ("CartPole-v1", {}, AsyncEnvironments(workers=2), (37,)),
+        ("CartPole-v1", {}, SyncEnvironments(cores=2), (37,)),
         ("Acrobot-v1", {"max_episode_steps": 50}, "sync", (60,)),
         ("LunarLander-v3", {}, "sync", (45, 150)),
         ("LunarLander-v3", {"continuous": True, "enable_wind": True}, "sync", (130,)),

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from ngrl.environments import AsyncEnvironments, EnvironmentFault
+from ngrl.environments import AsyncEnvironments, EnvironmentFault, SyncEnvironments
 from ngrl.environments.workers import WorkerVector
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -61,6 +61,12 @@ def test_members_are_shared_out_among_as_many_processes_as_were_asked_for(load):
     for workers, made in ((1, 1), (2, 2), (5, 3)):
         env = load("CartPole-v1", 3, backend=AsyncEnvironments(workers=workers))
         assert len(set(pids(env))) == made
+    for cores, besides in ((2, 1), (5, 2)):
+        assert len(set(pids(load("CartPole-v1", 3, backend=SyncEnvironments(cores=cores))))) == besides
+    for alone in (load("CartPole-v1", 1, backend=SyncEnvironments(cores=2)), load("CartPole-v1", 3)):
+        assert not hasattr(alone._vector, "processes")
+    with pytest.raises(ValueError, match="cores must be a positive integer, got 0"):
+        SyncEnvironments(cores=0)
     with pytest.raises(ValueError, match="workers must be a positive integer, got 0"):
         AsyncEnvironments(workers=0)
 
