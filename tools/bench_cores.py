@@ -10,7 +10,7 @@ EXPERIMENTS = ("trpo_cartpole_v1", "ppo_cartpole_v1", "trpo_hopper", "ppo_hopper
 ROBOTS = ("trpo_hopper", "ppo_hopper", "trpo_ant")
 GOAL = 1.3
 SAME = ("Environment.num_envs = 8", "OnPolicyLoop.batch_size = 2048", "OnPolicyLoop.act_on_host = True")
-#: What the second core does, by name: half of the robots, or the critic's fit beside the next batch; or processes do it.
+#: What the second core does, by name: half of the robots, or the critic's fit; or processes do all of the stepping.
 VARIANTS = {
     "one": ("SyncEnvironments", ("SyncEnvironments.cores = 1",)),
     "robots": ("SyncEnvironments", ("SyncEnvironments.cores = 2",)),
