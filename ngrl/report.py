@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl.launch import pasted, tensorboard_command
-from ngrl.terminal import refuse, stoppable
+from ngrl.terminal import refuse, say, stoppable
 
 _EXAMPLES = """\
 examples:
@@ -69,10 +69,11 @@ def _run(options: argparse.Namespace) -> int:
         return refuse("report", f"{error} (pip install 'ngrl[report]')")
     except (OSError, WriteError) as error:
         return refuse("report", _unwritten(error))
-    print(f"{len(found)} trials in {written.cells} cells, {len(left_out)} directories left out")
-    for path in written.files:
-        print(f"  {pasted(path)}")
-    print(f"  TensorBoard  {tensorboard_command(options.out)}")
+    say(
+        f"{len(found)} trials in {written.cells} cells, {len(left_out)} directories left out",
+        *(f"  {pasted(path)}" for path in written.files),
+        f"  TensorBoard  {tensorboard_command(options.out)}",
+    )
     try:
         if options.results:
             results.keep(found, Path(options.results))

@@ -25,6 +25,14 @@ def refuse(command: str, line: object, code: int = EXIT_USAGE) -> int:
     return code
 
 
+def say(*lines: str) -> None:
+    """Print lines; where their reader has gone, as `head` does, the command goes on without."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        _lead_nowhere(sys.stdout.fileno())  # with what is still held back
+
+
 def stoppable(command: str, run: Callable[[], int], stopped: Callable[[], str], terminal: TextIO) -> int:
     """Run what a command is for; its exit code, or where a signal ends it at once a line on `terminal` and its own."""
     try:

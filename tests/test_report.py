@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shlex
 import subprocess
 import sys
@@ -340,6 +341,18 @@ def test_published_scores_have_the_means_that_the_paper_draws():
         assert len(known.ngdqn) == len(known.dqn) == 10
         np.testing.assert_allclose(known.normalise(np.array([np.mean(known.dqn), known.score])), [0, 1], atol=1e-12)
     assert by_environment()["ngrl/LunarLander-v2"] is by_environment()["LunarLander-v3"]
+
+
+def test_report_whose_reader_has_gone_keeps_its_results_all_the_same(tmp_path):
+    write_run(tmp_path / "study", "ngdqn_acrobot-seed0", "Acrobot-v1", (-90.0,))
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ngrl.report", "--runs=study", "--out=out", "--results=kept"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "kept" / "study" / "ngdqn_acrobot-seed0" / "curve.csv").exists()
 
 
 def test_line_of_a_table_has_as_many_cells_whatever_a_run_is_called():
