@@ -135,7 +135,8 @@ def read(
     for option, value in (entry_options or {}).items():
         name = option if "." in option else f"{entry}.{option}"
         reader.read_binding(f"{name} = {value}", where=f"--{option.rpartition('.')[2]}")
-        if (twice := single.get(reader.bindings[-1].key)) is not None:
+        twice = single.get(reader.bindings[-1].key)
+        if twice is not None and repr(twice.value) != "%gin.REQUIRED":
             raise ConfigurationError(f"{twice.where}: {reader.bindings[-1].where} sets {name} too: give one of them")
     in_force = {binding.key: binding for binding in reader.bindings}
     _check_macros(reader, in_force)

@@ -53,9 +53,10 @@ def test_main_runs_a_training_run_unless_a_file_names_an_entry():
     assert configuration.bindings()["Evaluation.capture_video"] == "True"
 
 
-def test_seed_reaches_the_entry_that_the_file_names_and_wins_over_the_file():
-    lines = ["main.entry = @maximum_likelihood", "maximum_likelihood.seed = 3"]
-    configuration.parse([], lines, entry_options={"seed": "7"})
+def test_seed_reaches_the_entry_that_the_file_names_and_wins_over_the_file(tmp_path):
+    file = tmp_path / "x.gin"
+    file.write_text("main.entry = @maximum_likelihood\nmaximum_likelihood.seed = 3\n")
+    configuration.parse([str(file)], [], entry_options={"seed": "7"})
     assert configuration.bindings()["maximum_likelihood.seed"] == "7"
     assert "run.seed" not in configuration.bindings()
 
