@@ -23,7 +23,7 @@ def check(threads: int | None) -> None:
     """Check the number of threads that a command was asked for.
 
     Raises:
-      ValueError: It is none, or more than `MOST`.
+      ValueError: It is no positive integer, or more than `MOST`.
     """
     check_optional_count("--threads", threads)
     if threads is not None and threads > MOST:

@@ -262,22 +262,19 @@ def _check_value(binding: Binding, in_force: dict[Key, Binding]) -> None:
         raise ConfigurationError(
             f"{binding.where}: {binding.name} must be a function that takes a run's context, as @run, got {value}"
         )
-    if name == "seed" and isinstance(value, int):
-        try:
-            seeding.check_seed(value, binding.name)
-        except ValueError as error:
-            raise ConfigurationError(f"{binding.where}: {error}") from None
     info = gin_config._REGISTRY[selector]
+    try:
+        if name == "seed" and isinstance(value, int):
+            seeding.check_seed(value, binding.name)
+        if "learning_rate" in name and is_of_keras(info) and isinstance(value, int | float):
+            check_number(binding.name, value, "[0, inf)")
+    except ValueError as error:
+        raise ConfigurationError(f"{binding.where}: {error}") from None
     parameter = settable_parameters(info)[0].get(name)
     annotation = annotations.parameter_annotations(constructor(info)).get(name, Any)
     if annotation is Any and name != "name" and is_of_keras(info):
         # Numbers, schedules, ...: no optimizer or schedule of Keras takes a text.
         if not isinstance(value, str):
-            if "learning_rate" in name and isinstance(value, int | float):
-                try:
-                    check_number(binding.name, value, "[0, inf)")
-                except ValueError as error:
-                    raise ConfigurationError(f"{binding.where}: {error}") from None
             return
         annotation = float
     if annotations.fits(value, annotation) or (parameter and repr(parameter.default) == repr(value)):

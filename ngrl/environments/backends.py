@@ -76,10 +76,6 @@ class SyncEnvironments(Backend):
     def __post_init__(self) -> None:
         check_count("cores", self.cores)
 
-    def for_video(self) -> Backend:
-        """The same in this process alone."""
-        return SyncEnvironments()
-
     def make(
         self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
     ) -> VectorEnvironment:
@@ -95,14 +91,14 @@ class SyncEnvironments(Backend):
 @configurable
 @dataclasses.dataclass(frozen=True)
 class AsyncEnvironments(Backend):
-    """Members in worker processes: for environments slower than a millisecond, or on cores that are free.
+    """Members in worker processes, for environments slower than a millisecond.
 
     Args:
       timeout: Seconds that a step or reset may take before the workers are ended and an EnvironmentFault is raised;
         None waits for ever.
       workers: Among how many processes the members are shared out; a process steps its members in turn. None is one for
-        each member, for environments that wait; as many as there are cores suit those that compute for a tenth of a
-        millisecond a step and more, as MuJoCo's Ant does.
+        each member, for environments that wait; as many as there are cores suit those that compute. For those quicker
+        than a millisecond `SyncEnvironments.cores` is.
     """
 
     timeout: float | None = 120.0

@@ -75,7 +75,7 @@ class WorkerVector(VectorEnvironment):
                 self.processes.append(process)
                 process.start()
                 theirs.close()  # else the end of the worker wouldn't be heard
-            described = [self._answer(pipe) for pipe in self._pipes]
+            described = _checked([self._answer(pipe) for pipe in self._pipes])
         except (EOFError, OSError) as error:
             self._end(0.0)
             problem = (
@@ -83,9 +83,10 @@ class WorkerVector(VectorEnvironment):
                 'if __name__ == "__main__":'
             )
             raise EnvironmentFault(maker.env_id, None, None, problem) from error
-        if self._own is not None:
-            described = [_described(self._own), *described]
-        self.observation_space, self.action_space, self._time_limit, self._render_mode = _checked(described)[0]
+        except BaseException:
+            self._end(0.0)
+            raise
+        self.observation_space, self.action_space, self._time_limit, self._render_mode = described[0]
 
     @property
     def time_limit(self) -> int | None:
@@ -122,8 +123,6 @@ class WorkerVector(VectorEnvironment):
         for pipe in self._pipes:
             with contextlib.suppress(OSError):  # ended already
                 pipe.send(None)
-        if self._own is not None:
-            self._own.close()
         self._end(_CLOSE_TIMEOUT)
 
     def _ask(self, method: str, *given: Any, each: Sequence[Any] | None = None, patient: bool = False) -> list[Any]:
@@ -169,12 +168,10 @@ class WorkerVector(VectorEnvironment):
     def _fail(self, index: int | None, problem: str) -> NoReturn:
         """Tell of a worker that is of no more use, and end all of them."""
         self._end(0.0)
-        share = None if index is None else self._shares[index]
-        if share is not None and len(share) > 1:
+        share = [] if index is None else self._shares[index].tolist()
+        if len(share) > 1:
             problem = f"members {share[0]} to {share[-1]}: {problem}"
-        raise EnvironmentFault(
-            self.env_id, int(share[0]) if share is not None and len(share) == 1 else None, None, problem
-        )
+        raise EnvironmentFault(self.env_id, share[0] if len(share) == 1 else None, None, problem)
 
     def _find_dead(self) -> tuple[int | None, int | None]:
         deadline = time.monotonic() + 1.0  # a pipe may break a moment before its process is gone
@@ -188,6 +185,8 @@ class WorkerVector(VectorEnvironment):
     def _end(self, patience: float) -> None:
         """Wait for the workers for `patience` seconds in all, then kill those that are left."""
         self._closed = True
+        if self._own is not None:
+            self._own.close()
         deadline = time.monotonic() + patience
         for process in self.processes:
             if process.pid is not None:

@@ -249,9 +249,10 @@ class Training:
             final["evaluation"] = evaluation.play(
                 path, self._loop.statistics.env_steps, self._progress, self._check_stop
             )
-        elif (earlier := self._directory.read().get("final", {})).get("env_steps") == final["env_steps"]:
-            # The same policy, which isn't to be played with again.
-            final |= {name: value for name, value in earlier.items() if name == "evaluation"}
+        else:
+            earlier = self._directory.read().get("final", {})
+            if "evaluation" in earlier and earlier["env_steps"] == final["env_steps"]:
+                final["evaluation"] = earlier["evaluation"]  # of the same policy, which isn't to be played with again
         self._directory.write(status=Status.FINISHED, final=final)
         if evaluation.settings.capture_video:
             evaluation.film(path, self._progress, self._check_stop)

@@ -154,6 +154,8 @@ def test_members_on_two_cores_are_named_wherever_they_are(load, fault, misbehave
     with pytest.raises(EnvironmentFault, match=told) as caught:
         env.step(actions)
     assert (caught.value.member, caught.value.step) == place
+    env.close()
+    assert env._vector._own._vector.closed
 
 
 def test_a_fault_survives_pickling():
