@@ -29,6 +29,7 @@ RUN_BY = {
     "tools/bench_compiled.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
     "tools/bench_cores.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
     "tools/bench_kfac.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
+    "tools/bench_memory.py": "test_tools.py::test_memory_of_an_update_is_what_xla_plans_for_it",
     "tools/bench_pixels.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
     "tools/bench_ray.py": "environments/test_ray_environments.py::test_bench_compares_actors_with_one_process",
     "tools/bench_recurrent.py": "test_tools.py::test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json",
@@ -61,6 +62,7 @@ RUN_BY = {
     "tools/peers/worker_protocol.py": "test_compare_peers.py",
     # These need the peers' own packages.
     "tools/peers/kfac_jax_worker.py": "",
+    "tools/peers/lm_worker.py": "",
     "tools/peers/rejax_worker.py": "",
     "tools/peers/sb3_scores_worker.py": "",
     "tools/peers/sb3_worker.py": "",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import bench_memory
 import fingerprint
 import scores
 
@@ -71,7 +72,7 @@ bench_recurrent.STEPS, bench_recurrent.UNITS, bench_recurrent.BATCHES, bench_rec
 bench_recurrent.VARIANTS = (("unrolled", "graph"),)
 bench_kfac.NATURE, bench_kfac.VARIANTS = tiny, bench_pixels.VARIANTS
 print(json.dumps(bench.in_process("peak", "--width", "8", "--kind", "graph")))
-parts = {part: bench.measure(part, 0, 2, 0.05) for part in bench.PARTS if part not in ("memory", "ray")}
+parts = {part: bench.measure(part, 0, 2, 0.05) for part in bench.PARTS if part not in ("buffers", "memory", "ray")}
 bench.in_process = lambda worker, *options: parts[worker]
 sys.argv = ["bench.py", *(f"--only={part}" for part in parts), "--rounds=2"]
 bench.main()
@@ -107,6 +108,16 @@ def test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json(tmp_pat
         assert parts["product"]["4-8-2"]["product_over_gradient"]["median"] > 0
         for network in ("8-256-128-4, B = 128", "nature, B = 32"):
             assert parts["kfac"][network]["kfac_over_adam"]["median"] > 0
+
+
+def test_memory_of_an_update_is_what_xla_plans_for_it(monkeypatch):
+    """Rows of a GRU's kernels are kept once: with copies it would be 2.5 times Adam's memory."""
+    monkeypatch.setattr(bench_memory, "networks", lambda: ["gru, B = 32"])
+    (measured,) = bench_memory.measure_buffers(2, 0.0).values()
+    # Adam's parameters, first and second moments; the rows [32, 8 · 192 + 64 · 192] of two kernels.
+    assert measured["megabytes"]["adam"] > 3 * 4 * (8 + 64) * 192 / 1e6
+    assert measured["megabytes"]["natural"] > 32 * 4 * (8 + 64) * 192 / 1e6
+    assert 1 < measured["natural_over_adam"] < 2
 
 
 def test_comparison_with_kfac_jax_says_in_one_line_what_it_lacks(tmp_path):

@@ -18,6 +18,7 @@ ratio, with their quartiles, because machines are noisy. Don't run it beside any
     kfac     an update with K-FAC against one of Adam's, and its solve of 16,384 rows against 15 CG iterations
     ray      env-steps/s of sixteen simulators of 20 ms a step in Ray actors against one process
     product  one matrix-free Fisher-vector product against one gradient, both under XLA
+    buffers  bytes that XLA plans for a natural-gradient update of such networks, against one of Adam's
     memory   peak of a matrix-free step on a network of 5 million parameters, in parameter-sized vectors
 """
 
@@ -35,6 +36,7 @@ from typing import Any
 from bench_compiled import measure_compiled, measure_seeds  # noqa: F401  (found by their names)
 from bench_cores import measure_cores  # noqa: F401  (found by its name)
 from bench_kfac import measure_kfac  # noqa: F401  (found by its name)
+from bench_memory import measure_buffers  # noqa: F401  (found by its name)
 from bench_pixels import measure_pixels  # noqa: F401  (found by its name)
 from bench_ray import measure_ray  # noqa: F401  (found by its name)
 from bench_recurrent import measure_gru  # noqa: F401  (found by its name)
@@ -48,7 +50,11 @@ ENVIRONMENTS = {
     "LunarLander-v3": {"hidden": (256, 128), "goal_stock": 3.5, "goal_adam": 1.7},
 }
 NETWORKS = {"4-64-2": (4, (64,), 2, 3.0), "8-256-128-4": (8, (256, 128), 4, 2.0)}
-PARTS = ("loops", "compiled", "cores", "seeds", "updates", "pixels", "gru", "exact", "kfac", "ray", "product", "memory")
+PARTS = (
+    *("loops", "compiled", "cores", "seeds"),
+    *("updates", "pixels", "gru", "exact", "kfac", "ray", "product"),
+    *("buffers", "memory"),
+)
 UPDATES_PER_CALL = 64
 
 

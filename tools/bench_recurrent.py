@@ -18,7 +18,7 @@ GOAL = 2
 VARIANTS = tuple((kind, way) for kind in ("loop", "unrolled") for way in ("graph", "xla"))
 
 
-def updates(batch: int, optimizer: str, kind: str, way: str) -> Any:
+def updates(batch: int, optimizer: str, kind: str, way: str, updates: int = 0) -> Any:
     """Milliseconds of one update of Q-learning without target network, of the GRU's last state."""
     import tensorflow as tf
 
@@ -29,7 +29,7 @@ def updates(batch: int, optimizer: str, kind: str, way: str) -> Any:
     network = networks.QNetwork(spec[0].observation, NUM_ACTIONS, (), trunk=trunk)
     agent = agents.DqnAgent(*spec, network, make_optimizer(optimizer == "natural"))
     clock = time.process_time
-    return timed_updates(agent, [STEPS, WIDTH], NUM_ACTIONS, batch, UPDATES, way == "xla", clock=clock)
+    return timed_updates(agent, [STEPS, WIDTH], NUM_ACTIONS, batch, updates or UPDATES, way == "xla", clock=clock)
 
 
 def measure_gru(rounds: int, seconds: float) -> dict[str, Any]:

@@ -174,7 +174,8 @@ class JacobianRows:
     def blocks(self) -> list[ExplicitBlock]:
         """The variables of a layer, as far as their names tell, a block; of a plain function no more is known."""
         variables = self.jacobian._variables
-        return by_layer(self.matrix(), range(len(variables)), variables)
+        sizes = [variable.shape.num_elements() for variable in variables]
+        return by_layer(dict(enumerate(tf.split(self.matrix(), sizes, axis=1))), variables)
 
     def diagonal(self) -> tf.Tensor:
         """The diagonal of AᵀA: [P]."""

@@ -22,8 +22,17 @@ from ngrl.curvature.flatten import flatten, unflatten
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
 from ngrl.curvature.kronecker import KroneckerLayers
 from ngrl.curvature.recording import Recording
-from ngrl.curvature.row_blocks import MATRIX_BYTES, RowBlock, by_layer, gram_in_panels, in_chunks
-from ngrl.curvature.use_groups import UseGroup, join_rows, kronecker_layers
+from ngrl.curvature.row_blocks import (
+    MATRIX_BYTES,
+    ExplicitBlock,
+    Parts,
+    RowBlock,
+    by_layer,
+    by_size,
+    gram_in_panels,
+    in_chunks,
+)
+from ngrl.curvature.use_groups import UseGroup, by_slot, kronecker_layers
 from ngrl.curvature.uses import ExplicitRows, Linear, OneHots, Use, Vectors, linear_rows
 
 _LOG = logging.getLogger(__name__)
@@ -99,8 +108,8 @@ class LayerJacobian(NetworkJacobian):
         if len(self._leftover) == len(self._variables):
             return super().rows(factor)
         factored, explicit = self._blocks(self._pull_rows(factor))
-        explicit += self._leftover_rows(factor)
-        return LayerRows(self._variables, tuple(factored), *join_rows(explicit, self._variables))
+        rows = by_slot([*explicit, *self._leftover_rows(factor)], self._variables)
+        return LayerRows(self._variables, rows, tuple(factored), (*factored, *by_size(rows)))
 
     def kronecker_layers(self, factor: tf.Tensor, weights: tf.Tensor) -> KroneckerLayers:
         """Inputs and derivatives of every layer, for a factor [B, R, K] and example weights w_i/Σw ([B] or a scalar).
@@ -265,18 +274,18 @@ class FactoredBlock:
         product = tf.reshape(product, [-1, 1, g.shape[2], g.shape[3]])
         return tf.reshape(tf.reduce_sum(g * product, axis=[2, 3]), [-1])
 
-    def rmatvec(self, coefficients: tf.Tensor, parts: list[tf.Tensor | None]) -> None:
+    def rmatvec(self, coefficients: tf.Tensor, parts: Parts) -> None:
         """Σ_i,p a_ip ⊗ Σ_r c_ir G_irp into its places of `parts`."""
         g = self.gradients
         weighted = tf.reduce_sum(g * tf.reshape(coefficients, [-1, g.shape[1], 1, 1]), axis=1)
         self._place(self.inputs.collect(weighted), tf.reduce_sum(weighted, axis=[0, 1]), parts)
 
-    def matrix(self, parts: list[tf.Tensor | None]) -> None:
+    def matrix(self, parts: Parts) -> None:
         """The rows themselves, [n, size] into its places of `parts`."""
         for slot, rows in zip(self._slots, self._rows(self.inputs, self.gradients), strict=True):
             parts[slot] = rows
 
-    def diagonal(self, parts: list[tf.Tensor | None]) -> None:
+    def diagonal(self, parts: Parts) -> None:
         """Σ_ir of the rows' squares into its places of `parts`."""
         if self.gradients.shape[2] == 1 and isinstance(self.inputs, Vectors):
             squares = tf.reduce_sum(tf.square(self.gradients), axis=1)
@@ -327,7 +336,7 @@ class FactoredBlock:
         """The rows of some examples [c], side by side [c·R, size]."""
         return tf.concat(self._rows(*self._taken(examples)), axis=1)
 
-    def _place(self, kernel: tf.Tensor, bias: tf.Tensor, parts: list[tf.Tensor | None]) -> None:
+    def _place(self, kernel: tf.Tensor, bias: tf.Tensor, parts: Parts) -> None:
         parts[self.kernel_slot] = tf.transpose(kernel) if self.transposed else kernel
         if self.bias_slot is not None:
             parts[self.bias_slot] = bias
@@ -338,70 +347,47 @@ class LayerRows:
     """The rows A [n, P] of a scaled Jacobian, n = B·R: some as factors, some explicit, none for unused variables."""
 
     variables: tuple[tf.Variable, ...]
+    explicit: dict[int, tf.Tensor]  # rows [n, size] by the variable's place
     factored: tuple[FactoredBlock, ...]
-    explicit: tf.Tensor | None
-    explicit_slots: tuple[int, ...]
-
-    @property
-    def _sizes(self) -> list[int]:
-        return [self.variables[slot].shape.num_elements() for slot in self.explicit_slots]
+    parts: tuple[FactoredBlock | ExplicitBlock, ...]  # all of them, the explicit ones as products are quick
 
     def gram(self) -> tf.Tensor:
         """A Aᵀ: [n, n]."""
-        terms = [block.gram() for block in self.factored]
-        if self.explicit is not None:
-            terms.append(tf.matmul(self.explicit, self.explicit, transpose_b=True))
-        return tf.add_n(terms)
+        return tf.add_n([block.gram() for block in self.parts])
 
     def matvec(self, vector: tf.Tensor) -> tf.Tensor:
         """A v for v [P]: [n]."""
         parts = unflatten(vector, self.variables)
-        terms = [block.matvec(parts) for block in self.factored]
-        if self.explicit is not None:
-            terms.append(tf.linalg.matvec(self.explicit, flatten([parts[slot] for slot in self.explicit_slots])))
-        return tf.add_n(terms)
+        return tf.add_n([block.matvec(parts) for block in self.parts])
 
     def rmatvec(self, coefficients: tf.Tensor) -> tf.Tensor:
         """Aᵀ c for c [n]: [P]."""
-        parts: list[tf.Tensor | None] = [None] * len(self.variables)
-        for block in self.factored:
+        parts: Parts = [None] * len(self.variables)
+        for block in self.parts:
             block.rmatvec(coefficients, parts)
-        if self.explicit is not None:
-            self._cut(tf.linalg.matvec(self.explicit, coefficients, transpose_a=True), parts, axis=0)
         return flatten(self._filled(parts))
 
     def matrix(self) -> tf.Tensor:
         """A itself: [n, P]."""
-        parts: list[tf.Tensor | None] = [None] * len(self.variables)
-        for block in self.factored:
+        parts: Parts = [None] * len(self.variables)
+        for block in self.parts:
             block.matrix(parts)
-        if self.explicit is not None:
-            self._cut(self.explicit, parts, axis=1)
         n = next(tf.shape(part)[0] for part in parts if part is not None)
         zeros = [tf.zeros([n, variable.shape.num_elements()], variable.dtype) for variable in self.variables]
         return tf.concat([zero if part is None else part for part, zero in zip(parts, zeros, strict=True)], axis=1)
 
     def diagonal(self) -> tf.Tensor:
         """The diagonal of AᵀA: [P]."""
-        parts: list[tf.Tensor | None] = [None] * len(self.variables)
-        for block in self.factored:
+        parts: Parts = [None] * len(self.variables)
+        for block in self.parts:
             block.diagonal(parts)
-        if self.explicit is not None:
-            self._cut(tf.reduce_sum(tf.square(self.explicit), axis=0), parts, axis=0)
         return flatten(self._filled(parts))
 
     def blocks(self) -> list[RowBlock]:
         """A layer a block."""
-        blocks: list[RowBlock] = list(self.factored)
-        if self.explicit is not None:
-            blocks += by_layer(self.explicit, self.explicit_slots, self.variables)
-        return blocks
+        return [*self.factored, *by_layer(self.explicit, self.variables)]
 
-    def _cut(self, joined: tf.Tensor, parts: list[tf.Tensor | None], axis: int) -> None:
-        for slot, part in zip(self.explicit_slots, tf.split(joined, self._sizes, axis=axis), strict=True):
-            parts[slot] = part
-
-    def _filled(self, parts: list[tf.Tensor | None]) -> list[tf.Tensor]:
+    def _filled(self, parts: Parts) -> list[tf.Tensor]:
         return [
             tf.zeros(variable.shape, variable.dtype) if part is None else part
             for part, variable in zip(parts, self.variables, strict=True)

@@ -18,6 +18,9 @@ Parts = list[tf.Tensor | None]
 #: Bytes of Jacobian rows that are kept.
 MATRIX_BYTES = 2**30
 
+#: Columns up to which a block of its own costs more than to copy them beside others.
+SMALL = 2**11
+
 
 def in_chunks(count: int | tf.Tensor, chunk: int) -> tf.Tensor:
     """The numbers 0 … count − 1 in chunks [m, c], c ≤ chunk; the last one is filled up with the last number."""
@@ -72,26 +75,44 @@ class ExplicitBlock:
 
     def rmatvec(self, coefficients: tf.Tensor, parts: Parts) -> None:
         """A_lᵀ c for c [n], into its places of `parts`."""
-        joined = tf.linalg.matvec(self.rows, coefficients, transpose_a=True)
-        for slot, part in zip(self.slots, tf.split(joined, list(self.sizes)), strict=True):
+        # Twice the same: a product with one vector XLA joins to what forms the rows, and reads column by column, which
+        # takes several times as long.
+        self._cut(tf.matmul(tf.stack([coefficients, coefficients]), self.rows)[0], parts)
+
+    def matrix(self, parts: Parts) -> None:
+        """The rows themselves, [n, size] into its places of `parts`."""
+        self._cut(self.rows, parts)
+
+    def diagonal(self, parts: Parts) -> None:
+        """The columns' sums of squares into its places of `parts`."""
+        self._cut(tf.reduce_sum(tf.square(self.rows), axis=0), parts)
+
+    def _cut(self, joined: tf.Tensor, parts: Parts) -> None:
+        for slot, part in zip(self.slots, tf.split(joined, list(self.sizes), axis=-1), strict=True):
             parts[slot] = part
 
 
-def by_layer(rows: tf.Tensor, slots: Sequence[int], variables: Sequence[tf.Variable]) -> list[ExplicitBlock]:
-    """Explicit rows [n, Σ sizes] of the variables at `slots`, one block for those whose names say the same layer."""
-    sizes = [variables[slot].shape.num_elements() for slot in slots]
-    groups: dict[str, list[tuple[int, tf.Tensor]]] = {}
-    for slot, part in zip(slots, tf.split(rows, sizes, axis=1), strict=True):
+def side_by_side(rows: dict[int, tf.Tensor]) -> ExplicitBlock:
+    """One block of the rows [n, size] of the variables at some places."""
+    parts = list(rows.values())
+    joined = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+    return ExplicitBlock(joined, tuple(rows), tuple(part.shape[1] for part in parts))
+
+
+def by_size(rows: dict[int, tf.Tensor]) -> list[ExplicitBlock]:
+    """A block for each variable with many columns, which aren't copied so, and one for all others."""
+    large = [{slot: part} for slot, part in rows.items() if part.shape[1] > SMALL]
+    small = {slot: part for slot, part in rows.items() if part.shape[1] <= SMALL}
+    return [side_by_side(group) for group in (*large, small) if group]
+
+
+def by_layer(rows: dict[int, tf.Tensor], variables: Sequence[tf.Variable]) -> list[ExplicitBlock]:
+    """One block for those variables whose names say the same layer."""
+    groups: dict[str, dict[int, tf.Tensor]] = {}
+    for slot, part in rows.items():
         scope, _, _ = variables[slot].name.rpartition("/")
-        groups.setdefault(scope or variables[slot].name, []).append((slot, part))
-    return [
-        ExplicitBlock(
-            tf.concat([part for _, part in group], axis=1),
-            tuple(slot for slot, _ in group),
-            tuple(part.shape[1] for _, part in group),
-        )
-        for group in groups.values()
-    ]
+        groups.setdefault(scope or variables[slot].name, {})[slot] = part
+    return [side_by_side(group) for group in groups.values()]
 
 
 class RowBlocks:

@@ -31,14 +31,6 @@ class UseGroup:
     gradients: Any = None
 
 
-def join_rows(explicit: ExplicitRows, variables: Sequence[tf.Variable]) -> tuple[tf.Tensor | None, tuple[int, ...]]:
-    """Rows [n, size] side by side [n, Σ sizes], those of one variable added up, and the variables' places."""
-    by_slot = _by_slot(explicit, variables)
-    if not by_slot:
-        return None, ()
-    return tf.concat(list(by_slot.values()), axis=1), tuple(by_slot)
-
-
 def kronecker_layers(
     groups: Sequence[UseGroup], leftover: ExplicitRows, variables: tuple[tf.Variable, ...], weights: tf.Tensor
 ) -> KroneckerLayers:
@@ -69,17 +61,17 @@ def kronecker_layers(
             layers.append(KroneckerLayer(slots[use.kernel.ref()], bias_slot, inputs, group.gradients, weights))
         else:
             _refuse(use.weights)
-    blocks = tuple(ExactBlock(slot, rows) for slot, rows in _by_slot(exact, variables).items())
+    blocks = tuple(ExactBlock(slot, rows) for slot, rows in by_slot(exact, variables).items())
     return KroneckerLayers(tuple(layers), blocks, variables)
 
 
-def _by_slot(explicit: ExplicitRows, variables: Sequence[tf.Variable]) -> dict[int, tf.Tensor]:
+def by_slot(explicit: ExplicitRows, variables: Sequence[tf.Variable]) -> dict[int, tf.Tensor]:
     """Rows by their variables' places, in order, those of one variable added up."""
     places = {variable.ref(): slot for slot, variable in enumerate(variables)}
-    by_slot: dict[int, list[tf.Tensor]] = {}
+    found: dict[int, list[tf.Tensor]] = {}
     for variable, rows in explicit:
-        by_slot.setdefault(places[variable.ref()], []).append(rows)
-    return {slot: tf.add_n(by_slot[slot]) for slot in sorted(by_slot)}
+        found.setdefault(places[variable.ref()], []).append(rows)
+    return {slot: tf.add_n(found[slot]) for slot in sorted(found)}
 
 
 def _refuse(variables: Sequence[tf.Variable]) -> None:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import ngrl.curvature.jacobian
 import ngrl.curvature.layer_jacobian
+import ngrl.curvature.row_blocks
 from ngrl.curvature import GaussNewton, LayeredNetwork, SquaredError
 from ngrl.curvature.layer_jacobian import LayerJacobian
 from ngrl.curvature.rules import layer_rule, registry
@@ -308,3 +309,21 @@ def test_rows_made_in_a_loop_of_a_compiled_function(rng, batch_jacobian):
         return tf.while_loop(lambda i, _: i < 2, step, (0, c))[1]
 
     np.testing.assert_allclose(power(tf.constant(c)), a @ (a.T @ (a @ (a.T @ c))), rtol=1e-8)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_rows_of_large_kernels_are_blocks_of_their_own_and_the_others_one(rng, batch_jacobian, monkeypatch, compiled):
+    monkeypatch.setattr(ngrl.curvature.row_blocks, "SMALL", 20)
+    inputs = KERAS.Input([5, 2], dtype="float64")
+    outputs = KERAS.Dense(2, dtype="float64")(
+        KERAS.LayerNormalization(dtype="float64")(KERAS.GRU(3, dtype="float64")(inputs))
+    )
+    model = tf.keras.Model(inputs, outputs)
+    x = tf.constant(rng.normal(size=[B, 5, 2]))
+
+    jacobian = GaussNewton(model, model.trainable_variables, x)._jacobian
+    explicit = [block for block in jacobian.rows(tf.ones([B, 1, 2], tf.float64)).parts if hasattr(block, "slots")]
+    # Of kernel [2, 9], recurrent kernel [3, 9], biases [2, 9], scale and offset [3] the second alone is large.
+    assert [block.slots for block in explicit] == [(1,), (0, 2, 3, 4)]
+    run = tf.function(jit_compile=True) if compiled else lambda function: function
+    assert_rows(model, model.trainable_variables, x, batch_jacobian, run, rng)

@@ -21,6 +21,7 @@ REQUIREMENTS = {
     ),
     "sbx": ("sbx-rl==0.28.0", "torch==2.13.0", "gymnasium[classic-control]==1.2.3"),
     "rejax": ("rejax==0.1.3", "gymnax==0.0.9"),
+    "lm": ("tf-levenberg-marquardt==1.0.3", "tensorflow==2.21.0"),
     "somax": ("python-somax==1.0.1", "kfac-jax==0.0.8", "jax==0.7.2"),
 }
 

@@ -6,7 +6,7 @@ from networks import DAMPING, LEARNING_RATE, NETWORKS, Network, batches
 from worker_protocol import Run, Settings, limit_tensorflow, quickest, serve
 
 # Methods of peers whose solve is by Cholesky, and so is ngrl's then; otherwise by at most 20 iterations of CG.
-EXACT = ("egn_mse",)
+EXACT = ("egn_mse", "lm")
 
 
 def make_network(network: Network) -> Any:

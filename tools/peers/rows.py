@@ -37,6 +37,7 @@ PEERS = {
     "rejax": Peer("rejax", "rejax_worker.py", "rejax", envs=(8,)),
     "egn_mse": Peer("Somax egn_mse", "somax_worker.py", "somax", envs=(0,)),
     "egn_mse_cg": Peer("Somax egn_mse_cg", "somax_worker.py", "somax", envs=(0,)),
+    "lm": Peer("tf-levenberg-marquardt", "lm_worker.py", "lm", envs=(0,)),
     "kfac": Peer("kfac-jax", "kfac_jax_worker.py", "somax", envs=(0,)),
 }
 
@@ -160,5 +161,6 @@ ROWS = [
     *replayed("ngdqn", "sb3", "natural gradient against the peer's Adam"),
     *stepped("egn_mse", "Cholesky on both sides"),
     *stepped("egn_mse_cg", "at most 20 iterations of conjugate gradients on both sides"),
+    *stepped("lm", "Cholesky on both sides"),
     *stepped("kfac", "ngrl's exact step, at most 20 iterations of conjugate gradients, against K-FAC"),
 ]

@@ -1,0 +1,71 @@
+"""The part of `bench.py` that reads what memory XLA plans for an update: arguments, results and all between.
+
+The parameters and the optimizer's state are among the arguments. Each network reads its images as patches, and GRU's
+steps are unrolled: of the compiled variants those that are quickest for both optimizers.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import bench_pixels
+import bench_recurrent
+from bench_rounds import timed_updates
+
+GOAL = "< 3"
+
+
+def networks() -> list[str]:
+    """Those of the parts that time updates."""
+    return [*bench_pixels.NETWORKS, *(f"gru, B = {batch}" for batch in bench_recurrent.BATCHES)]
+
+
+def update(name: str, optimizer: str) -> None:
+    """Compile one update and take it."""
+    if name.startswith("gru"):
+        bench_recurrent.updates(int(name.rpartition(" ")[2]), optimizer, "unrolled", "xla", updates=1)
+        return
+    setting = bench_pixels.NETWORKS[name]
+    agent = bench_pixels.image_agent(setting, "patches", bench_pixels.make_optimizer(optimizer == "natural"))
+    timed_updates(agent, setting["shape"], bench_pixels.NUM_ACTIONS, setting["batch"], 1, compiled=True)
+
+
+def planned_bytes(directory: pathlib.Path) -> int:
+    """The most that one of the functions takes whose reports XLA has left in a directory."""
+    reports = [path.read_text("utf-8") for path in directory.glob("*memory-usage-report.txt")]
+    found = [re.match(r"Total bytes used: (\d+)", report) for report in reports]
+    return max(int(match[1]) for match in found if match)
+
+
+def in_process(name: str, optimizer: str) -> int:
+    """Bytes of an update, found by a process of its own: XLA reads its flags once."""
+    with tempfile.TemporaryDirectory() as directory:
+        flags = f"--xla_dump_to={directory} --xla_dump_hlo_as_text"
+        environment = {**os.environ, "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        result = subprocess.run(
+            [sys.executable, __file__, name, optimizer], capture_output=True, text=True, env=environment, check=False
+        )
+        if result.returncode:
+            sys.exit(f"bench: the update of {name} failed:\n{result.stderr}")
+        return planned_bytes(pathlib.Path(directory))
+
+
+def measure_buffers(rounds: int, seconds: float) -> dict[str, Any]:
+    """Bytes of both optimizers' updates and their ratio, which are the same every time."""
+    del rounds, seconds
+    result = {}
+    for name in networks():
+        adam, natural = (in_process(name, optimizer) for optimizer in ("adam", "natural"))
+        ratio = {"natural_over_adam": round(natural / adam, 3), "goal": GOAL}
+        result[name] = {"megabytes": {"adam": adam / 1e6, "natural": natural / 1e6}, **ratio}
+    return result
+
+
+if __name__ == "__main__":
+    import ngrl  # noqa: F401  (before tensorflow)
+
+    update(*sys.argv[1:])
