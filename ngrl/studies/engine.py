@@ -3,6 +3,7 @@
 What a trial leaves is its run directory; Tune's own records serve one sweep and are removed.
 """
 
+import collections
 import contextlib
 import math
 import os
@@ -60,24 +61,25 @@ def run_trials(
         cluster.connected(address, cpus, gpus, "sweeps"),
     ):
         afterwards.callback(await_end, [folder / planned.trial.name for planned in trials])
-        _fit(trials, study, folder, scratch, board, jobs)
+        # What is compiled serves trials of this machine alone: another's processor may lack an instruction.
+        compiled = None if address else str(scratch / "compiled")
+        _fit(_tasks(trials, study, folder, compiled), study, scratch, _callback(trials, board), jobs)
 
 
-def _fit(
-    trials: "Sequence[PlannedTrial]",
-    study: "Study",
-    folder: Path,
-    scratch: Path,
-    board: "Board",
-    jobs: int | None,
-) -> None:
+def _tasks(trials: "Sequence[PlannedTrial]", study: "Study", folder: Path, compiled: str | None) -> dict[str, Task]:
+    """By the trials' names. Those of a cell differ in the seed alone, and run the same code."""
+    cells = collections.Counter(planned.trial.cell for planned in trials)
+    here, threads = os.getcwd(), study.cpus_per_trial
+    return {
+        trial.name: Task(trial, str(folder / trial.name), here, threads, compiled if cells[trial.cell] > 1 else None)
+        for trial in (planned.trial for planned in trials)
+    }
+
+
+def _fit(tasks: dict[str, Task], study: "Study", scratch: Path, callback: Any, jobs: int | None) -> None:
     from ray import tune
 
-    by_name = {planned.trial.name: planned for planned in trials}
-    here, resources = os.getcwd(), {"cpu": study.cpus_per_trial, "gpu": study.gpus_per_trial}
-    tasks = {
-        name: Task(planned.trial, str(folder / name), here, study.cpus_per_trial) for name, planned in by_name.items()
-    }
+    resources = {"cpu": study.cpus_per_trial, "gpu": study.gpus_per_trial}
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, tasks=tasks), resources),
         param_space={"trial": tune.grid_search(list(tasks))},
@@ -90,7 +92,7 @@ def _fit(
             name=scratch.name,
             storage_path=str(scratch.parent),
             verbose=0,
-            callbacks=[_callback(by_name, board)],
+            callbacks=[callback],
             failure_config=tune.FailureConfig(max_failures=study.max_failures),
         ),
     )
@@ -101,9 +103,11 @@ def _name(trial: Any) -> str:
     return trial.config["trial"]
 
 
-def _callback(by_name: "dict[str, PlannedTrial]", board: "Board") -> Any:
+def _callback(trials: "Sequence[PlannedTrial]", board: "Board") -> Any:
     """What Tune calls, and calls the board."""
     from ray import tune
+
+    by_name = {planned.trial.name: planned for planned in trials}
 
     class Tell(tune.Callback):
         def __init__(self) -> None:

@@ -17,6 +17,8 @@ from ngrl.threads import DEFAULT, environment
 #: Exit codes of `ngrl.launch` for a fault that the same command meets again: a failed run, wrong input.
 LASTING_FAILURES = (1, 2)
 
+_CACHE = "--tf_xla_persistent_cache_directory"
+
 
 def experiment_name(gin_file: str | Path) -> str:
     """The name of an experiment in a study; that of gin/paper/x.gin is paper-x."""
@@ -67,15 +69,23 @@ class TrialProcess:
       root_dir: Its run directory.
       threads: Threads of its numerical libraries, unless the environment variables say otherwise.
       cwd: Where to start it; the current folder by default.
+      compiled: A folder in which trials of this machine leave each other what XLA has compiled.
     """
 
-    def __init__(self, trial: Trial, root_dir: Path, threads: int = DEFAULT, cwd: str | Path | None = None):
+    def __init__(
+        self,
+        trial: Trial,
+        root_dir: Path,
+        threads: int = DEFAULT,
+        cwd: str | Path | None = None,
+        compiled: str | None = None,
+    ):
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with this context)
         command = [sys.executable, "-m", "ngrl.studies.child", *trial.arguments(root_dir)]
         self._process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=environment(threads),
+            env=environment(threads) if compiled is None else sharing(environment(threads), compiled),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._stderr,
@@ -117,6 +127,17 @@ class TrialProcess:
         self.stop()
         self._process.wait()
         self._stderr.close()
+
+
+def sharing(variables: dict[str, str], folder: str) -> dict[str, str]:
+    """Environment variables with which XLA looks in a folder before it compiles, and leaves there what it compiled.
+
+    The code found is bit for bit what it would make: it is for one kind of processor. A folder that the user set stays.
+    """
+    flags = variables.get("TF_XLA_FLAGS", "")
+    if _CACHE in flags:
+        return variables
+    return {**variables, "TF_XLA_FLAGS": f"{flags} {_CACHE}={folder}".strip()}
 
 
 def seeds_of(value: int | Sequence[int]) -> tuple[int, ...]:

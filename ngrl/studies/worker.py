@@ -28,6 +28,7 @@ class Task:
     root_dir: str  # its run directory
     cwd: str  # the folder to run it in
     threads: int  # of its numerical libraries
+    compiled: str | None  # what `TrialProcess` takes under this name
 
 
 def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
@@ -45,7 +46,7 @@ def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     root_dir = Path(task.root_dir)
     await_end([root_dir])
     tail = EpisodeTail(root_dir / "episodes.csv")
-    with TrialProcess(task.trial, root_dir, task.threads, task.cwd) as process:
+    with TrialProcess(task.trial, root_dir, task.threads, task.cwd, task.compiled) as process:
         reported = time.monotonic()
         tune.report({"pid": process.pid, **tail.figures()})
         while (code := process.poll()) is None:

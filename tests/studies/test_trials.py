@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ngrl.runs.record import is_running, read_record
-from ngrl.studies.trials import Trial, TrialProcess, environment, experiment_name, seeds_of
+from ngrl.studies.trials import Trial, TrialProcess, environment, experiment_name, seeds_of, sharing
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +36,33 @@ def test_threads_are_set_where_the_user_did_not_set_them(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert environment(1)["TF_NUM_INTRAOP_THREADS"] == "3"
     assert environment(2)["TF_NUM_INTEROP_THREADS"] == environment(2)["OMP_NUM_THREADS"] == "2"
+
+
+def test_users_own_flags_for_xla_stay():
+    own = "--tf_xla_persistent_cache_directory=mine"
+    assert sharing({"TF_XLA_FLAGS": own}, "x") == {"TF_XLA_FLAGS": own}
+    assert sharing({"TF_XLA_FLAGS": "--a=b"}, "x")["TF_XLA_FLAGS"] == "--a=b --tf_xla_persistent_cache_directory=x"
+    assert sharing({}, "x") == {"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory=x"}
+
+
+def test_trials_of_other_seeds_run_what_the_first_compiled_and_their_numbers_stay(tmp_path):
+    bindings = ("run.num_env_steps = 128", "OnPolicyLoop.batch_size = 64", "Evaluation.episodes = 0")
+    gin_file, compiled = str(ROOT / "gin" / "ppo_cartpole_v1.gin"), tmp_path / "compiled"
+
+    def run(name, seed, folder):
+        trial = Trial("x", gin_file, seed, bindings)
+        with TrialProcess(trial, tmp_path / name, 1, ROOT, folder) as process:
+            assert process.wait() == 0
+        return {path: path.stat().st_mtime_ns for path in compiled.glob("*")}
+
+    first = run("first", 0, str(compiled))
+    both = run("second", 1, str(compiled))
+    # TensorFlow's own order now and then makes another name for the same function.
+    assert first.items() <= both.items()
+    assert len(both) < 2 * len(first)
+    run("alone", 1, None)
+    variables = [next((tmp_path / name / "checkpoints").glob("*/variables.data*")) for name in ("second", "alone")]
+    assert variables[0].read_bytes() == variables[1].read_bytes()
 
 
 @pytest.mark.parametrize("seeds", [0, (), (1, 1), (-1,), (2**31,)])
