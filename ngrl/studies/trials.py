@@ -5,6 +5,7 @@ Nothing here imports TensorFlow: whoever waits for trials needs none.
 
 import dataclasses
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from ngrl.threads import DEFAULT, environment
 LASTING_FAILURES = (1, 2)
 
 _CACHE = "--tf_xla_persistent_cache_directory"
+_ROOM = 2**28
 
 
 def experiment_name(gin_file: str | Path) -> str:
@@ -132,10 +134,12 @@ class TrialProcess:
 def sharing(variables: dict[str, str], folder: str) -> dict[str, str]:
     """Environment variables with which XLA looks in a folder before it compiles, and leaves there what it compiled.
 
-    The code found is bit for bit what it would make: it is for one kind of processor. A folder that the user set stays.
+    The code found is bit for bit what it would make: it is for one kind of processor. A folder that the user set stays,
+    and one without room isn't used, since TensorFlow takes a file that it can't write for the run's failure.
     """
     flags = variables.get("TF_XLA_FLAGS", "")
-    if _CACHE in flags:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if _CACHE in flags or shutil.disk_usage(folder).free < _ROOM:
         return variables
     return {**variables, "TF_XLA_FLAGS": f"{flags} {_CACHE}={folder}".strip()}
 

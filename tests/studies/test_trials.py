@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,11 +39,13 @@ def test_threads_are_set_where_the_user_did_not_set_them(monkeypatch):
     assert environment(2)["TF_NUM_INTEROP_THREADS"] == environment(2)["OMP_NUM_THREADS"] == "2"
 
 
-def test_users_own_flags_for_xla_stay():
-    own = "--tf_xla_persistent_cache_directory=mine"
-    assert sharing({"TF_XLA_FLAGS": own}, "x") == {"TF_XLA_FLAGS": own}
-    assert sharing({"TF_XLA_FLAGS": "--a=b"}, "x")["TF_XLA_FLAGS"] == "--a=b --tf_xla_persistent_cache_directory=x"
-    assert sharing({}, "x") == {"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory=x"}
+def test_trials_share_compiled_code_unless_the_user_has_a_folder_for_it_or_there_is_no_room(tmp_path, monkeypatch):
+    flag, folder = "--tf_xla_persistent_cache_directory", str(tmp_path / "x")
+    assert sharing({"TF_XLA_FLAGS": f"{flag}=mine"}, folder) == {"TF_XLA_FLAGS": f"{flag}=mine"}
+    assert sharing({"TF_XLA_FLAGS": "--a=b"}, folder)["TF_XLA_FLAGS"] == f"--a=b {flag}={folder}"
+    assert sharing({}, folder) == {"TF_XLA_FLAGS": f"{flag}={folder}"}
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**27))
+    assert sharing({}, folder) == {}
 
 
 def test_trials_of_other_seeds_run_what_the_first_compiled_and_their_numbers_stay(tmp_path):
