@@ -1,6 +1,5 @@
 """`ngrl.report` on synthetic run directories, whose numbers are known."""
 
-import csv
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.report_runs import ENVIRONMENTS, HEADER, rows, write_run
 
 import ngrl
 from ngrl import report as command
@@ -18,46 +18,8 @@ from ngrl.reports import report as experiments_report
 from ngrl.reports import results, runs, statistics, tables
 from ngrl.reports.published import by_environment
 from ngrl.runs.events import EventFile
-from ngrl.studies.trials import experiment_name
 
 ROOT = Path(__file__).parents[1]
-ENVIRONMENTS = {
-    "cartpole_v0": "CartPole-v0",
-    "cartpole_v1": "CartPole-v1",
-    "acrobot": "Acrobot-v1",
-    "lunar": "LunarLander-v3",
-}
-HEADER = "episode,env_steps,train_steps,return,length,wall_s\n"
-
-
-def write_run(folder, name, env_id, levels, status="finished", **changes):
-    """A run of 100 episodes at each level of return; an episode has 10 steps, a second 100."""
-    root_dir = folder / name
-    root_dir.mkdir(parents=True)
-    returns = np.repeat(np.asarray(levels, float), 100)
-    rows = [f"{n},{10 * n},{n},{value},10,{0.1 * n:.3f}\n" for n, value in enumerate(returns, start=1)]
-    (root_dir / "episodes.csv").write_text(HEADER + "".join(rows))
-    (root_dir / "operative_config.gin").write_text(f'Environment.env_id = "{env_id}"\n')
-    record = {
-        "command": f"/home/someone/ngrl/launch.py --gin_file=gin/x.gin --root_dir={root_dir} --seed=0",
-        "versions": {"ngrl": ngrl.__version__},
-        "status": status,
-        "config": {"Environment.env_id": repr(env_id)},
-        "seed": int(name.rpartition("seed")[2].partition(".")[0]),
-        "final": {
-            "env_steps": 10 * len(returns),
-            "episodes": len(returns),
-            "best_100_episode_mean": max(levels),
-            "best_at_env_steps": 1000,
-            "final_100_episode_mean": levels[-1],
-            "wall_s": 0.1 * len(returns),
-            "skipped_updates": 0,
-            "evaluation": {"mean": levels[-1] + 1, "returns": [levels[-1] + 1]},
-        },
-        **changes,
-    }
-    (root_dir / "run.json").write_text(json.dumps(record))
-    return root_dir
 
 
 def run_report(*arguments):
@@ -104,11 +66,6 @@ def made(tmp_path_factory):
     (study / "other" / "run.json").write_text('{"name": "not ngrl"}')
     out = folder / "out"
     return folder, out, run_report("--runs", study, "--out", out, "--results", folder / "results")
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_directories_that_hold_no_finished_run_are_named_and_the_rest_goes_on(made):
@@ -242,8 +199,6 @@ def test_committed_report_is_that_of_the_committed_results(tmp_path):
         assert rows(tmp_path / table) == rows(ROOT / "results" / "report" / table)
 
 
-#: What the README says of NGDQN with the trust region: mean over ten seeds of the best 100-episode mean, the most
-#: environment steps, and the most hours a trial, a fiftieth of the paper's.
 GOALS = {
     "ngdqn_cartpole_v0": (200.0, math.inf, 4 / 50),
     "ngdqn_cartpole_v1": (499.5, math.inf, 9 / 50),
@@ -263,86 +218,6 @@ def test_committed_results_are_what_ten_seeds_must_reach(cell):
     assert max(run.final["wall_s"] for run in trials) <= 3600 * hours
 
 
-def collect(folder):
-    found, left_out = runs.collect([folder])
-    assert not left_out
-    return statistics.cells(found)
-
-
-def test_interquartile_mean_and_its_interval_are_those_of_the_definition(tmp_path):
-    rng = np.random.default_rng(0)
-    expected = []
-    for task, env_id in ENVIRONMENTS.items():
-        known = by_environment()[env_id]
-        for seed, score in enumerate(known.score + rng.normal(0, 5, 6)):
-            write_run(tmp_path, f"ngdqn_{task}-seed{seed}", env_id, (score - 1, score - 1, score))
-            expected.append((score - np.mean(known.dqn)) / (known.score - np.mean(known.dqn)))
-    (aggregate,), left_out = statistics.aggregates(collect(tmp_path))
-    assert not left_out
-    assert (aggregate.seeds, aggregate.environments) == (6, 4)
-    # The mean of what is left of 24 scores without the lowest and the highest 6.
-    assert aggregate.iqm == pytest.approx(np.mean(np.sort(expected)[6:18]))
-    low, high = aggregate.interval
-    assert low < aggregate.iqm < high
-    shares = [np.mean(np.array(expected) > tau) for tau in statistics.PROFILE_SCORES]
-    np.testing.assert_allclose(aggregate.profile, shares)
-    # The bootstrap depends on nothing but the scores.
-    state = np.random.get_state()[1].copy()  # noqa: NPY002
-    assert statistics.aggregates(collect(tmp_path))[0][0].interval == aggregate.interval
-    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
-
-
-def test_method_that_was_not_run_everywhere_or_has_a_trial_without_score_has_no_aggregate(tmp_path):
-    for task, env_id in ENVIRONMENTS.items():
-        if task != "lunar":
-            write_run(tmp_path, f"dqn_{task}-seed0", env_id, (1.0, 1.0, 1.0))
-        run = write_run(tmp_path, f"ngdqn_{task}-seed0", env_id, (1.0, 1.0, 1.0))
-    record = json.loads((run / "run.json").read_text())
-    record["final"]["best_100_episode_mean"] = None
-    record["status"] = "diverged"
-    (run / "run.json").write_text(json.dumps(record))
-    cells = collect(tmp_path)
-    assert statistics.aggregates(cells)[0] == []
-    written = experiments_report.write(runs.collect([tmp_path])[0], [], tmp_path / "out", [tmp_path])
-    assert written.cells == 7
-    text = (tmp_path / "out" / "report.md").read_text()
-    assert "| LunarLander-v3 | NGDQN, trust region | 1 (0), 1 diverged | 300 | 3,000 |  |  | 1.0 | 2.0 | 0.5 |" in text
-
-
-def test_same_trial_in_two_folders_counts_once(tmp_path):
-    for folder in ("a", "b"):
-        write_run(tmp_path / folder, "ngdqn_lunar-seed0", "LunarLander-v3", (1.0, 1.0, 1.0))
-    found, left_out = runs.collect([tmp_path / "a", tmp_path / "b"])
-    assert len(found) == 1
-    (line,) = left_out
-    assert "is the same trial" in line
-
-
-@pytest.mark.parametrize(("within", "given"), [("", "."), ("train", ".."), ("train", "../../x-seed3")])
-def test_run_given_by_a_path_without_a_name_is_called_what_its_folder_is(tmp_path, monkeypatch, within, given):
-    root_dir = write_run(tmp_path / "study", "x-seed3", "CartPole-v1", [100.0])
-    (root_dir / "train").mkdir()
-    monkeypatch.chdir(root_dir / within)
-    (run,), _ = runs.collect([Path(given)])
-    assert (run.cell, run.seed) == ("x", 3)
-    results.keep([run], tmp_path / "kept")
-    assert (tmp_path / "kept" / "study" / "x-seed3" / "run.json").exists()
-
-
-def test_published_scores_have_the_means_that_the_paper_draws():
-    published = {known.environment: known for known in by_environment().values()}
-    assert {name: round(known.score, 1) for name, known in published.items()} == {
-        "CartPole-v0": 200.0,
-        "CartPole-v1": 499.0,
-        "Acrobot-v1": -63.2,
-        "LunarLander-v2": 108.2,
-    }
-    for known in published.values():
-        assert len(known.ngdqn) == len(known.dqn) == 10
-        np.testing.assert_allclose(known.normalise(np.array([np.mean(known.dqn), known.score])), [0, 1], atol=1e-12)
-    assert by_environment()["ngrl/LunarLander-v2"] is by_environment()["LunarLander-v3"]
-
-
 def test_report_whose_reader_has_gone_keeps_its_results_all_the_same(tmp_path):
     write_run(tmp_path / "study", "ngdqn_acrobot-seed0", "Acrobot-v1", (-90.0,))
     reading, writing = os.pipe()
@@ -353,122 +228,6 @@ def test_report_whose_reader_has_gone_keeps_its_results_all_the_same(tmp_path):
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "kept" / "study" / "ngdqn_acrobot-seed0" / "curve.csv").exists()
-
-
-def test_line_of_a_table_has_as_many_cells_whatever_a_run_is_called():
-    text = tables.markdown([{"cell": "we|ird"}, {"cell": "plain"}])
-    assert [line.count("|") for line in text.splitlines()] == [2, 2, 2, 2]
-
-
-@pytest.mark.parametrize("kept", [30, 8])
-def test_run_whose_episodes_were_cut_off_is_left_out(tmp_path, kept):
-    root_dir = write_run(tmp_path / "study", "ngdqn_acrobot-seed0", "Acrobot-v1", (-90.0, -80.0))
-    (run,) = collect(tmp_path / "study")[0].runs
-    results.keep([run], tmp_path / "results")
-    for folder, name in ((root_dir, "episodes.csv"), (tmp_path / "results" / "study" / root_dir.name, "curve.csv")):
-        lines = (folder / name).read_text().splitlines(keepends=True)
-        (folder / name).write_text("".join(lines[:kept]))
-        found, left_out = runs.collect([folder])
-        assert found == []
-        assert "its curve ends at episode" in left_out[0]
-        assert "of 200; left out" in left_out[0]
-
-
-def test_no_statistic_leaves_a_trial_out_silently(tmp_path):
-    """Seed 1 has no score, seed 2 was not evaluated; a fourth trial on the other environments is one too many."""
-    short = {
-        "episodes": 49,
-        "final_100_episode_mean": None,
-        "best_100_episode_mean": math.nan,
-        "best_at_env_steps": None,
-    }
-    for task, env_id in ENVIRONMENTS.items():
-        for seed in range(3 if task == "acrobot" else 4):
-            write_run(tmp_path, f"ngdqn_{task}-seed{seed}", env_id, (100.0,))
-            if task == "cartpole_v0":
-                write_run(tmp_path, f"dqn_{task}-seed{seed}", env_id, (100.0,))
-    for task, seed, changes in (("cartpole_v0", 1, short), ("cartpole_v0", 2, {"evaluation": {}})):
-        root_dir = tmp_path / f"dqn_{task}-seed{seed}"
-        record = json.loads((root_dir / "run.json").read_text())
-        record["final"] |= changes
-        (root_dir / "run.json").write_text(json.dumps(record))
-        if changes is short:
-            lines = (root_dir / "episodes.csv").read_text().splitlines(keepends=True)
-            (root_dir / "episodes.csv").write_text("".join(lines[:50]))
-    cells = collect(tmp_path)
-    text = tables.scores_table(cells)
-    row = "| 4 (0–3) | 49–100 | 1,000 | **100.0** (3 of 4) | 100.0, 100.0, 100.0 | 100.0 (3 of 4) | 101.0 (3 of 4) |"
-    assert f"| CartPole-v0 | DQN, target network {row}" in text
-    tables.write_cells(tmp_path / "cells.csv", cells)
-    counts = ("trials", "trials_with_best", "trials_with_final", "trials_with_greedy")
-    (written,) = [row for row in rows(tmp_path / "cells.csv") if row["cell"] == "dqn_cartpole_v0"]
-    assert [written[name] for name in counts] == ["4", "3", "3", "3"]
-    (aggregate,), left_out = statistics.aggregates(cells)
-    assert (aggregate.method, aggregate.seeds) == ("NGDQN, trust region", 3)
-    surplus = [f"ngdqn_{task}: 3 of 4 trials count, as many as on each environment" for task in ENVIRONMENTS]
-    assert set(left_out) == {
-        "dqn_cartpole_v0: 1 of 4 trials have no score; none of them counts",
-        *(line for line in surplus if "acrobot" not in line),
-    }
-    found, lines = runs.collect([tmp_path])
-    experiments_report.write(found, lines, tmp_path / "out", [tmp_path])
-    document = (tmp_path / "out" / "report.md").read_text()
-    assert all(f"- {line}" in document for line in left_out)
-
-
-def test_every_experiment_has_its_method_by_name(tmp_path):
-    paths = [path for path in (ROOT / "gin").rglob("*.gin") if "Environment.env_id" in path.read_text()]
-    names = {experiment_name(path) for path in paths if path.parent.name not in ("examples", "solvers")}
-    assert len(names) > 80
-    for name in names:
-        write_run(tmp_path, f"{name}-seed0", "CartPole-v1", (480.0,))
-    found, _ = runs.collect([tmp_path])
-    unnamed = {run.experiment for run in found if run.base_method not in runs.METHODS.values()}
-    assert len(found) == len(names)
-    assert not unnamed
-
-
-def test_hours_are_those_of_the_method():
-    known = by_environment()["CartPole-v1"]
-    assert known.hours == {"NGDQN": 9, "DQN": 1}
-    found, _ = runs.collect([ROOT / "results" / "paper"], any_version=True)
-    by_name = {cell.name: cell for cell in statistics.cells(found)}
-    hours = {name: by_name[name].published_hours for name in ("ngdqn_cartpole_v1", "dqn_cartpole_v1")}
-    assert hours == {"ngdqn_cartpole_v1": 9, "dqn_cartpole_v1": 1}
-
-
-def test_a_method_that_was_not_published_has_no_published_hours(tmp_path):
-    write_run(tmp_path, "ppo_cartpole_v1-seed0", "CartPole-v1", (480.0,))
-    (cell,) = collect(tmp_path)
-    assert cell.published_hours is None
-    assert tables.times_table([cell]).endswith("| 0.2 |  |  |")
-
-
-def test_the_report_says_where_the_published_lunar_runs_were_stopped():
-    text = (ROOT / "results" / "report" / "report.md").read_text()
-    assert "| LunarLander-v2 | NGDQN about 460, stopped at 48 hours; DQN 10000 |" in text
-    assert "NGDQN was stopped at 48 hours, after about 460 episodes" in text
-
-
-def test_the_report_holds_what_was_published_of_its_environments_alone(tmp_path):
-    write_run(tmp_path / "study", "trpo_hopper-seed0", "Hopper-v5", (480.0,))
-    experiments_report.write(*runs.collect([tmp_path / "study"]), tmp_path / "robots", [tmp_path])
-    write_run(tmp_path / "study", "ngdqn_cartpole_v1-seed0", "CartPole-v1", (480.0,))
-    experiments_report.write(*runs.collect([tmp_path / "study"]), tmp_path / "both", [tmp_path])
-
-    robots, both = ((tmp_path / name / "report.md").read_text() for name in ("robots", "both"))
-    assert "published (" not in robots
-    assert "| CartPole-v1 | 2000 |" in both
-    assert "CartPole-v0" not in both
-    assert "LunarLander" not in robots + both
-
-
-@pytest.mark.parametrize(("env_id", "told"), [("ngrl/LunarLander-v2", True), ("LunarLanderContinuous-v3", False)])
-def test_lunar_landers_note_stands_where_its_published_figures_do(tmp_path, env_id, told):
-    write_run(tmp_path / "study", "ngdqn_lunar-seed0", env_id, (480.0,))
-    experiments_report.write(*runs.collect([tmp_path / "study"]), tmp_path / "out", [tmp_path])
-    text = (tmp_path / "out" / "report.md").read_text()
-    assert ("| LunarLander-v2 |" in text) == ("no end of learning" in text) == told
 
 
 def test_the_report_tells_the_means_of_what_runs_logged(tmp_path, capsys):
