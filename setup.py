@@ -50,7 +50,7 @@ MINATAR = ["minatar>=1.0.15,<1.1"]
 ATARI = ["ale-py>=0.11,<0.13", "opencv-python-headless>=4.10,<6"]
 MATPLOTLIB = "matplotlib>=3.10"
 SWEEP = ["ray[tune]>=2.55,<2.56", "pyarrow>=14,<26"]
-REPORT = ["rliable>=1.2,<1.3", "pandas>=2.1,<3", MATPLOTLIB]
+REPORT = ["rliable>=1.2,<1.3", "scipy>=1.14", "pandas>=2.1,<3", MATPLOTLIB]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1.0,<2", "latex2mathml>=3.77,<4"]
 
 setup(

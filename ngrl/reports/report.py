@@ -108,6 +108,14 @@ def _document(
         _picture("scores"),
         *_published(cells),
     ]
+    several = [cell for cell in cells if len(cell.runs) >= statistics.FEWEST]
+    if several:
+        sections += [
+            "## Interquartile means",
+            f"Means of a cell's trials, {statistics.FEWEST} or more, without the lowest and the highest quarter, and "
+            "in brackets their 95 % intervals by bootstrap over the trials.",
+            tables.interquartile_table(several),
+        ]
     if "time_to_published" in drawn:
         sections += [
             "## Time to the published score",

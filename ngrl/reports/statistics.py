@@ -11,6 +11,8 @@ from ngrl.reports.published import Published, by_environment
 from ngrl.reports.runs import METHODS, Run
 
 _BOOTSTRAP_REPETITIONS = 2000
+#: Trials that an interval takes.
+FEWEST = 3
 #: Normalised scores at which performance profiles are evaluated.
 PROFILE_SCORES = np.linspace(-0.5, 3.0, 71)
 
@@ -57,6 +59,26 @@ class Cell:
         found = [run.greedy if field == "greedy" else run.final.get(field) for run in self.runs]
         values = np.array([value for value in found if value is not None], float)
         return values[~np.isnan(values)]
+
+    def interquartile(self, field: str) -> tuple[float, float, float] | None:
+        """Interquartile mean of `values` with its 95 % interval; None for fewer than three trials.
+
+        A percentile interval of the bootstrap over trials (Agarwal et al. 2021, arXiv:2108.13264, section 4).
+        """
+        from scipy import stats
+
+        values = self.values(field)
+        if values.size < FEWEST:
+            return None
+        found = stats.bootstrap(
+            (values,),
+            lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
+            vectorized=True,
+            n_resamples=_BOOTSTRAP_REPETITIONS,
+            method="percentile",
+            random_state=seeding.generator(0, seeding.Stream.BOOTSTRAP),
+        ).confidence_interval
+        return float(stats.trim_mean(values, 0.25)), float(found.low), float(found.high)
 
     def times_to(self, score: float) -> list[tuple[int, float]]:
         """Environment steps and seconds until each trial first reached a score, of those that did."""

@@ -12,6 +12,7 @@ from ngrl.reports.statistics import Aggregate, Cell, Sensitivity
 from ngrl.runs.files import write_csv
 from ngrl.runs.record import Status
 
+_MEASURES = {"best": "best_100_episode_mean", "final": "final_100_episode_mean", "greedy": "greedy"}
 _QUARTILES = ("min", "lower_quartile", "median", "upper_quartile", "max")
 
 
@@ -70,12 +71,21 @@ def _cell_row(cell: Cell) -> dict[str, Any]:
         "final_mean": _mean(final),
         "trials_with_greedy": greedy.size,
         "greedy_mean": _mean(greedy),
+        **_interval_columns(cell),
         "published_ngdqn_mean": cell.published.score if cell.published else None,
         "trials_at_published": len(times) if cell.published else None,
         "median_env_steps_to_published": steps,
         "median_wall_s_to_published": seconds,
         "median_wall_s": np.median(cell.values("wall_s")),
     }
+
+
+def _interval_columns(cell: Cell) -> dict[str, float | None]:
+    columns: dict[str, float | None] = {}
+    for name, field in _MEASURES.items():
+        found = cell.interquartile(field) or (None, None, None)
+        columns |= {f"{name}_{part}": value for part, value in zip(("iqm", "iqm_low", "iqm_high"), found, strict=True)}
+    return columns
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -141,6 +151,20 @@ def _scores_row(cell: Cell) -> dict[str, str]:
         "greedy policy": _mean_of(cell.values("greedy"), cell),
         "minutes a trial": _number(float(np.median(cell.values("wall_s"))) / 60),
     }
+
+
+def interquartile_table(cells: Sequence[Cell]) -> str:
+    """What the middle half of a cell's trials reached, with an interval."""
+    return markdown([_interquartile_row(cell) for cell in cells])
+
+
+def _interquartile_row(cell: Cell) -> dict[str, str]:
+    row = {"environment": cell.env_id, "method": cell.method, "trials (seeds)": _seeds(cell)}
+    names = ("best 100-episode mean", "final 100-episode mean", "greedy policy")
+    for name, field in zip(names, _MEASURES.values(), strict=True):
+        middle, low, high = map(_number, cell.interquartile(field) or (None, None, None))
+        row[name] = f"{middle} ({low}, {high}){_of(cell.values(field), cell)}" if middle else ""
+    return row
 
 
 def logged_table(cells: Sequence[Cell], tags: Sequence[str]) -> str:

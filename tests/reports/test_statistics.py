@@ -45,6 +45,22 @@ def test_interquartile_mean_and_its_interval_are_those_of_the_definition(tmp_pat
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
+def test_cells_interquartile_mean_has_the_interval_of_resampled_trials(tmp_path):
+    rng = np.random.default_rng(1)
+    returns = rng.permutation(np.arange(1.0, 13.0) ** 2)
+    for seed, level in enumerate(returns):
+        write_run(tmp_path, f"x-seed{seed}", "CartPole-v1", (level, level))
+    (cell,) = collect(tmp_path)
+    middle, low, high = cell.interquartile("final_100_episode_mean")
+    assert middle == pytest.approx(np.mean(np.arange(4.0, 10.0) ** 2))
+    # One sample after another, and its middle half.
+    means = [np.mean(np.sort(rng.choice(returns, 12))[3:9]) for _ in range(20000)]
+    np.testing.assert_allclose((low, high), np.percentile(means, (2.5, 97.5)), rtol=0.05)
+    text = tables.interquartile_table([cell])
+    assert f"| 12 (0–11) | 45.2 ({low:.1f}, {high:.1f}) | 45.2 ({low:.1f}, {high:.1f}) | 46.2 (" in text
+    assert cell.interquartile("nothing") is None
+
+
 def test_method_that_was_not_run_everywhere_or_has_a_trial_without_score_has_no_aggregate(tmp_path):
     for task, env_id in ENVIRONMENTS.items():
         if task != "lunar":
