@@ -83,6 +83,17 @@ def _published(cells: Sequence[statistics.Cell]) -> list[str]:
     return sections
 
 
+def _interquartile(cells: Sequence[statistics.Cell]) -> list[str]:
+    """The section of interquartile means, if there are any."""
+    if not cells:
+        return []
+    text = (
+        f"Means of a cell's trials, {statistics.FEWEST} or more, without the lowest and the highest quarter, and in "
+        "brackets their 95 % intervals by bootstrap over the trials."
+    )
+    return ["## Interquartile means", text, tables.interquartile_table(cells)]
+
+
 def _document(
     cells: Sequence[statistics.Cell],
     aggregates: Sequence[statistics.Aggregate],
@@ -107,15 +118,8 @@ def _document(
         tables.scores_table(cells),
         _picture("scores"),
         *_published(cells),
+        *_interquartile([cell for cell in cells if len(cell.runs) >= statistics.FEWEST]),
     ]
-    several = [cell for cell in cells if len(cell.runs) >= statistics.FEWEST]
-    if several:
-        sections += [
-            "## Interquartile means",
-            f"Means of a cell's trials, {statistics.FEWEST} or more, without the lowest and the highest quarter, and "
-            "in brackets their 95 % intervals by bootstrap over the trials.",
-            tables.interquartile_table(several),
-        ]
     if "time_to_published" in drawn:
         sections += [
             "## Time to the published score",
