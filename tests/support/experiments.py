@@ -35,7 +35,7 @@ _STATEFUL = (
 
 def said_before(path: Path) -> list[str]:
     """The files that a file to be included follows, one of which says what the scope is for that it binds."""
-    return [str(GIN / "base/npg.gin")] if path.stem in ("lunar_policy", "mujoco_walker2d") else []
+    return [str(GIN / "base/npg.gin")] if path.stem in ("lunar_natural", "mujoco_walker2d") else []
 
 
 class Agent(NamedTuple):
