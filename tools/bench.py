@@ -27,12 +27,12 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import bench_rounds
 from bench_compiled import measure_compiled, measure_seeds  # noqa: F401  (found by their names)
 from bench_cores import measure_cores  # noqa: F401  (found by its name)
 from bench_kfac import measure_kfac  # noqa: F401  (found by its name)
@@ -51,9 +51,19 @@ ENVIRONMENTS = {
 }
 NETWORKS = {"4-64-2": (4, (64,), 2, 3.0), "8-256-128-4": (8, (256, 128), 4, 2.0)}
 PARTS = (
-    *("loops", "compiled", "cores", "seeds"),
-    *("updates", "pixels", "gru", "exact", "kfac", "ray", "product"),
-    *("buffers", "memory"),
+    "loops",
+    "compiled",
+    "cores",
+    "seeds",
+    "updates",
+    "pixels",
+    "gru",
+    "exact",
+    "kfac",
+    "ray",
+    "product",
+    "buffers",
+    "memory",
 )
 UPDATES_PER_CALL = 64
 
@@ -313,12 +323,8 @@ def measure(part: str, threads: int, rounds: int, seconds: float) -> dict[str, A
 
 def in_process(worker: str, *arguments: str) -> dict[str, Any]:
     """What a process of its own measures; TensorFlow's thread counts are fixed at its start."""
-    command = [sys.executable, __file__, "--worker", worker, *arguments]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if result.returncode:
-        sys.exit(f"bench: {worker} failed:\n{result.stderr}")
-    return json.loads(result.stdout.splitlines()[-1])
+    printed = bench_rounds.in_process([__file__, "--worker", worker, *arguments])
+    return json.loads(printed.splitlines()[-1])
 
 
 def main() -> None:

@@ -1,20 +1,18 @@
 """The part of `bench.py` that reads what memory XLA plans for an update: arguments, results and all between.
 
-The parameters and the optimizer's state are among the arguments. Each network reads its images as patches, and GRU's
-steps are unrolled: of the compiled variants those that are quickest for both optimizers.
+The parameters and the optimizer's state are among the arguments. Both optimizers are compiled, with images as patches
+and GRU's steps unrolled.
 """
 
-import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 from typing import Any
 
 import bench_pixels
 import bench_recurrent
-from bench_rounds import timed_updates
+from bench_rounds import in_process, timed_updates
 
 GOAL = "< 3"
 
@@ -27,7 +25,7 @@ def networks() -> list[str]:
 def update(name: str, optimizer: str) -> None:
     """Compile one update and take it."""
     if name.startswith("gru"):
-        bench_recurrent.updates(int(name.rpartition(" ")[2]), optimizer, "unrolled", "xla", updates=1)
+        bench_recurrent.updates(1, int(name.rpartition(" ")[2]), optimizer, "unrolled", "xla")
         return
     setting = bench_pixels.NETWORKS[name]
     agent = bench_pixels.image_agent(setting, "patches", bench_pixels.make_optimizer(optimizer == "natural"))
@@ -41,16 +39,10 @@ def planned_bytes(directory: pathlib.Path) -> int:
     return max(int(match[1]) for match in found if match)
 
 
-def in_process(name: str, optimizer: str) -> int:
-    """Bytes of an update, found by a process of its own: XLA reads its flags once."""
+def update_bytes(name: str, optimizer: str) -> int:
+    """Bytes of an update, which a process of its own takes: XLA reads its flags once."""
     with tempfile.TemporaryDirectory() as directory:
-        flags = f"--xla_dump_to={directory} --xla_dump_hlo_as_text"
-        environment = {**os.environ, "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        result = subprocess.run(
-            [sys.executable, __file__, name, optimizer], capture_output=True, text=True, env=environment, check=False
-        )
-        if result.returncode:
-            sys.exit(f"bench: the update of {name} failed:\n{result.stderr}")
+        in_process([__file__, name, optimizer], XLA_FLAGS=f"--xla_dump_to={directory} --xla_dump_hlo_as_text")
         return planned_bytes(pathlib.Path(directory))
 
 
@@ -59,7 +51,7 @@ def measure_buffers(rounds: int, seconds: float) -> dict[str, Any]:
     del rounds, seconds
     result = {}
     for name in networks():
-        adam, natural = (in_process(name, optimizer) for optimizer in ("adam", "natural"))
+        adam, natural = (update_bytes(name, optimizer) for optimizer in ("adam", "natural"))
         ratio = {"natural_over_adam": round(natural / adam, 3), "goal": GOAL}
         result[name] = {"megabytes": {"adam": adam / 1e6, "natural": natural / 1e6}, **ratio}
     return result

@@ -18,8 +18,8 @@ GOAL = 2
 VARIANTS = tuple((kind, way) for kind in ("loop", "unrolled") for way in ("graph", "xla"))
 
 
-def updates(batch: int, optimizer: str, kind: str, way: str, updates: int = 0) -> Any:
-    """Milliseconds of one update of Q-learning without target network, of the GRU's last state."""
+def updates(count: int, batch: int, optimizer: str, kind: str, way: str) -> Any:
+    """Milliseconds of one of so many updates a call: Q-learning without target network, of the GRU's last state."""
     import tensorflow as tf
 
     from ngrl import agents, networks
@@ -29,7 +29,7 @@ def updates(batch: int, optimizer: str, kind: str, way: str, updates: int = 0) -
     network = networks.QNetwork(spec[0].observation, NUM_ACTIONS, (), trunk=trunk)
     agent = agents.DqnAgent(*spec, network, make_optimizer(optimizer == "natural"))
     clock = time.process_time
-    return timed_updates(agent, [STEPS, WIDTH], NUM_ACTIONS, batch, updates or UPDATES, way == "xla", clock=clock)
+    return timed_updates(agent, [STEPS, WIDTH], NUM_ACTIONS, batch, count, way == "xla", clock=clock)
 
 
 def measure_gru(rounds: int, seconds: float) -> dict[str, Any]:
@@ -38,6 +38,6 @@ def measure_gru(rounds: int, seconds: float) -> dict[str, Any]:
     keys = [(optimizer, *variant) for optimizer in ("adam", "natural") for variant in VARIANTS]
     result = {}
     for batch in BATCHES:
-        times = interleave({key: updates(batch, *key) for key in keys}, rounds)
+        times = interleave({key: updates(UPDATES, batch, *key) for key in keys}, rounds)
         result[f"GRU({UNITS}), {STEPS} steps, B = {batch}"] = quickest_over_quickest(times, GOAL)
     return result

@@ -1,6 +1,9 @@
 """What the parts of `bench.py` share: turns, ratios, and the time of an update inside a compiled call."""
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +44,15 @@ def quickest_over_quickest(times: dict[tuple[str, ...], list[float]], goal: floa
         "quickest": {"adam": " ".join(adam[1:]), "natural": " ".join(natural[1:])},
         "natural_over_adam": {**ratios(times[natural], times[adam]), "goal": f"<= {goal}"},
     }
+
+
+def in_process(command: list[str], **variables: str) -> str:
+    """What a Python process of its own prints, with more environment variables: TensorFlow reads some but once."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **variables}
+    result = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
+    if result.returncode:
+        sys.exit(f"bench: {' '.join(command)} failed:\n{result.stderr}")
+    return result.stdout
 
 
 def normal(*shapes: list[int]) -> Any:

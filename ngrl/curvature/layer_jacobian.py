@@ -109,7 +109,7 @@ class LayerJacobian(NetworkJacobian):
             return super().rows(factor)
         factored, explicit = self._blocks(self._pull_rows(factor))
         rows = by_slot([*explicit, *self._leftover_rows(factor)], self._variables)
-        return LayerRows(self._variables, rows, tuple(factored), (*factored, *by_size(rows)))
+        return LayerRows(self._variables, tuple(factored), rows, tuple(by_size(rows)))
 
     def kronecker_layers(self, factor: tf.Tensor, weights: tf.Tensor) -> KroneckerLayers:
         """Inputs and derivatives of every layer, for a factor [B, R, K] and example weights w_i/Σw ([B] or a scalar).
@@ -347,30 +347,34 @@ class LayerRows:
     """The rows A [n, P] of a scaled Jacobian, n = B·R: some as factors, some explicit, none for unused variables."""
 
     variables: tuple[tf.Variable, ...]
-    explicit: dict[int, tf.Tensor]  # rows [n, size] by the variable's place
     factored: tuple[FactoredBlock, ...]
-    parts: tuple[FactoredBlock | ExplicitBlock, ...]  # all of them, the explicit ones as products are quick
+    explicit: dict[int, tf.Tensor]  # [n, size] by the variable's place
+    joined: tuple[ExplicitBlock, ...]  # the same, as products are quick
+
+    @property
+    def _all(self) -> tuple[FactoredBlock | ExplicitBlock, ...]:
+        return (*self.factored, *self.joined)
 
     def gram(self) -> tf.Tensor:
         """A Aᵀ: [n, n]."""
-        return tf.add_n([block.gram() for block in self.parts])
+        return tf.add_n([block.gram() for block in self._all])
 
     def matvec(self, vector: tf.Tensor) -> tf.Tensor:
         """A v for v [P]: [n]."""
         parts = unflatten(vector, self.variables)
-        return tf.add_n([block.matvec(parts) for block in self.parts])
+        return tf.add_n([block.matvec(parts) for block in self._all])
 
     def rmatvec(self, coefficients: tf.Tensor) -> tf.Tensor:
         """Aᵀ c for c [n]: [P]."""
         parts: Parts = [None] * len(self.variables)
-        for block in self.parts:
+        for block in self._all:
             block.rmatvec(coefficients, parts)
         return flatten(self._filled(parts))
 
     def matrix(self) -> tf.Tensor:
         """A itself: [n, P]."""
         parts: Parts = [None] * len(self.variables)
-        for block in self.parts:
+        for block in self._all:
             block.matrix(parts)
         n = next(tf.shape(part)[0] for part in parts if part is not None)
         zeros = [tf.zeros([n, variable.shape.num_elements()], variable.dtype) for variable in self.variables]
@@ -379,7 +383,7 @@ class LayerRows:
     def diagonal(self) -> tf.Tensor:
         """The diagonal of AᵀA: [P]."""
         parts: Parts = [None] * len(self.variables)
-        for block in self.parts:
+        for block in self._all:
             block.diagonal(parts)
         return flatten(self._filled(parts))
 

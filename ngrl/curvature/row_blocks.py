@@ -95,8 +95,7 @@ class ExplicitBlock:
 def side_by_side(rows: dict[int, tf.Tensor]) -> ExplicitBlock:
     """One block of the rows [n, size] of the variables at some places."""
     parts = list(rows.values())
-    joined = parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
-    return ExplicitBlock(joined, tuple(rows), tuple(part.shape[1] for part in parts))
+    return ExplicitBlock(tf.concat(parts, axis=1), tuple(rows), tuple(part.shape[1] for part in parts))
 
 
 def by_size(rows: dict[int, tf.Tensor]) -> list[ExplicitBlock]:

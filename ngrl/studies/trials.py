@@ -19,6 +19,7 @@ from ngrl.threads import DEFAULT, environment
 LASTING_FAILURES = (1, 2)
 
 _CACHE = "--tf_xla_persistent_cache_directory"
+#: Free bytes without which trials don't share what is compiled.
 _ROOM = 2**28
 
 
@@ -87,7 +88,7 @@ class TrialProcess:
         self._process = subprocess.Popen(
             command,
             cwd=cwd,
-            env=environment(threads) if compiled is None else sharing(environment(threads), compiled),
+            env=sharing(environment(threads), compiled),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._stderr,
@@ -131,15 +132,17 @@ class TrialProcess:
         self._stderr.close()
 
 
-def sharing(variables: dict[str, str], folder: str) -> dict[str, str]:
-    """Environment variables with which XLA looks in a folder before it compiles, and leaves there what it compiled.
+def sharing(variables: dict[str, str], folder: str | None) -> dict[str, str]:
+    """Environment variables with which XLA looks in a folder, if there is one, and leaves there what it compiled.
 
     The code found is bit for bit what it would make: it is for one kind of processor. A folder that the user set stays,
     and one without room isn't used, since TensorFlow takes a file that it can't write for the run's failure.
     """
     flags = variables.get("TF_XLA_FLAGS", "")
+    if folder is None or _CACHE in flags:
+        return variables
     Path(folder).mkdir(parents=True, exist_ok=True)
-    if _CACHE in flags or shutil.disk_usage(folder).free < _ROOM:
+    if shutil.disk_usage(folder).free < _ROOM:
         return variables
     return {**variables, "TF_XLA_FLAGS": f"{flags} {_CACHE}={folder}".strip()}
 
