@@ -23,7 +23,7 @@ from tensorboard.util import tensor_util
 
 from ngrl.runs.files import writing
 
-# A process may open two in a folder within a second.
+# A process may open two in a folder within a tick of a coarse clock.
 _numbers = itertools.count()
 
 
@@ -40,8 +40,11 @@ class EventFile:
 
     def __init__(self, folder: Path, replace: bool = False):
         self._folder = folder
-        pid, number = os.getpid(), next(_numbers)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{pid}.{number}.v2"
+        # Readers, TensorBoard too, take the files of a folder in the order of their names: the time comes first, finer
+        # than the second in which a process may follow another.
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        opened = f"{seconds:010d}.{nanoseconds:09d}"
+        name = f"events.out.tfevents.{opened}.{socket.gethostname()}.{os.getpid()}.{next(_numbers):09d}.v2"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for earlier in folder.glob("events.out.tfevents.*") if replace else ():

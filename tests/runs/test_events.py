@@ -1,11 +1,15 @@
 """Event files as TensorBoard reads them."""
 
+import itertools
 import math
+import os
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ngrl.runs import events as events_module
 from ngrl.runs.events import EventFile, read_scalars
 
 
@@ -75,3 +79,23 @@ def test_of_points_of_one_step_the_later_counts_and_a_broken_file_to_where_it_br
     last = max(tmp_path.iterdir())
     last.write_bytes(last.read_bytes()[:-5])
     assert read_scalars(tmp_path) == {"a": [2.0, 3.0, 13.0, 14.0, 6.0]}
+
+
+def reversed_processes(monkeypatch):
+    pids = itertools.count(1000, -1)
+    monkeypatch.setattr(os, "getpid", lambda: next(pids))
+
+
+def coarse_clock(monkeypatch):
+    monkeypatch.setattr(events_module.time, "time_ns", lambda: 10**18)
+    monkeypatch.setattr(events_module, "_numbers", itertools.count(9))
+
+
+@pytest.mark.parametrize("opened", [reversed_processes, coarse_clock])
+def test_the_file_that_was_opened_later_is_read_later_by_us_and_by_tensorboard(tmp_path, monkeypatch, opened):
+    opened(monkeypatch)
+    for value in range(3):
+        with EventFile(tmp_path) as events:
+            events.scalars({"a": value}, 1)
+    assert read_scalars(tmp_path) == {"a": [2.0]}
+    assert points(tmp_path) == {"a": [(1, 0.0), (1, 1.0), (1, 2.0)]}
