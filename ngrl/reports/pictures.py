@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ngrl import figures
-from ngrl.reports.statistics import PROFILE_SCORES, Aggregate, Cell, Sensitivity
+from ngrl.reports.statistics import FEWEST, PROFILE_SCORES, Aggregate, Cell, Sensitivity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,22 @@ def draw_all(
         drawn["profiles"] = draw_profiles(aggregates)
     if sensitivities:
         drawn["sensitivity"] = draw_sensitivities(sensitivities)
+    if configurations := _configurations(cells):
+        drawn["settings"] = draw_settings(configurations)
     return drawn
+
+
+def _configurations(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells of every grid with trials enough for an interval, the best one first."""
+    grids: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if cell.values("greedy").size >= FEWEST:
+            grids[cell.env_id, cell.runs[0].experiment].append(cell)
+    return [
+        sorted(members, key=lambda cell: -cell.values("greedy").mean())
+        for members in grids.values()
+        if any(cell.has_grid for cell in members)
+    ]
 
 
 def _panels_of_methods(
@@ -224,4 +239,32 @@ def draw_sensitivities(sensitivities: Sequence[Sensitivity]) -> bytes:
         axis.set_ylim(0, 1.02)
         figures.tidy(axis, environment, "best mean return of 100 episodes", "share of configurations")
         axis.legend(fontsize=7.5, loc="lower left", framealpha=0.9)
+    return figures.as_png(figure)
+
+
+def draw_settings(configurations: Sequence[Sequence[Cell]]) -> bytes:
+    """What the greedy policies of every configuration reach, a panel a grid."""
+    figure, axes = figures.new_panels(
+        len(configurations),
+        2,
+        6.2,
+        1.0 + 0.33 * max(map(len, configurations)),
+        "Greedy policy after training: a dot a trial, diamonds at means, strokes and bars at interquartile means and "
+        "their 95 % intervals by bootstrap. In brackets the number of trials; orange: nothing changed.",
+    )
+    for axis, members in zip(axes, configurations, strict=True):
+        labels = []
+        for number, cell in enumerate(members):
+            values, interval = cell.values("greedy"), cell.interquartile("greedy")
+            assert interval is not None
+            middle, *ends = interval
+            colour = figures.BLUE if cell.has_grid else figures.ORANGE
+            axis.plot(ends, [-number] * 2, color=colour, linewidth=8, alpha=0.35, solid_capstyle="butt")
+            axis.plot(middle, -number, "|", color="0.1", markersize=12)
+            axis.plot(values, [-number] * len(values), ".", color=colour, markersize=5, markeredgecolor="0.3")
+            axis.plot(values.mean(), -number, "D", color="white", markeredgecolor="0.1", markersize=4.5)
+            labels.append(f"{cell.runs[0].settings or 'as it is'} ({_count(len(values), cell)})")
+        axis.set_yticks([-number for number in range(len(members))], labels)
+        axis.set_ylim(-len(members) + 0.4, 0.6)
+        figures.tidy(axis, f"{members[0].env_id}, {members[0].runs[0].base_method}", "mean return", "")
     return figures.as_png(figure)

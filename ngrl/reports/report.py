@@ -15,6 +15,7 @@ _TITLES = {
     "time_to_published": "Time to the published score",
     "profiles": "All environments together",
     "sensitivity": "Sensitivity to settings",
+    "settings": "What single settings do",
 }
 
 
@@ -148,6 +149,8 @@ def _document(
             tables.sensitivity_table(sensitivities),
             _picture("sensitivity"),
         ]
+    if "settings" in drawn:
+        sections.append(_picture("settings"))
     curves = [name for name in drawn if name.startswith("curves_")]
     if curves:
         sections += ["## Learning curves", *map(_picture, curves)]

@@ -75,10 +75,14 @@ class Run:
         return METHODS.get(bare, bare)
 
     @property
+    def settings(self) -> str:
+        """Its settings from a grid; empty if there are none."""
+        return self.cell.removeprefix(self.experiment)[1:]
+
+    @property
     def method(self) -> str:
         """What learns, with its settings from a grid."""
-        settings = self.cell.removeprefix(self.experiment)
-        return f"{self.base_method} ({settings[1:]})" if settings else self.base_method
+        return f"{self.base_method} ({self.settings})" if self.settings else self.base_method
 
     @property
     def greedy(self) -> float | None:

@@ -33,7 +33,7 @@ class Cell:
     @property
     def has_grid(self) -> bool:
         """Whether it is one configuration of a grid."""
-        return self.name != self.runs[0].experiment
+        return bool(self.runs[0].settings)
 
     @property
     def published(self) -> Published | None:

@@ -1,0 +1,52 @@
+"""What pictures of a report show, read off the figure before it is drawn."""
+
+import numpy as np
+import pytest
+from support.report_runs import write_run
+
+from ngrl import figures
+from ngrl.reports import pictures, runs, statistics
+
+
+@pytest.fixture
+def figure_of(monkeypatch):
+    """Draws a picture of the runs of a folder and returns its figure, or None where there is none."""
+    monkeypatch.setattr(figures, "as_png", lambda figure: figure)
+
+    def draw(name, folder):
+        cells = statistics.cells(runs.collect([folder])[0])
+        return pictures.draw_all(cells, [], []).get(name)
+
+    return draw
+
+
+def test_settings_of_a_grid_stand_below_each_other_by_what_their_trials_play(tmp_path, figure_of):
+    for name, levels in (
+        ("dqn_cartpole_v1", (100.0, 300.0, 200.0)),
+        ("dqn_cartpole_v1-activation=relu", (100.0, 120.0, 110.0)),
+        ("dqn_cartpole_v1-layer_norm=True", (400.0, 430.0, 410.0, 420.0)),
+        ("dqn_cartpole_v1-batch_size=8", (500.0, 500.0)),  # too few for an interval
+        ("ngdqn_cartpole_v1", (1.0, 2.0, 3.0)),  # nothing beside it
+    ):
+        for seed, level in enumerate(levels):
+            write_run(tmp_path, f"{name}-seed{seed}", "CartPole-v1", (level, level))
+    (axis,) = figure_of("settings", tmp_path).axes
+    assert axis.get_title() == "CartPole-v1, DQN, target network"
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels == ["layer_norm=True (4)", "as it is (3)", "activation=relu (3)"]
+    by_row = {}
+    for line in axis.lines:
+        by_row.setdefault(round(-line.get_ydata()[0]), []).append(line.get_xdata())
+    ends, middle, dots, mean = by_row[0]
+    greedy = np.array([400.0, 430.0, 410.0, 420.0]) + 1  # as the runs of these tests end
+    np.testing.assert_array_equal(dots, greedy)
+    assert (middle, mean) == (pytest.approx([416.0]), pytest.approx([416.0]))
+    assert 401 <= ends[0] < 416 < ends[1] <= 431
+
+
+@pytest.mark.parametrize("cells", [{"x": 3}, {"x": 3, "x-b=1": 2}, {"x-b=1": 1, "x-b=2": 1}])
+def test_without_a_setting_that_has_trials_enough_there_is_no_such_picture(tmp_path, figure_of, cells):
+    for name, seeds in cells.items():
+        for seed in range(seeds):
+            write_run(tmp_path, f"{name}-seed{seed}", "CartPole-v1", (1.0, 1.0))
+    assert figure_of("settings", tmp_path) is None
