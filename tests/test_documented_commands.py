@@ -63,6 +63,7 @@ RUN_BY = {
     # These need the peers' own packages.
     "tools/peers/kfac_jax_worker.py": "",
     "tools/peers/lm_worker.py": "",
+    "tools/peers/pqn_scores_worker.py": "test_peer_scores.py::test_pqns_targets_are_mixtures_of_its_n_step_returns",
     "tools/peers/rejax_worker.py": "",
     "tools/peers/sb3_scores_worker.py": "",
     "tools/peers/sb3_worker.py": "",

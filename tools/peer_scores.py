@@ -1,14 +1,17 @@
-"""What sb3-contrib's TRPO reaches on MuJoCo with rl-baselines3-zoo's settings; prints a Markdown table.
+"""What peers reach on the environments that ngrl is run on; prints a Markdown table.
 
     .venv/bin/python tools/peer_scores.py Hopper-v5 Walker2d-v5 --seeds 0 1 2 --jobs 2
+    .venv/bin/python tools/peer_scores.py MinAtar/Breakout-v1 MinAtar/Asterix-v1 --steps 500000 --episodes 100
 
-The figures that are published are of v3 and v4 of these environments; this gives those of the version that ngrl is run
-on. Each run is a process of the peers' own Python (`.venv-peers`, installed when it is missing, see
-`tools/compare_peers.py`), which trains on one core, plays its greedy policy and leaves a JSON file in the folder
-`--out`; a run whose file is there is not run again.
+On MuJoCo sb3-contrib's TRPO with rl-baselines3-zoo's settings: the figures that are published are of v3 and v4 of these
+environments. On MinAtar PQN with its authors' settings for these games, in PyTorch. Each run is a process of the peers'
+own Python (`.venv-peers`, `.venv-peers-pqn`, installed when it is missing, see `tools/compare_peers.py`), which trains
+on one core, plays its greedy policy and leaves a JSON file in the folder `--out`; a run whose file is there is not run
+again.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -22,8 +25,24 @@ from peers import installation
 from ngrl.runs.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKER = ROOT / "tools" / "peers" / "sb3_scores_worker.py"
+WORKERS = ROOT / "tools" / "peers"
 COLUMNS = ("greedy", "final_100_episode_mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """Who plays an environment."""
+
+    name: str
+    environment: str  # of installation.REQUIREMENTS
+    worker: Path
+
+
+def peer_of(env_id: str) -> Peer:
+    """Who plays it."""
+    if env_id.startswith("MinAtar/"):
+        return Peer("pqn", "pqn", WORKERS / "pqn_scores_worker.py")
+    return Peer("sb3_contrib_trpo", "torch", WORKERS / "sb3_scores_worker.py")
 
 
 def run(python: Path, env_id: str, seed: int, steps: int, episodes: int, out: Path) -> dict[str, Any]:
@@ -32,7 +51,8 @@ def run(python: Path, env_id: str, seed: int, steps: int, episodes: int, out: Pa
     Raises:
       RuntimeError: The run failed, or its file holds something else; the message is one line.
     """
-    path = out / f"sb3_contrib_trpo_{env_id.replace('/', '_')}-seed{seed}.json"
+    peer = peer_of(env_id)
+    path = out / f"{peer.name}_{env_id.replace('/', '_')}-seed{seed}.json"
     wanted = {"env_id": env_id, "seed": seed, "env_steps": steps, "episodes": episodes}
     if path.exists():
         try:
@@ -42,7 +62,7 @@ def run(python: Path, env_id: str, seed: int, steps: int, episodes: int, out: Pa
         if not isinstance(found, dict) or any(found.get(name) != value for name, value in wanted.items()):
             raise RuntimeError(f"{path} is not of {steps:,} steps and {episodes} episodes: move it away")
         return found
-    command = [str(python), str(WORKER), env_id, f"--seed={seed}", f"--steps={steps}", f"--episodes={episodes}"]
+    command = [str(python), str(peer.worker), env_id, f"--seed={seed}", f"--steps={steps}", f"--episodes={episodes}"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{env_id} seed {seed}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
@@ -67,7 +87,7 @@ def main() -> int:
     """Parse the command line, install, run, print; 1 where a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("env_ids", nargs="+", metavar="ENV_ID", help="such as Hopper-v5")
+    add("env_ids", nargs="+", metavar="ENV_ID", help="such as Hopper-v5, MinAtar/Breakout-v1")
     add("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     add("--steps", type=int, default=1_000_000, help="environment steps of a run (default: 1000000)")
     add("--episodes", type=int, default=20, help="that the greedy policy plays (default: 20)")
@@ -79,14 +99,20 @@ def main() -> int:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be positive, got {getattr(options, name)}")
     options.out.mkdir(parents=True, exist_ok=True)
+    venv = options.venv.absolute()
     try:
-        python = installation.ensure(options.venv.absolute(), installation.REQUIREMENTS["torch"])
+        pythons = {
+            name: installation.ensure(installation.folder(venv, name), installation.REQUIREMENTS[name])
+            for name in {peer_of(env_id).environment for env_id in options.env_ids}
+        }
     except installation.InstallationError as error:
         sys.exit(f"peer_scores: {error}")
     results, failed = [], False
     with futures.ThreadPoolExecutor(options.jobs) as pool:
         pending = [
-            pool.submit(run, python, env_id, seed, options.steps, options.episodes, options.out)
+            pool.submit(
+                run, pythons[peer_of(env_id).environment], env_id, seed, options.steps, options.episodes, options.out
+            )
             for env_id in dict.fromkeys(options.env_ids)
             for seed in dict.fromkeys(options.seeds)
         ]

@@ -28,10 +28,10 @@ MEAN = {
     "dqn_cartpole_v1": 495.0,
     "dqn_lunar": 230.0,
 }
-# The policy-gradient agents: mean over five seeds of the greedy evaluation after the experiment's own number of steps.
+# The policy-gradient agents: mean over ten seeds of the greedy evaluation after the experiment's own number of steps.
 # TRPO's, PPO's and ACER's goals are what rl-baselines3-zoo reports for these environments and step counts
 # (ACER on CartPole-v1: 498.6 ± 23.9).
-POLICY_SEEDS = [0, 1, 2, 3, 4]
+POLICY_SEEDS = list(range(10))
 GREEDY_MEAN = {
     "npg_cartpole_v1": 475.0,
     "npg_pendulum": -250.0,

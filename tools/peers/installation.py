@@ -19,6 +19,7 @@ REQUIREMENTS = {
         "gymnasium[classic-control,box2d,mujoco]==1.2.3",
         "numpy==2.4.6",
     ),
+    "pqn": ("torch==2.13.0", "MinAtar==1.0.15", "numpy==2.4.6"),
     "sbx": ("sbx-rl==0.28.0", "torch==2.13.0", "gymnasium[classic-control]==1.2.3"),
     "rejax": ("rejax==0.1.3", "gymnax==0.0.9"),
     "lm": ("tf-levenberg-marquardt==1.0.3", "tensorflow==2.21.0"),
@@ -68,7 +69,7 @@ def ensure(venv: Path, requirements: Sequence[str]) -> Path:
         return interpreter(venv)
     if venv.exists() and not (venv.is_dir() and ((venv / MARK).exists() or not any(venv.iterdir()))):
         raise InstallationError(f"{venv} exists and is no environment of this tool: name another folder with --venv")
-    print(f"compare_peers: installing the peers into {venv}, which takes some minutes", file=sys.stderr)
+    print(f"installing the peers into {venv}, which takes some minutes", file=sys.stderr)
     try:
         shutil.rmtree(venv, ignore_errors=True)
         venv.mkdir(parents=True)
