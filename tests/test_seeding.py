@@ -177,7 +177,10 @@ DRAWS = ("stateless_", "from_seed", "from_key_counter", "fold_in", "split", "set
 STATEFUL = {"normal", "uniform", "truncated_normal", "shuffle", "categorical", "gamma", "poisson", "Generator"}
 # Programs that run where ngrl's numbers don't matter, in environments without ngrl.
 PEERS = ROOT / "tools" / "peers"
-FOREIGN = {PEERS / f"{name}.py" for name in ("sb3_worker", "tianshou_worker", "tf_agents_worker", "networks")}
+FOREIGN = {
+    PEERS / f"{name}.py"
+    for name in ("sb3_worker", "tianshou_worker", "tf_agents_worker", "pqn_scores_worker", "networks")
+}
 
 
 def is_given(node):
