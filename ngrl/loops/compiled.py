@@ -13,13 +13,14 @@ from ngrl import seeding
 
 _LEAVES = (np.ndarray, np.generic, tf.Tensor)
 
+Builder = Callable[[list[tf.Tensor]], Any]
+
 
 class _Traced(NamedTuple):
     """A concrete function that may serve other variables than those it was traced with."""
 
     concrete: Any
-    structure: Any
-    returns_flat: bool
+    build: "Builder"
     places: list[int]  # which of its owner's variables each captured input is
 
 
@@ -74,8 +75,7 @@ class Compiled:
         self._concrete: Any = None  # kept, since the runtime forgets its name with it
         self._captures: list[tf.Tensor] = []
         self._num_results = 0
-        self._structure: Any = None
-        self._returns_flat = False
+        self._build: Builder = list
 
     def __call__(self, *arguments: Any) -> Any:
         """The function's results, tensors in the structure that it returned."""
@@ -87,7 +87,7 @@ class Compiled:
             self._concrete, self._captures = self._found(arguments, leaves)
             self._num_results = len(self._concrete.outputs)
         results = eager.call_function(self._concrete.name, leaves + self._captures, self._num_results)
-        return tuple(results) if self._returns_flat else tf.nest.pack_sequence_as(self._structure, results)
+        return self._build(results)
 
     def _found(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> tuple[Any, list[tf.Tensor]]:
         """The concrete function and its captured inputs, of another loop's function where that will do."""
@@ -99,7 +99,7 @@ class Compiled:
         key = (_code(self._function), self._jit_compile, described)
         if key in _shared:
             traced = _shared[key]
-            self._structure, self._returns_flat = traced.structure, traced.returns_flat
+            self._build = traced.build
             return traced.concrete, [variables[place].handle for place in traced.places]
         constant_keys = seeding.constant_keys()
         concrete = self._compile(arguments, leaves)
@@ -107,18 +107,47 @@ class Compiled:
         found = [places.get(id(capture)) for capture in concrete.captured_inputs]
         known = [place for place in found if place is not None]
         if len(known) == len(found) and seeding.constant_keys() == constant_keys:
-            _shared[key] = _Traced(concrete, self._structure, self._returns_flat, known)
+            _shared[key] = _Traced(concrete, self._build, known)
         return concrete, concrete.captured_inputs
 
     def _compile(self, arguments: tuple[Any, ...], leaves: list[tf.Tensor]) -> Any:
         def on_leaves(*flat: tf.Tensor) -> list[tf.Tensor]:
             results = self._function(*tf.nest.pack_sequence_as(arguments, flat))
-            self._structure = tf.nest.map_structure(lambda leaf: None, results)
-            self._returns_flat = type(results) is tuple and all(isinstance(result, _LEAVES) for result in results)
+            self._build = builder(results)
             return tf.nest.flatten(results)
 
         compiled = tf.function(on_leaves, jit_compile=self._jit_compile, autograph=False)
         return compiled.get_concrete_function(*[tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in leaves])
+
+
+def builder(example: Any) -> Builder:
+    """`tf.nest.pack_sequence_as(example, …)` as a function of the leaves, in a tenth of the time.
+
+    `tf.nest` asks at every call what each part of a nest is. Here that is asked once, and what makes each part is kept.
+
+    Args:
+      example: A nest. Tuples, named or not, and lists are made here, a nest with anything else by `tf.nest`.
+    """
+    structure = tf.nest.map_structure(lambda leaf: None, example)
+    build = _build_by_parts(structure)
+    if build is None:
+        return lambda leaves: tf.nest.pack_sequence_as(structure, leaves)
+    return lambda leaves: build(iter(leaves))
+
+
+def _build_by_parts(structure: Any) -> Callable[[Iterator[tf.Tensor]], Any] | None:
+    """What takes the leaves of a structure one by one and makes it; None where a part is of another kind."""
+    if structure is None:
+        return next
+    kind = type(structure)
+    make: Callable[[Iterator[Any]], Any] = getattr(kind, "_make", kind)
+    if not issubclass(kind, tuple | list) or (make is kind and kind not in (tuple, list)):
+        return None
+    found = [_build_by_parts(part) for part in structure]
+    parts = [part for part in found if part is not None]
+    if len(parts) < len(found):
+        return None
+    return lambda leaves: make(part(leaves) for part in parts)
 
 
 def _code(function: Callable[..., Any]) -> Any:

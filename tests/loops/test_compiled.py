@@ -1,5 +1,6 @@
 """Compiled functions give what the function itself gives."""
 
+import collections
 import gc
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ngrl.loops.compiled import Compiled
+from ngrl.loops.compiled import Compiled, builder
 
 
 class Pair(NamedTuple):
@@ -47,3 +48,37 @@ def test_function_of_nothing_but_variables():
     counter = tf.Variable(0)
     compiled = Compiled(lambda: (counter.assign_add(1),), jit_compile=False)
     assert [compiled()[0].numpy() for _ in range(3)] == [1, 2, 3]
+
+
+LEAF = tf.constant(0)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        LEAF,
+        (),
+        (LEAF,),
+        (LEAF, [LEAF, LEAF], ((), LEAF)),
+        Pair(LEAF, (Pair(LEAF, LEAF), [LEAF])),
+        Pair(LEAF, {"b": LEAF, "a": (LEAF, LEAF)}),
+        ({"b": LEAF, "a": LEAF}, collections.OrderedDict(d=LEAF, c=LEAF), LEAF),
+    ],
+)
+def test_builders_pack_as_nest_does(example):
+    build, leaves = builder(example), [object() for _ in tf.nest.flatten(example)]
+    packed = tf.nest.pack_sequence_as(example, leaves)
+    # Nested names, lists and tuples differ from one another here, as they don't in ==.
+    assert repr(build(leaves)) == repr(packed)
+    assert repr(build(leaves)) == repr(packed), "builds once alone"
+
+
+def test_other_sequences_are_left_to_nest(monkeypatch):
+    module = tf.Module()
+    module.kept = [LEAF, (LEAF, LEAF)]  # TensorFlow wraps it
+    assert repr(builder(module.kept)([1, 2, 3])) == repr(tf.nest.pack_sequence_as(module.kept, [1, 2, 3]))
+
+
+def test_leaves_that_lack_are_an_error():
+    with pytest.raises(RuntimeError):
+        builder((LEAF, LEAF))([LEAF])
