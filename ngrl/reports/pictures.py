@@ -21,7 +21,7 @@ def draw_all(
     cells: Sequence[Cell], aggregates: Sequence[Aggregate], sensitivities: Sequence[Sensitivity]
 ) -> dict[str, bytes]:
     """The report's pictures by name; one for which there are no data is left out."""
-    drawn = {"scores": draw_scores(cells)}
+    drawn = {"scores": draw_scores(cells)} if any(not cell.has_grid for cell in cells) else {}
     by_method: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         if not cell.has_grid and any(len(run.curve) for run in cell.runs):
@@ -108,14 +108,15 @@ def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray
 
 def draw_scores(cells: Sequence[Cell]) -> bytes:
     """Knight & Lerner's Fig. 1: best 100-episode means, the published beside those of the runs."""
-    figure, panels, colours = _panels_of_methods(
-        cells,
-        0.33,
-        3,
+    grids = [cell for cell in cells if cell.has_grid]
+    published = any(cell.published for cell in cells if not cell.has_grid)
+    grey = "; grey: as published. Of DQN with a target network median and quartiles are known" if published else ""
+    caption = (
         "After Knight & Lerner (2018), Fig. 1. Boxes from quartile to quartile, whiskers over all trials, a dot a "
-        "trial, diamonds at means; grey: as published. Of DQN with a target network median and quartiles are known. In "
-        "brackets the number of trials, and of how many where some have no score. Grids are left out.",
+        f"trial, diamonds at means{grey}. In brackets the number of trials, and of how many where some have no score."
     )
+    more_rows = 3 if published else 0
+    figure, panels, colours = _panels_of_methods(cells, 0.33, more_rows, caption + " Grids are left out." * bool(grids))
     for axis, environment, members in panels:
         rows: list[tuple[str, Any, str]] = [
             (f"{cell.method} ({_count(len(cell.scores()), cell)})", cell.scores(), colours[cell.method])

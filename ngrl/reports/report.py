@@ -117,7 +117,7 @@ def _document(
         "mean return of the greedy policy over fresh episodes at the end of training. A trial that ended before its "
         "100th episode has no such means; “(2 of 3)” says of how many trials a figure is.",
         tables.scores_table(cells),
-        _picture("scores"),
+        *([_picture("scores")] if "scores" in drawn else []),
         *_published(cells),
         *_interquartile([cell for cell in cells if len(cell.runs) >= statistics.FEWEST]),
     ]

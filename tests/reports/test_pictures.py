@@ -1,5 +1,6 @@
 """What pictures of a report show, read off the figure before it is drawn."""
 
+import matplotlib.text
 import numpy as np
 import pytest
 from support.report_runs import write_run
@@ -50,3 +51,22 @@ def test_without_a_setting_that_has_trials_enough_there_is_no_such_picture(tmp_p
         for seed in range(seeds):
             write_run(tmp_path, f"{name}-seed{seed}", "CartPole-v1", (1.0, 1.0))
     assert figure_of("settings", tmp_path) is None
+
+
+def test_scores_are_drawn_where_a_cell_is_of_no_grid(tmp_path, figure_of):
+    write_run(tmp_path, "dqn_cartpole_v1-batch_size=8-seed0", "CartPole-v1", (1.0, 1.0))
+    assert figure_of("scores", tmp_path) is None
+    write_run(tmp_path, "dqn_cartpole_v1-seed0", "CartPole-v1", (1.0, 1.0))
+    assert "Grids are left out" in _captions(figure_of("scores", tmp_path))
+
+
+@pytest.mark.parametrize(("env_id", "told"), [("CartPole-v1", True), ("Pendulum-v1", False)])
+def test_what_was_published_is_explained_where_it_is_drawn(tmp_path, figure_of, env_id, told):
+    write_run(tmp_path, "dqn_x-seed0", env_id, (1.0, 1.0))
+    figure = figure_of("scores", tmp_path)
+    assert ("as published" in _captions(figure)) == told
+    assert any("published" in label.get_text() for label in figure.axes[0].get_yticklabels()) == told
+
+
+def _captions(figure):
+    return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text)).replace("\n", " ")
