@@ -47,6 +47,11 @@ def _run(options: argparse.Namespace) -> int:
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         return refuse("report", f"no such folder: {missing[0]}")
+    for folder in folders:
+        if Path(options.out).resolve() == folder.resolve():
+            return refuse("report", f"--out {options.out} holds the runs of --runs: choose a folder of its own")
+        if options.results and Path(options.results).resolve().is_relative_to(folder.resolve()):
+            return refuse("report", f"--results {options.results} is within {folder} of --runs: choose another folder")
 
     from ngrl import figures
     from ngrl.configuration.annotations import nearest
@@ -67,6 +72,8 @@ def _run(options: argparse.Namespace) -> int:
         written = report.write(found, left_out, Path(options.out), folders, options.tags)
     except ImportError as error:
         return refuse("report", f"{error} (pip install 'ngrl[report]')")
+    except runs.MixedRunsError as error:
+        return refuse("report", str(error))
     except (OSError, WriteError) as error:
         return refuse("report", _unwritten(error))
     say(

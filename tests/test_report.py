@@ -248,6 +248,26 @@ def test_the_report_tells_the_means_of_what_runs_logged(tmp_path, capsys):
     assert "--out … --tags ngrl/kl`" in text
 
 
+def test_mixed_runs_and_folders_of_runs_to_write_to_are_refused_in_a_line(tmp_path, capsys):
+    study = tmp_path / "study"
+    for seed in (0, 1):
+        config = {"Environment.env_id": "'Acrobot-v1'", "QNetwork.layer_norm": str(seed)}
+        write_run(study, f"x-seed{seed}", "Acrobot-v1", (1.0,), config=config)
+    before = sorted(study.rglob("*"))
+    for arguments, line in (
+        (["--out", f"{tmp_path}/out"], f"{study}/x-seed1 is called like {study}/x-seed0 and is another experiment: "),
+        (["--out", str(study)], f"--out {study} holds the runs of --runs"),
+        (["--out", f"{tmp_path}/out", "--results", f"{study}/kept"], f"--results {study}/kept is within {study} of"),
+        (["--out", f"{tmp_path}/out", "--results", str(study)], f"--results {study} is within {study} of"),
+    ):
+        assert command.main(["--runs", str(study), *arguments]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"ngrl.report: {line}")
+        assert told.count("\n") == 1
+    assert sorted(study.rglob("*")) == before
+    assert not (tmp_path / "out").exists()
+
+
 def test_report_is_told_before_its_copies_fail_and_its_commands_can_be_pasted(tmp_path, monkeypatch, capsys):
     def keep(found, folder):
         raise PermissionError(13, "Permission denied", str(folder))

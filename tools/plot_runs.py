@@ -22,7 +22,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
     parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
     options = parser.parse_args()
-    found, left_out = run_directories.collect(options.runs, any_version=True)
+    try:
+        found, left_out = run_directories.collect(options.runs, any_version=True)
+    except run_directories.MixedRunsError as error:
+        sys.exit(f"plot_runs: {error}")
     for line in left_out:
         print(f"plot_runs: {line}", file=sys.stderr)
     if not found:

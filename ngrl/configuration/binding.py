@@ -200,6 +200,8 @@ def one_line(error: BaseException) -> str:
         advice = ", ".join(f"{name}.{parameter}" for parameter in parameters)
         return f"{name} needs a value for {' and '.join(parameters)}: bind {advice}"
     where = _location_in_message(name, message)
+    if message.startswith(f"{name}: "):
+        name = ""  # a part that names itself is not named twice
     return ": ".join(part for part in (where, name, message) if part)
 
 
@@ -340,7 +342,8 @@ def name_of(key: Key) -> str:
 def _location_in_message(name: str, message: str) -> str | None:
     """Where the text was bound that a message quotes, or else a parameter that it names.
 
-    Parameters of configurable `name` come first; another's counts where it is called by no word of everyday.
+    Parameters of configurable `name` come first; another's counts where it is called by no word of everyday. Keys of a
+    dictionary that the message repeats are no parameters that it speaks of.
     """
     found: dict[int, str] = {}
     for (scope, selector, parameter), where in _locations.items():
@@ -350,6 +353,8 @@ def _location_in_message(name: str, message: str) -> str | None:
         value, is_own = bound[parameter], selector.split(".")[-1] == name
         if isinstance(value, str) and re.search(rf"['\"`]{re.escape(value)}['\"`]", message):
             found.setdefault(0 if is_own else 1, where)
-        elif re.search(rf"\b{parameter}\b", message) and (is_own or "_" in parameter):
+        elif re.search(rf"(?<![\w'.]){parameter}=", message):
+            found.setdefault(1, where)  # the message repeats the binding
+        elif re.search(rf"\b{parameter}\b(?!':)", message) and (is_own or "_" in parameter):
             found.setdefault(2 if is_own else 3, where)
     return found[min(found)] if found else None

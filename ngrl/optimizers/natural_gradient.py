@@ -73,7 +73,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         if isinstance(max_kl, dict):  # as `get_config` serialises a schedule
             max_kl = tf.keras.optimizers.schedules.deserialize(max_kl)
         scheduled_kl = isinstance(max_kl, damping_rules.Schedule)
-        if isinstance(learning_rate, (int, float)):
+        if not (isinstance(learning_rate, (damping_rules.Schedule, tf.Variable, dict)) or tf.is_tensor(learning_rate)):
             check_number("learning_rate", learning_rate, "[0, inf]")
             if learning_rate == math.inf and (max_kl is None or max_kl == math.inf):
                 raise ValueError("learning_rate=None needs a finite max_kl, which then sets the length of every step")

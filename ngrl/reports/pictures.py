@@ -21,15 +21,16 @@ def draw_all(
     cells: Sequence[Cell], aggregates: Sequence[Aggregate], sensitivities: Sequence[Sensitivity]
 ) -> dict[str, bytes]:
     """The report's pictures by name; one for which there are no data is left out."""
-    drawn = {"scores": draw_scores(cells)} if any(not cell.has_grid for cell in cells) else {}
+    drawn = {"scores": draw_scores(cells)} if any(len(c.scores()) for c in cells if not c.has_grid) else {}
     by_method: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         if not cell.has_grid and any(len(run.curve) for run in cell.runs):
             by_method[cell.method].append(cell)
     for method, members in by_method.items():
         drawn["curves_" + re.sub(r"\W+", "_", method.lower()).strip("_")] = draw_curves(method, members)
-    if any(cell.published and not cell.has_grid for cell in cells):
-        drawn["time_to_published"] = draw_times([cell for cell in cells if cell.published])
+    timed = {cell.environment for cell in cells if not cell.has_grid and _minutes(cell)}
+    if timed:
+        drawn["time_to_published"] = draw_times([cell for cell in cells if cell.environment in timed])
     if aggregates:
         drawn["profiles"] = draw_profiles(aggregates)
     if sensitivities:
@@ -162,32 +163,36 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
         trials = f"{_count(len(curves), cell)} trial{'s' if len(cell.runs) > 1 else ''}"
         figures.tidy(axis, f"{cell.env_id}, {trials}", "environment steps (thousands)", "mean return, 100 episodes")
         if axis.get_legend_handles_labels()[0]:  # too short a run has no curve to name
-            axis.legend(fontsize=7.5, loc="lower right", framealpha=0.9)
+            axis.legend(fontsize=7.5, loc="best", framealpha=0.9)
     return figures.as_png(figure)
+
+
+def _minutes(cell: Cell) -> list[float]:
+    """Minutes of training until each trial first reached the published score, of those that did."""
+    return [seconds / 60 for _, seconds in cell.times_to(cell.published.score)] if cell.published else []
 
 
 def draw_times(cells: Sequence[Cell]) -> bytes:
     """Minutes of training until the published score, on a logarithmic scale, beside the published hours."""
-    figure, panels, colours = _panels_of_methods(
-        cells,
-        0.3,
-        1,
+    caption = (
         "Minutes of training until the mean of 100 episodes first was at least the published mean of NGDQN; a dot a "
-        "trial, in brackets how many trials got there. Upright strokes: what a published trial of the method took as a "
-        "whole.",
+        "trial, in brackets how many trials got there."
     )
+    if any(cell.published_hours is not None for cell in cells if not cell.has_grid):
+        caption += " Upright strokes: what a published trial of the method took as a whole."
+    figure, panels, colours = _panels_of_methods(cells, 0.3, 1, caption)
     for axis, environment, members in panels:
         known = members[0].published
         assert known is not None
         labels = []
         for number, cell in enumerate(members):
-            minutes = [seconds / 60 for _, seconds in cell.times_to(known.score)]
+            minutes = _minutes(cell)
             labels.append(f"{cell.method} ({len(minutes)} of {len(cell.runs)})")
             axis.plot(minutes, [-number] * len(minutes), "o", color=colours[cell.method], alpha=0.7, markersize=5)
             if cell.published_hours is not None:
                 axis.plot(60 * cell.published_hours, -number, "|", color="0.35", markersize=18, markeredgewidth=1.5)
         axis.set_xscale("log")
-        axis.set_xlim(0.1, 120 * max(known.hours.values()))
+        axis.margins(x=0.08)
         axis.set_ylim(-len(members) + 0.4, 0.6)
         axis.set_yticks([-number for number in range(len(members))], labels)
         figures.tidy(axis, f"{_title(environment, members)}: {known.score:.1f}", "minutes", "")

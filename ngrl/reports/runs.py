@@ -11,6 +11,7 @@ from typing import Any
 import ngrl
 from ngrl import renamed
 from ngrl.reports.curve import Curve
+from ngrl.runs import identity
 from ngrl.runs.episodes import WINDOW
 from ngrl.runs.events import read_scalars
 from ngrl.runs.files import ReadError
@@ -62,6 +63,7 @@ class Run:
     status: Status  # finished or diverged
     final: dict[str, Any]  # what it reached, as `run.json` holds it
     curve: Curve
+    config: dict[str, str]  # its settings, name to value as text
 
     @property
     def experiment(self) -> str:
@@ -95,6 +97,10 @@ class Run:
         return read_scalars(self.path / "train")
 
 
+class MixedRunsError(ValueError):
+    """Runs of different settings are called the same but for the seed; the message is one line."""
+
+
 class _LeftOutError(Exception):
     """Why a directory is left out."""
 
@@ -108,19 +114,41 @@ def collect(folders: Sequence[Path], any_version: bool = False) -> tuple[list[Ru
 
     Returns:
       The runs by environment, cell and seed, and a line for each directory that is left out.
+
+    Raises:
+      MixedRunsError: Two runs of a cell are of two experiments. Neither a mean over them nor a comparison of a grid's
+        settings with one of them would say anything.
     """
     runs: dict[tuple[str, str, int], Run] = {}
+    cells: dict[tuple[str, str], Run] = {}
     left_out = []
     for path in _directories(folders):
         try:
             run = _read(path, any_version)
             key = (run.env_id, run.cell, run.seed)
+            if found := _other_settings(cells.setdefault(key[:2], run), run):
+                raise MixedRunsError(
+                    f"{path} is called like {cells[key[:2]].path} and is another experiment: {found[0]}; report them "
+                    "apart"
+                )
             if key in runs:
                 raise _LeftOutError(f"{runs[key].path} is the same trial")
             runs[key] = run
         except (_LeftOutError, ReadError) as error:
             left_out.append(f"{path}: {str(error).replace(f'{path}/', '')}; left out")
     return [runs[key] for key in sorted(runs)], left_out
+
+
+def _other_settings(one: Run, other: Run) -> list[str]:
+    """The settings in which two runs differ, of those that both know: other versions of ngrl have others."""
+    there, here = ({n: v for n, v in run.config.items() if n != "run.seed"} for run in (one, other))
+    shared = there.keys() & here.keys()
+    lengths = [
+        f"{name} ({there[name]} there, {here[name]} here)"
+        for name in identity.LENGTH
+        if name in shared and not identity.same(there[name], here[name])
+    ]
+    return lengths + identity.differences({n: there[n] for n in shared}, {n: here[n] for n in shared})
 
 
 def _directories(folders: Iterable[Path]) -> Iterable[Path]:
@@ -172,4 +200,4 @@ def _read(path: Path, any_version: bool) -> Run:
     last = int(curve.episodes[-1]) if len(curve) else 0
     if last != final["episodes"] and (last or final["episodes"] >= WINDOW):
         raise ReadError(f"its curve ends at episode {last:,} of {final['episodes']:,}")
-    return Run(path, cell, seed, env_id, known, final, curve)
+    return Run(path, cell, seed, env_id, known, final, curve, renamed.current(config))

@@ -34,6 +34,10 @@ _FREE_TO_CHANGE = frozenset(
 _REFERENCE = re.compile(r"@[\w./]+(\(\))?")
 
 
+#: The settings that say how long a run is.
+LENGTH = ("run.num_env_steps", "run.num_episodes")
+
+
 def no_default(name: str) -> None:
     """The default of settings that nothing is known of."""
     del name

@@ -140,6 +140,7 @@ class Training:
         self._logged_at = -1
         csv_size = self._resume()
         self._started = time.monotonic()
+        self._has_stepped = False
         self._episode_log = EpisodeLog(directory.path / "episodes.csv", csv_size)
         self._events = EventFile(directory.path / "train")
         self._rate = _Rate(loop)
@@ -147,8 +148,8 @@ class Training:
 
     @property
     def _wall(self) -> float:
-        """Seconds of training, those before an interruption included."""
-        return self._wall_before + time.monotonic() - self._started
+        """Seconds of training, those before an interruption included; a run that makes no step takes none."""
+        return self._wall_before + (time.monotonic() - self._started if self._has_stepped else 0.0)
 
     def _resume(self) -> int:
         """Restore the newest checkpoint; the size of `episodes.csv` then, 0 at a fresh start."""
@@ -176,8 +177,11 @@ class Training:
         self._progress.start(num_env_steps, num_episodes, statistics.env_steps, statistics.episodes)
         next_log = (statistics.env_steps // log_every + 1) * log_every
         next_checkpoint = (statistics.env_steps // checkpoint_every + 1) * checkpoint_every
+        if _reached(statistics, num_env_steps, num_episodes):
+            self._progress.note("no step is made: the run is as long as was asked for")
         try:
             while not _reached(statistics, num_env_steps, num_episodes) and not self._stop.requested:
+                self._has_stepped = True
                 self._record(loop.step())
                 if statistics.env_steps >= next_log:
                     self._log()

@@ -422,6 +422,21 @@ def test_error_names_the_place_of_what_another_part_was_given(tmp_path, message,
     assert message_of(lambda: toy_fails(message)) == f"{place}toy_fails: {message}"
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("toy_fails: no more", "toy_fails: no more"),
+        ("can't be made with {'num_env_steps': 3}: no", "toy_fails: can't be made with {'num_env_steps': 3}: no"),
+        ("no {'num_env_steps': 3}: anything=True", "x.gin:3: toy_fails: no {'num_env_steps': 3}: anything=True"),
+    ],
+)
+def test_what_an_error_repeats_is_not_blamed(tmp_path, message, told):
+    """Neither the name of who raises it, nor keys of a dictionary; a binding that it repeats is."""
+    write(tmp_path / "x.gin", "toy_run.env_id = 'Lunr'\ntoy_run.num_env_steps = 3\ntoy_run.anything = True\n")
+    configuration.parse(["x.gin"], [])
+    assert message_of(lambda: toy_fails(message)) == told
+
+
 def test_missing_values_are_told_in_one_line():
     assert message_of(toy_required) == "toy_required needs a value for optimizer: bind toy_required.optimizer"
     assert message_of(toy_needs) == "toy_needs needs a value for optimizer: bind toy_needs.optimizer"

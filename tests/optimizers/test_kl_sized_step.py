@@ -129,6 +129,17 @@ def test_learning_rate_without_a_number_needs_a_radius():
             NaturalGradient(learning_rate=None, max_kl=max_kl)
 
 
+@pytest.mark.parametrize("rate", ["big", True, [0.1], -1.0])
+def test_learning_rate_that_is_none_is_named(rate):
+    with pytest.raises(ValueError, match="learning_rate must"):
+        NaturalGradient(rate)
+
+
+@pytest.mark.parametrize("rate", [0.5, np.float32(0.5), tf.constant(0.5)])
+def test_learning_rates_of_many_kinds(rate):
+    assert float(NaturalGradient(rate).learning_rate) == 0.5
+
+
 def test_config_keeps_the_missing_learning_rate():
     optimizer = NaturalGradient(None, max_kl=0.02)
     config = tf.keras.optimizers.serialize(optimizer)

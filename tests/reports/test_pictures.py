@@ -3,7 +3,7 @@
 import matplotlib.text
 import numpy as np
 import pytest
-from support.report_runs import write_run
+from support.report_runs import HEADER, write_run
 
 from ngrl import figures
 from ngrl.reports import pictures, runs, statistics
@@ -66,6 +66,31 @@ def test_what_was_published_is_explained_where_it_is_drawn(tmp_path, figure_of, 
     figure = figure_of("scores", tmp_path)
     assert ("as published" in _captions(figure)) == told
     assert any("published" in label.get_text() for label in figure.axes[0].get_yticklabels()) == told
+
+
+def test_times_have_the_room_that_they_need(tmp_path, figure_of):
+    """Seconds and hours, and no panel without either."""
+    write_run(tmp_path, "ppo_x-seed0", "CartPole-v1", (500.0,))
+    write_run(tmp_path, "ppo_y-seed0", "Acrobot-v1", (-500.0,))
+    figure = figure_of("time_to_published", tmp_path)
+    (axis,) = figure.axes
+    (dot,) = axis.lines
+    low, high = axis.get_xlim()
+    assert low < dot.get_xdata()[0] < high < 60
+    assert "strokes" not in _captions(figure)
+    write_run(tmp_path, "ngdqn_cartpole_v1-seed0", "CartPole-v1", (500.0,))
+    figure = figure_of("time_to_published", tmp_path)
+    assert figure.axes[0].get_xlim()[1] > 9 * 60
+    assert "strokes" in _captions(figure)
+
+
+@pytest.mark.parametrize("name", ["scores", "time_to_published"])
+def test_pictures_of_what_no_trial_has_are_left_out(tmp_path, figure_of, name):
+    final = {"env_steps": 0, "episodes": 0, "wall_s": 1.0}
+    final |= {"best_100_episode_mean": None, "final_100_episode_mean": None}
+    root_dir = write_run(tmp_path, "ppo_x-seed0", "CartPole-v1", (1.0,), final=final)
+    (root_dir / "episodes.csv").write_text(HEADER)
+    assert figure_of(name, tmp_path) is None
 
 
 def _captions(figure):

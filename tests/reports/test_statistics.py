@@ -87,6 +87,27 @@ def test_same_trial_in_two_folders_counts_once(tmp_path):
     assert "is the same trial" in line
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", ["run.num_env_steps", "QNetwork.layer_norm"])
+def test_experiments_that_share_a_name_are_reported_apart(tmp_path, seed, name):
+    for folder, number, value in (("a", 0, "1000"), ("b", seed, "2000")):
+        config = {"Environment.env_id": "'Acrobot-v1'", "run.seed": str(number), name: value, "run.log_every": value}
+        write_run(tmp_path / folder, f"x-seed{number}", "Acrobot-v1", (1.0,), config=config)
+    with pytest.raises(runs.MixedRunsError) as caught:
+        runs.collect([tmp_path / "a", tmp_path / "b"])
+    there, here = tmp_path / "a" / "x-seed0", tmp_path / "b" / f"x-seed{seed}"
+    assert str(caught.value) == (
+        f"{here} is called like {there} and is another experiment: {name} (1000 there, 2000 here); report them apart"
+    )
+
+
+def test_what_says_nothing_of_an_experiment_may_differ_within_a_cell(tmp_path):
+    for seed, settings in enumerate(({"run.log_every": "1"}, {"run.log_every": "2", "New.setting": "3"})):
+        config = {"Environment.env_id": "'Acrobot-v1'", "run.seed": str(seed), **settings}
+        write_run(tmp_path, f"x-seed{seed}", "Acrobot-v1", (1.0,), config=config)
+    assert len(collect(tmp_path)[0].runs) == 2
+
+
 @pytest.mark.parametrize(("within", "given"), [("", "."), ("train", ".."), ("train", "../../x-seed3")])
 def test_run_given_by_a_path_without_a_name_is_called_what_its_folder_is(tmp_path, monkeypatch, within, given):
     root_dir = write_run(tmp_path / "study", "x-seed3", "CartPole-v1", [100.0])

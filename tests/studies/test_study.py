@@ -81,6 +81,8 @@ def test_planned_configuration_is_what_launching_the_trial_binds(read):
 
 def test_seeds_of_the_command_line_replace_those_of_the_file(read):
     assert {planned.trial.seed for planned in read(GOOD, seeds=[3]).trials} == {3}
+    with pytest.raises(configuration.ConfigurationError, match=r"^--seeds: seeds must be .* got \[1, 1\]$"):
+        read(GOOD, seeds=[1, 1])
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,18 @@ def test_score_of_the_same_policy_stays_where_it_is_not_to_be_played_with_again(
     assert "evaluation" not in run(tmp_path / "run", 400, episodes=0)
 
 
+def test_run_that_is_as_long_as_asked_for_says_so_and_takes_no_time(tmp_path, monkeypatch):
+    notes = []
+    monkeypatch.setattr(Progress, "note", lambda self, text: notes.append(text))
+    before = run(tmp_path / "run", 300, episodes=0)
+    again = run(tmp_path / "run", 200, episodes=0)
+    assert again["env_steps"] == before["env_steps"]
+    assert 0 < again["wall_s"] <= before["wall_s"]
+    assert notes[-1] == "no step is made: the run is as long as was asked for"
+    assert run(tmp_path / "run", 600, episodes=0)["wall_s"] > again["wall_s"]
+    assert notes[-1] == f"resuming at {before['env_steps']:,} environment steps"
+
+
 def test_training_time_limit_must_be_positive(tmp_path):
     with pytest.raises(ValueError, match="training_time_limit must be a positive integer, got 0"):
         run(tmp_path / "run", 300, training_time_limit=0)
