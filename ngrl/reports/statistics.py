@@ -236,4 +236,5 @@ def sensitivities(found: Sequence[Cell]) -> list[Sensitivity]:
             members[0].published.solved if members[0].published else None,
         )
         for (environment, _), members in grids.items()
+        if len(members) > 1
     ]

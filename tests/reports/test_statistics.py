@@ -78,6 +78,15 @@ def test_method_that_was_not_run_everywhere_or_has_a_trial_without_score_has_no_
     assert "| LunarLander-v3 | NGDQN, trust region | 1 (0), 1 diverged | 300 | 3,000 |  |  | 1.0 | 2.0 | 0.5 |" in text
 
 
+def test_one_configuration_alone_says_nothing_of_sensitivity(tmp_path):
+    write_run(tmp_path, "x-b=1-seed0", "CartPole-v1", (1.0,))
+    write_run(tmp_path, "x-b=1-seed1", "CartPole-v1", (1.0,))
+    assert statistics.sensitivities(collect(tmp_path)) == []
+    write_run(tmp_path, "x-b=2-seed0", "CartPole-v1", (2.0,))
+    (found,) = statistics.sensitivities(collect(tmp_path))
+    np.testing.assert_array_equal(found.scores, [1.0, 2.0])
+
+
 def test_same_trial_in_two_folders_counts_once(tmp_path):
     for folder in ("a", "b"):
         write_run(tmp_path / folder, "ngdqn_lunar-seed0", "LunarLander-v3", (1.0, 1.0, 1.0))
