@@ -44,6 +44,19 @@ def describe_layer(layer: tf.keras.layers.Layer) -> str:
     return f"layer {layer.name!r} ({type(layer).__name__})"
 
 
+def check_dtypes(layer: tf.keras.layers.Layer) -> None:
+    """Refuse a layer that computes in another dtype than its variables'.
+
+    Raises:
+      ValueError: It does.
+    """
+    if layer.trainable_weights and layer.compute_dtype != layer.variable_dtype:
+        raise ValueError(
+            f"{describe_layer(layer)} computes in {layer.compute_dtype} with {layer.variable_dtype} variables: "
+            "NaturalGradient needs one dtype, float32 or float64"
+        )
+
+
 def _check_layer(layer: tf.keras.layers.Layer, natural: bool) -> None:
     if _is_random(layer):
         raise ValueError(
@@ -67,11 +80,8 @@ def _check_layer(layer: tf.keras.layers.Layer, natural: bool) -> None:
             f"{describe_layer(layer)} is stateful: an update calls it several times, and carries nothing from one to "
             "the next: set its stateful to False (a policy that remembers is ActorNetwork.recurrent)"
         )
-    if natural and layer.trainable_weights and layer.compute_dtype != layer.variable_dtype:
-        raise ValueError(
-            f"{describe_layer(layer)} computes in {layer.compute_dtype} with {layer.variable_dtype} variables: "
-            "NaturalGradient needs one dtype, float32 or float64"
-        )
+    if natural:
+        check_dtypes(layer)
 
 
 def _is_random(layer: tf.keras.layers.Layer) -> bool:

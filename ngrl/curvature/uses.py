@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from ngrl.curvature.flatten import flatten
 from ngrl.curvature.jacobian import vectorised
-from ngrl.curvature.network_check import describe_layer
+from ngrl.curvature.network_check import check_dtypes, describe_layer
 from ngrl.xla import is_traced_for_xla
 
 #: Rows [B, R, size of the variable], and whose they are.
@@ -319,6 +319,7 @@ class LayerCall(Use):
         try:
             rows = vectorised(one_example, (examples, list(gradients)), gradients[0].dtype)
         except Exception as error:
+            check_dtypes(self.layer)
             raise ValueError(
                 f"{describe_layer(self.layer)} has no rule in ngrl.curvature.rules and can't be differentiated one "
                 f"example at a time ({type(error).__name__}): register a rule for it, or build it of Keras' own layers"

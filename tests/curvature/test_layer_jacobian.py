@@ -223,6 +223,15 @@ def test_layers_called_in_a_function_of_their_own_go_the_general_way(batch_jacob
         assert_rows(model, model.trainable_variables, x, batch_jacobian, tf.function, rng)
 
 
+def test_layer_of_mixed_precision_is_named_with_its_dtypes(rng):
+    model = tf.keras.Sequential([KERAS.Dense(3, dtype="mixed_float16", name="half"), KERAS.Dense(2, dtype="float32")])
+    x = tf.constant(rng.normal(size=[B, 4]), tf.float32)
+    model(x)
+    operator = GaussNewton(LayeredNetwork(model, model), model.trainable_variables, x)
+    with pytest.raises(ValueError, match=r"layer 'half' \(Dense\) computes in float16 with float32 variables"):
+        operator.gram()
+
+
 def test_batch_normalisation_in_training_has_products_and_no_rows(batch_jacobian, rng):
     norm, dense = KERAS.BatchNormalization(dtype="float64", name="norm"), KERAS.Dense(2, dtype="float64")
     x = tf.constant(rng.normal(size=[B, 3]))
