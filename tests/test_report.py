@@ -248,6 +248,15 @@ def test_the_report_tells_the_means_of_what_runs_logged(tmp_path, capsys):
     assert "--out … --tags ngrl/kl`" in text
 
 
+def test_that_no_trial_reached_the_published_score_is_told_without_a_picture(tmp_path):
+    write_run(tmp_path / "study", "ppo_acrobot-seed0", "Acrobot-v1", (-500.0,))
+    assert command.main(["--runs", str(tmp_path / "study"), "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "time_to_published.png").exists()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| Acrobot-v1 | PPO | −63.21 | 0 of 1 |" in text
+    assert "time_to_published.png" not in text
+
+
 def test_mixed_runs_and_folders_of_runs_to_write_to_are_refused_in_a_line(tmp_path, capsys):
     study = tmp_path / "study"
     for seed in (0, 1):

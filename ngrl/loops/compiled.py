@@ -20,7 +20,7 @@ class _Traced(NamedTuple):
     """A concrete function that may serve other variables than those it was traced with."""
 
     concrete: Any
-    build: "Builder"
+    build: Builder
     places: list[int]  # which of its owner's variables each captured input is
 
 

@@ -121,14 +121,14 @@ def _document(
         *_published(cells),
         *_interquartile([cell for cell in cells if len(cell.runs) >= statistics.FEWEST]),
     ]
-    if "time_to_published" in drawn:
+    if any(cell.published and not cell.has_grid for cell in cells):
         sections += [
             "## Time to the published score",
             "When the mean of 100 episodes first was at least the published mean of NGDQN. The published hours "
             "are those of the same method, on other hardware; whether DQN's are with a target network isn't known. "
             "Configurations of a grid are left out.",
             tables.times_table([cell for cell in cells if not cell.has_grid]),
-            _picture("time_to_published"),
+            *([_picture("time_to_published")] if "time_to_published" in drawn else []),
         ]
     if aggregates:
         sections += [
