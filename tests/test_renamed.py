@@ -82,5 +82,6 @@ def test_records_that_come_with_ngrl_name_their_environment(path):
     config = renamed.current(json.loads(path.read_text(encoding="utf-8"))["config"])
     classic = {"CartPole-v0", "CartPole-v1", "Acrobot-v1", "Pendulum-v1", "LunarLander-v3", "ngrl/LunarLander-v2"}
     robots = {"Hopper-v5", "Walker2d-v5", "HalfCheetah-v5", "Ant-v5", "Swimmer-v5"}
-    assert config["Environment.env_id"].strip("'") in classic | robots
+    games = {f"MinAtar/{game}-v1" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")}
+    assert config["Environment.env_id"].strip("'") in classic | robots | games
     assert not any(renamed.present_name(*name.split(".", 1)) for name in config if name.startswith("run."))
