@@ -109,15 +109,15 @@ def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray
 
 def draw_scores(cells: Sequence[Cell]) -> bytes:
     """Knight & Lerner's Fig. 1: best 100-episode means, the published beside those of the runs."""
-    grids = [cell for cell in cells if cell.has_grid]
     published = any(cell.published for cell in cells if not cell.has_grid)
     grey = "; grey: as published. Of DQN with a target network median and quartiles are known" if published else ""
     caption = (
         "After Knight & Lerner (2018), Fig. 1. Boxes from quartile to quartile, whiskers over all trials, a dot a "
         f"trial, diamonds at means{grey}. In brackets the number of trials, and of how many where some have no score."
     )
-    more_rows = 3 if published else 0
-    figure, panels, colours = _panels_of_methods(cells, 0.33, more_rows, caption + " Grids are left out." * bool(grids))
+    if any(cell.has_grid for cell in cells):
+        caption += " Grids are left out."
+    figure, panels, colours = _panels_of_methods(cells, 0.33, 3 if published else 0, caption)
     for axis, environment, members in panels:
         rows: list[tuple[str, Any, str]] = [
             (f"{cell.method} ({_count(len(cell.scores()), cell)})", cell.scores(), colours[cell.method])

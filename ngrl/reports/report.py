@@ -70,6 +70,11 @@ def _picture(name: str) -> str:
     return f"![{_TITLES.get(name, name)}]({name}.png)"
 
 
+def _pictures(drawn: Mapping[str, bytes], name: str) -> list[str]:
+    """The picture, if it was drawn."""
+    return [_picture(name)] if name in drawn else []
+
+
 def _published(cells: Sequence[statistics.Cell]) -> list[str]:
     """What was published of the cells' environments, if anything."""
     sections = []
@@ -117,7 +122,7 @@ def _document(
         "mean return of the greedy policy over fresh episodes at the end of training. A trial that ended before its "
         "100th episode has no such means; “(2 of 3)” says of how many trials a figure is.",
         tables.scores_table(cells),
-        *([_picture("scores")] if "scores" in drawn else []),
+        *_pictures(drawn, "scores"),
         *_published(cells),
         *_interquartile([cell for cell in cells if len(cell.runs) >= statistics.FEWEST]),
     ]
@@ -128,7 +133,7 @@ def _document(
             "are those of the same method, on other hardware; whether DQN's are with a target network isn't known. "
             "Configurations of a grid are left out.",
             tables.times_table([cell for cell in cells if not cell.has_grid]),
-            *([_picture("time_to_published")] if "time_to_published" in drawn else []),
+            *_pictures(drawn, "time_to_published"),
         ]
     if aggregates:
         sections += [
@@ -149,8 +154,7 @@ def _document(
             tables.sensitivity_table(sensitivities),
             _picture("sensitivity"),
         ]
-    if "settings" in drawn:
-        sections.append(_picture("settings"))
+    sections += _pictures(drawn, "settings")
     curves = [name for name in drawn if name.startswith("curves_")]
     if curves:
         sections += ["## Learning curves", *map(_picture, curves)]

@@ -21,6 +21,7 @@ _NAME = re.compile(r"(?P<cell>.+)-seed(?P<seed>\d+)")
 _ASIDE = re.compile(r".+\.\d+")
 # Settings that a grid gave are named at the end: cell-batch_size=32-activation=relu.
 _GRID = re.compile(r"-[\w.]+=.*")
+_FREE_IN_A_CELL = identity.FREE_TO_CHANGE - set(identity.LENGTH) | {"run.seed"}
 _NEEDED = ("env_steps", "episodes", "best_100_episode_mean", "final_100_episode_mean", "wall_s")
 
 #: Names of the methods of known experiments, in the order of the figures; others are called what their files are.
@@ -141,14 +142,10 @@ def collect(folders: Sequence[Path], any_version: bool = False) -> tuple[list[Ru
 
 def _other_settings(one: Run, other: Run) -> list[str]:
     """The settings in which two runs differ, of those that both know: other versions of ngrl have others."""
-    there, here = ({n: v for n, v in run.config.items() if n != "run.seed"} for run in (one, other))
-    shared = there.keys() & here.keys()
-    lengths = [
-        f"{name} ({there[name]} there, {here[name]} here)"
-        for name in identity.LENGTH
-        if name in shared and not identity.same(there[name], here[name])
-    ]
-    return lengths + identity.differences({n: there[n] for n in shared}, {n: here[n] for n in shared})
+    names = one.config.keys() & other.config.keys()
+    there, here = ({name: run.config[name] for name in names} for run in (one, other))
+    found = identity.differences(there, here, free=_FREE_IN_A_CELL)
+    return sorted(found, key=lambda line: not line.startswith(identity.LENGTH))  # what says most first
 
 
 def _directories(folders: Iterable[Path]) -> Iterable[Path]:
@@ -192,7 +189,8 @@ def _read(path: Path, any_version: bool) -> Run:
     if not isinstance(final, dict) or not all(field in final for field in _NEEDED) or not isinstance(seed, int):
         raise _LeftOutError("no training run")
     try:
-        env_id = ast.literal_eval(renamed.current(config)["Environment.env_id"])
+        settings = renamed.current(config)
+        env_id = ast.literal_eval(settings["Environment.env_id"])
     except (KeyError, SyntaxError, ValueError):
         raise _LeftOutError("its run.json names no environment") from None
     cell = path.name if name is None else name["cell"]
@@ -200,4 +198,4 @@ def _read(path: Path, any_version: bool) -> Run:
     last = int(curve.episodes[-1]) if len(curve) else 0
     if last != final["episodes"] and (last or final["episodes"] >= WINDOW):
         raise ReadError(f"its curve ends at episode {last:,} of {final['episodes']:,}")
-    return Run(path, cell, seed, env_id, known, final, curve, renamed.current(config))
+    return Run(path, cell, seed, env_id, known, final, curve, settings)

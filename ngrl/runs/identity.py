@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from ngrl import renamed
@@ -10,12 +10,13 @@ from ngrl import renamed
 #: Gives the default of a setting as text; None where it has none.
 Default = Callable[[str], str | None]
 
-# What may differ between a run and its continuation: how long it goes on or waits, and what is reported or kept.
-# Macros are no settings of their own, so that one may serve any of these.
-_FREE_TO_CHANGE = frozenset(
+#: The settings that say how long a run is.
+LENGTH = ("run.num_env_steps", "run.num_episodes")
+#: What may differ between a run and its continuation: how long it goes on or waits, and what is reported or kept.
+#: Macros are no settings of their own, so that one may serve any of these.
+FREE_TO_CHANGE = frozenset(
     (
-        "run.num_env_steps",
-        "run.num_episodes",
+        *LENGTH,
         "run.log_every",
         "run.checkpoint_every",
         "run.keep_checkpoints",
@@ -34,10 +35,6 @@ _FREE_TO_CHANGE = frozenset(
 _REFERENCE = re.compile(r"@[\w./]+(\(\))?")
 
 
-#: The settings that say how long a run is.
-LENGTH = ("run.num_env_steps", "run.num_episodes")
-
-
 def no_default(name: str) -> None:
     """The default of settings that nothing is known of."""
     del name
@@ -49,6 +46,7 @@ def differences(
     default: Default = no_default,
     saved_complete: bool = True,
     here_complete: bool = True,
+    free: Set[str] = FREE_TO_CHANGE,
 ) -> list[str]:
     """Settings that make two experiments different, each as `name (value there, value here)`.
 
@@ -61,6 +59,7 @@ def differences(
       default: Gives today's defaults.
       saved_complete: Whether `saved` holds all that was in force, defaults included, and not bindings alone.
       here_complete: The same of `here`.
+      free: The names, without their scopes, that make no difference.
     """
     saved, here = renamed.current(saved), renamed.current(here)
     names = {*saved, *here}
@@ -69,7 +68,7 @@ def differences(
     found = []
     for name in sorted(names):
         there, now = setting(saved, name, default), setting(here, name, default)
-        if name.rpartition("/")[2] not in _FREE_TO_CHANGE and not same(there, now):
+        if name.rpartition("/")[2] not in free and not same(there, now):
             found.append(f"{name} ({there or 'unset'} there, {now or 'unset'} here)")
     return found
 

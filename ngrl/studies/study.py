@@ -142,8 +142,8 @@ def _expand(
     try:
         chosen = seeds_of(values.get("seeds", Part.seeds) if seeds is None else seeds)
     except ValueError as error:
-        where_seeds = places.get("seeds", "--seeds") if seeds is None else "--seeds"
-        raise ConfigurationError(f"{where_seeds}: {error}") from None
+        # The seeds of a part that names none are right.
+        raise ConfigurationError(f"{places['seeds'] if seeds is None else '--seeds'}: {error}") from None
     # The repr of a resolved value is what a gin file holds.
     shared = {name: repr(value) for name, value in values.get("bindings", {}).items()}
     grid = {name: tuple(map(repr, choices)) for name, choices in values.get("grid", {}).items()}

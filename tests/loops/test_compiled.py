@@ -73,7 +73,7 @@ def test_builders_pack_as_nest_does(example):
     assert repr(build(leaves)) == repr(packed), "builds once alone"
 
 
-def test_other_sequences_are_left_to_nest(monkeypatch):
+def test_other_sequences_are_left_to_nest():
     module = tf.Module()
     module.kept = [LEAF, (LEAF, LEAF)]  # TensorFlow wraps it
     assert repr(builder(module.kept)([1, 2, 3])) == repr(tf.nest.pack_sequence_as(module.kept, [1, 2, 3]))
