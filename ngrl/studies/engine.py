@@ -5,6 +5,7 @@ What a trial leaves is its run directory; Tune's own records serve one sweep and
 
 import collections
 import contextlib
+import fcntl
 import math
 import os
 import shutil
@@ -142,9 +143,40 @@ def _callback(trials: "Sequence[PlannedTrial]", board: "Board") -> Any:
 
 @contextlib.contextmanager
 def _scratch(folder: Path | None) -> Iterator[Path]:
-    """A folder for Tune's own records of this sweep, in one that all nodes share if there are others."""
-    scratch = Path(tempfile.mkdtemp(prefix=".tune-", dir=folder))
+    """A folder for Tune's own records of this sweep, in one that all nodes share if there are others.
+
+    Those that killed sweeps left beside it are removed.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix=".begun.tune-", dir=folder))
+    held = os.open(scratch, os.O_RDONLY)
     try:
+        locked = _lock(held)
+        # Until it is locked it has another name, by which no other sweep takes it for abandoned.
+        scratch = scratch.rename(scratch.with_name(scratch.name.removeprefix(".begun")))
+        if locked:
+            _remove_abandoned(scratch)
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(held)
+
+
+def _remove_abandoned(scratch: Path) -> None:
+    """Remove the folders like this one that no process holds any more."""
+    for other in scratch.parent.glob(".tune-*"):
+        with contextlib.suppress(OSError):  # another user's, or gone
+            held = os.open(other, os.O_RDONLY)
+            try:
+                if _lock(held):
+                    shutil.rmtree(other, ignore_errors=True)
+            finally:
+                os.close(held)
+
+
+def _lock(folder: int) -> bool:
+    """Lock an open folder until this process ends, however it does; False where another has it, or nothing locks."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
