@@ -150,7 +150,7 @@ class AcerAgent(tf_agent.TFAgent):
     ):
         tf.Module.__init__(self, name=name)
         self._truncation = check_number(f"{name}: truncation", truncation, "(0, inf]")
-        self._max_gradient_norm = check_optional_number(f"{name}: max_gradient_norm", max_gradient_norm, "(0, inf]")
+        self._max_gradient_norm = check_optional_number(f"{name}: max_gradient_norm", max_gradient_norm, "(0, inf)")
         check_weight(name, "entropy_weight", entropy_weight)
         self._head = head_for(action_spec)
         self._retrace = Retrace() if retrace is None else retrace

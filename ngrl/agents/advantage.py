@@ -29,7 +29,7 @@ class RewardNormaliser(tf.Module):
     def __init__(self, clip: float = 10.0, epsilon: float = 1e-8, name: str = "RewardNormaliser"):
         super().__init__(name=name)
         self._clip = check_number("clip", clip, "(0, inf]")
-        self._epsilon = check_number("epsilon", epsilon, "(0, inf]")
+        self._epsilon = check_number("epsilon", epsilon, "(0, inf)")
         self.moments = RunningMoments(1)
 
     def __call__(self, r_t: tf.Tensor) -> tf.Tensor:

@@ -42,10 +42,11 @@ class Average(tf.Module):
         average.create_variables(observation_spec)
         check_trainable(owner, average, natural, carries_state=True)  # if not, the network itself was refused
         check_separate(owner, noun, online, "the average", average)
-        shapes = [[tuple(v.shape) for v in each.trainable_weights] for each in (online, average)]
+        shapes = [[tuple(v.shape) for v in each.variables] for each in (online, average)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"{owner}: the average's weights {shapes[1]} don't match {noun}'s {shapes[0]}")
-        for source, destination in zip(online.trainable_weights, average.trainable_weights, strict=True):
+        # Those too that no update moves: frozen layers, and the statistics of a frozen normalisation.
+        for source, destination in zip(online.variables, average.variables, strict=True):
             destination.assign(source)
         self.network = average
         self._online, self._update = online, update

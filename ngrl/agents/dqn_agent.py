@@ -133,7 +133,7 @@ class DqnAgent(tf_agent.TFAgent):
         self._td_loss = td_loss
         self._fisher_outputs = fisher_outputs
         self._multi_step = multi_step
-        self._reward_scale = reward_scale
+        self._reward_scale = check_number("reward_scale", reward_scale, "(0, inf)")
         self._average: Average | None = None
         self._average_acts = False
         self._target_network: Any = None

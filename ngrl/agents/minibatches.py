@@ -38,23 +38,35 @@ def _argsort(keys: tf.Tensor) -> tf.Tensor:
     return tf.cast(xla.sort(packed) & tf.constant(2**32 - 1, tf.int64), tf.int32)
 
 
-def for_each_minibatch(minibatches: tf.Tensor, update: Callable[[tf.Tensor], Any], zero: Any) -> Any:
+def for_each_minibatch(
+    minibatches: tf.Tensor,
+    update: Callable[[tf.Tensor], Any],
+    zero: Any,
+    together: Callable[[Any, Any], Any] = lambda total, more: tf.nest.map_structure(tf.add, total, more),
+) -> Any:
     """Call `update` with the row numbers [b] of one minibatch after another, in one graph.
 
     Args:
       minibatches: [M, b] from `shuffled_minibatches`.
       update: Row numbers to a nest of scalars.
       zero: A nest of zeros like it.
+      together: What was returned so far and what is returned now, as one nest; the sums by default.
 
     Returns:
-      The sums of what `update` returned.
+      What `update` returned, taken together.
     """
     count = minibatches.shape[0]
 
     def body(index: tf.Tensor, total: Any) -> tuple[tf.Tensor, Any]:
-        return index + 1, tf.nest.map_structure(tf.add, total, update(minibatches[index]))
+        return index + 1, together(total, update(minibatches[index]))
 
     return tf.while_loop(lambda index, total: index < count, body, (tf.constant(0), zero), parallel_iterations=1)[1]
+
+
+def add_stats(total: Any, more: Any) -> Any:
+    """Sums of the stats of two steps' fields, and the larger of their causes of skipping, whose sum would be none."""
+    sums = tf.nest.map_structure(tf.add, total, more)
+    return sums._replace(skip_cause=tf.maximum(total.skip_cause, more.skip_cause))
 
 
 def masked_rows(values: tf.Tensor, used: tf.Tensor) -> tf.Tensor:

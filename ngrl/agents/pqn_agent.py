@@ -11,7 +11,7 @@ from tf_agents.typing import types
 
 from ngrl import losses, seeding
 from ngrl.agents.dqn_agent import DqnAgent, DqnExtra, TdLoss
-from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_minibatches
+from ngrl.agents.minibatches import add_stats, for_each_minibatch, masked_rows, shuffled_minibatches
 from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.schedules import Schedule, check_weight, counter, weight_at
 from ngrl.agents.trajectories import flat_rows, nan_guard, rows_of, sizes
@@ -123,16 +123,23 @@ class PqnAgent(DqnAgent):
             told = kept.extra.optimizer._replace(skipped=stats.skipped, skip_cause=stats.skip_cause)
             return kept._replace(extra=kept.extra._replace(optimizer=told))
 
-        total = for_each_minibatch(minibatches, update, tf_agent.LossInfo(tf.zeros([]), self.zero_extra()))
+        def together(total: tf_agent.LossInfo, more: tf_agent.LossInfo) -> tf_agent.LossInfo:
+            sums = tf.nest.map_structure(tf.add, total, more)
+            return sums._replace(
+                extra=sums.extra._replace(optimizer=add_stats(total.extra.optimizer, more.extra.optimizer))
+            )
+
+        zero = tf_agent.LossInfo(tf.zeros([]), self.zero_extra())
+        total = for_each_minibatch(minibatches, update, zero, together)
         stats = total.extra.optimizer
         epsilon = weight_at(self._epsilon_schedule, self.train_step_counter)
         self.train_step_counter.assign_add(1)
         self.set_epsilon(weight_at(self._epsilon_schedule, self.train_step_counter))
         if self._average is not None:
             self._average.follow(self.train_step_counter - 1, stats.skipped)
-        loss, extra = tf.nest.map_structure(lambda value: value / minibatches.shape[0], total)
-        cause = tf.math.divide_no_nan(stats.skip_cause, stats.skipped)
-        optimizer = extra.optimizer._replace(skipped=stats.skipped, skip_cause=cause)
+        done = minibatches.shape[0] - stats.skipped
+        loss, extra = tf.nest.map_structure(lambda value: tf.math.divide_no_nan(value, done), total)
+        optimizer = extra.optimizer._replace(skipped=stats.skipped, skip_cause=stats.skip_cause)
         return tf_agent.LossInfo(loss, PqnExtra(extra._replace(optimizer=optimizer), tf.convert_to_tensor(epsilon)))
 
     def _batch(self, experience: trajectory.Trajectory, weights: tf.Tensor | None) -> Any:

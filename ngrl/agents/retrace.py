@@ -20,4 +20,4 @@ class Retrace:
     def __init__(self, gamma: float = 0.99, retrace_lambda: float = 1.0, reward_scale: float = 1.0):
         self.gamma = check_number("Retrace: gamma", gamma, "[0, 1]")
         self.retrace_lambda = check_number("Retrace: retrace_lambda", retrace_lambda, "[0, 1]")
-        self.reward_scale = check_number("Retrace: reward_scale", reward_scale, "(0, inf]")
+        self.reward_scale = check_number("Retrace: reward_scale", reward_scale, "(0, inf)")

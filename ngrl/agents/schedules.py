@@ -7,13 +7,13 @@ from ngrl.optimizers.damping import Schedule
 
 
 def check_weight(owner: str, argument: str, value: float | Schedule) -> None:
-    """Refuse a number that is negative; what a schedule gives is known only later.
+    """Refuse a number that is negative or infinite; what a schedule gives is known only later.
 
     Raises:
-      ValueError: The number is negative or none at all.
+      ValueError: The number is negative, infinite or none at all.
     """
     if not isinstance(value, tf.keras.optimizers.schedules.LearningRateSchedule):
-        check_number(f"{owner}: {argument}", value, "[0, inf]")
+        check_number(f"{owner}: {argument}", value, "[0, inf)")
 
 
 def weight_at(value: float | Schedule, step: tf.Tensor) -> tf.Tensor:

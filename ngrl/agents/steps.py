@@ -50,7 +50,7 @@ class Stepper:
 
     def __init__(self, owner: str, optimizer: Any, max_gradient_norm: float | None = None):
         check_optimizer(owner, optimizer)
-        check_optional_number(f"{owner}: max_gradient_norm", max_gradient_norm, "(0, inf]")
+        check_optional_number(f"{owner}: max_gradient_norm", max_gradient_norm, "(0, inf)")
         self._natural = is_natural(optimizer)
         if self._natural and max_gradient_norm is not None:
             raise ValueError(f"{owner}: max_gradient_norm would bend the natural gradient: bound its step with max_kl")

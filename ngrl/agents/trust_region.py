@@ -57,7 +57,7 @@ class TrustRegion:
         statistics: Literal["probabilities", "logits"] = "probabilities",
         average_update: TargetUpdate | None = None,
     ):
-        self._delta = check_optional_number("TrustRegion: delta", delta, "[0, inf]")
+        self._delta = check_optional_number("TrustRegion: delta", delta, "[0, inf)")
         self._statistics = check_choice("TrustRegion: statistics", statistics, ("probabilities", "logits"))
         self.average_update = SoftUpdate(0.01) if average_update is None else average_update
 

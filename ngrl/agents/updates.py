@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.agents.compatible import CompatibleCritic, LstdQ
-from ngrl.agents.minibatches import for_each_minibatch
+from ngrl.agents.minibatches import add_stats, for_each_minibatch
 from ngrl.agents.policy import Policy, PolicyBatch
 from ngrl.agents.steps import check_optimizer, check_plain, is_natural, natural_step, plain_step
 from ngrl.checks import check_count, check_number, check_optional_number
@@ -81,7 +81,7 @@ class PlainUpdate(PolicyUpdate):
     def __init__(self, optimizer: tf.keras.optimizers.Optimizer, max_gradient_norm: float | None = None):
         super().__init__(optimizer)
         check_plain(self.name, optimizer, "NaturalUpdate takes it")
-        self._max_norm = check_optional_number(f"{self.name}: max_gradient_norm", max_gradient_norm, "(0, inf]")
+        self._max_norm = check_optional_number(f"{self.name}: max_gradient_norm", max_gradient_norm, "(0, inf)")
 
     def __call__(self, policy: Policy, batch: PolicyBatch) -> tuple[tf.Tensor, GradientStats]:
         """A step along the policy gradient."""
@@ -213,7 +213,7 @@ class ClippedUpdate(PolicyUpdate):
         self._clip_ratio = check_number(f"{self.name}: clip_ratio", clip_ratio, "(0, inf]")
         self._epochs = check_count(f"{self.name}: epochs", epochs)
         self._batch_size = check_count(f"{self.name}: batch_size", batch_size)
-        self._max_norm = check_optional_number(f"{self.name}: max_gradient_norm", max_gradient_norm, "(0, inf]")
+        self._max_norm = check_optional_number(f"{self.name}: max_gradient_norm", max_gradient_norm, "(0, inf)")
 
     def build(self, policy: Policy, has_critic: bool) -> None:
         """Make the optimizer's variables.
@@ -240,11 +240,14 @@ class ClippedUpdate(PolicyUpdate):
             norm = tf.math.multiply_no_nan(stats.gradient_norm, kept)
             return tf.math.multiply_no_nan(loss, kept), stats._replace(gradient_norm=norm)
 
+        def together(total: Any, more: Any) -> tuple[tf.Tensor, GradientStats]:
+            return total[0] + more[0], add_stats(total[1], more[1])
+
         zero = tf.zeros([])
-        loss, total = for_each_minibatch(minibatches, update, (zero, GradientStats(zero, zero, zero)))
-        count = minibatches.shape[0]
-        cause = tf.math.divide_no_nan(total.skip_cause, total.skipped)
-        return loss / count, GradientStats(total.gradient_norm / count, total.skipped, cause)
+        loss, total = for_each_minibatch(minibatches, update, (zero, GradientStats(zero, zero, zero)), together)
+        done = minibatches.shape[0] - total.skipped
+        norm = tf.math.divide_no_nan(total.gradient_norm, done)
+        return tf.math.divide_no_nan(loss, done), total._replace(gradient_norm=norm)
 
     def _loss(self, policy: Policy, batch: PolicyBatch) -> tf.Tensor:
         """The clipped surrogate less the entropy bonus, a scalar."""

@@ -34,6 +34,16 @@ def flatten(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
 
 
+def flatten_parts(parts: Sequence[tf.Tensor | None], variables: Sequence[tf.Variable]) -> tf.Tensor:
+    """As `flatten`, with zeros where a variable has no part: [P]."""
+    return flatten(
+        [
+            tf.zeros(variable.shape, variable.dtype) if part is None else part
+            for part, variable in zip(parts, variables, strict=True)
+        ]
+    )
+
+
 def unflatten(vector: tf.Tensor, variables: Sequence[tf.Variable]) -> list[tf.Tensor]:
     """Cut `vector` [P] into tensors with the shapes of `variables`: the inverse of `flatten`.
 

@@ -22,7 +22,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import tensorflow as tf
 
-from ngrl.curvature.flatten import flatten, num_parameters, unflatten
+from ngrl.curvature.flatten import flatten_parts, num_parameters, unflatten
 
 Sharing = Literal["expand", "reduce"]
 Parts: TypeAlias = "tuple[list[Matrix | Outer], list[tf.Tensor]]"
@@ -227,7 +227,7 @@ class KroneckerLayers:
             parts[layer.kernel_slot] = matrix
         for block, part in zip(self.exact, exact, strict=True):
             parts[block.slot] = part
-        return flatten(parts)
+        return flatten_parts(parts, self.variables)
 
     @property
     def rows_per_example(self) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.curvature.flatten import flatten, unflatten
+from ngrl.curvature.flatten import flatten_parts, unflatten
 from ngrl.curvature.jacobian import JacobianRows, NetworkJacobian
 from ngrl.curvature.kronecker import KroneckerLayers
 from ngrl.curvature.recording import Recording
@@ -369,7 +369,7 @@ class LayerRows:
         parts: Parts = [None] * len(self.variables)
         for block in self._all:
             block.rmatvec(coefficients, parts)
-        return flatten(self._filled(parts))
+        return flatten_parts(parts, self.variables)
 
     def matrix(self) -> tf.Tensor:
         """A itself: [n, P]."""
@@ -385,17 +385,11 @@ class LayerRows:
         parts: Parts = [None] * len(self.variables)
         for block in self._all:
             block.diagonal(parts)
-        return flatten(self._filled(parts))
+        return flatten_parts(parts, self.variables)
 
     def blocks(self) -> list[RowBlock]:
         """A layer a block."""
         return [*self.factored, *by_layer(self.explicit, self.variables)]
-
-    def _filled(self, parts: Parts) -> list[tf.Tensor]:
-        return [
-            tf.zeros(variable.shape, variable.dtype) if part is None else part
-            for part, variable in zip(parts, self.variables, strict=True)
-        ]
 
 
 def _tell_once(names: tuple[str, ...]) -> None:

@@ -106,7 +106,7 @@ class SquaredError(_DiagonalMetric):
     chosen: tf.Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_number("beta", self.beta, "(0, inf]")
+        check_number("beta", self.beta, "(0, inf)")
         if self.chosen is not None:
             chosen = tf.convert_to_tensor(self.chosen)
             if not chosen.dtype.is_integer:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from ngrl.curvature.flatten import flatten, unflatten
+from ngrl.curvature.flatten import flatten, flatten_parts, unflatten
 
 Parts = list[tf.Tensor | None]
 
@@ -139,9 +139,4 @@ class RowBlocks:
         parts: Parts = [None] * len(self._variables)
         for block, c in zip(self._blocks, coefficients, strict=True):
             block.rmatvec(c, parts)
-        return flatten(
-            [
-                tf.zeros(variable.shape, variable.dtype) if part is None else part
-                for part, variable in zip(parts, self._variables, strict=True)
-            ]
-        )
+        return flatten_parts(parts, self._variables)

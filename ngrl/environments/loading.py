@@ -85,7 +85,13 @@ class Environment:
         kwargs = {**(self.kwargs or {}), **kwargs}
         whole = self.preprocessing and self.preprocessing.for_evaluation()
         return Environment(
-            self.env_id, num_envs, kwargs, self.backend, frame_stack=self.frame_stack, preprocessing=whole
+            self.env_id,
+            num_envs,
+            kwargs,
+            self.backend,
+            check_finite=self.check_finite,
+            frame_stack=self.frame_stack,
+            preprocessing=whole,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -100,6 +106,8 @@ class Environment:
             "env_kwargs": dict(self.kwargs or {}),
             "env_backend": self.backend.name,
         }
+        if not self.check_finite:
+            described["env_check_finite"] = False
         if self.frame_stack is not None:
             described["env_frame_stack"] = self.frame_stack
         if self.preprocessing is not None:
@@ -119,6 +127,7 @@ class Environment:
             description["env_id"],
             kwargs=description.get("env_kwargs"),
             backend=backend,
+            check_finite=description.get("env_check_finite", True),
             frame_stack=description.get("env_frame_stack"),
             preprocessing=None if preprocessing is None else Preprocessing.described(preprocessing),
         )

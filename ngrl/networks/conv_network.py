@@ -53,7 +53,7 @@ class ConvNetwork:
         for triple in triples:
             for name, value in zip(("filters", "a kernel's size", "a stride"), triple, strict=True):
                 check_count(f"conv_layers: {name}", value)
-        check_number("initial_scale", self.initial_scale, "(0, inf]")
+        check_number("initial_scale", self.initial_scale, "(0, inf)")
         check_choice("padding", self.padding, ("valid", "same"))
         check_choice("data_format", self.data_format, ("channels_first", "channels_last", None))
 

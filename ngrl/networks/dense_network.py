@@ -66,8 +66,8 @@ class DenseNetwork(network.Network):
         for width in hidden_layers:
             check_count("a width of hidden_layers", width)
         check_count("num_outputs", num_outputs)
-        check_number("output_scale", output_scale, "(0, inf]")
-        check_number("initial_scale", initial_scale, "(0, inf]")
+        check_number("output_scale", output_scale, "(0, inf)")
+        check_number("initial_scale", initial_scale, "(0, inf)")
         #: Makes vectors of observations; None with a trunk.
         self.encoder = Encoder(input_tensor_spec, normaliser) if trunk is None else None
         #: The layers before the Dense ones, if there are any.

@@ -208,7 +208,7 @@ class ObservationNormaliser(tf.Module):
     ):
         super().__init__(name=name)
         self._clip = check_number("clip", clip, "(0, inf]")
-        self._epsilon = check_number("epsilon", epsilon, "(0, inf]")
+        self._epsilon = check_number("epsilon", epsilon, "(0, inf)")
         check_observation_spec(observation_spec)
         self._spec = observation_spec
         self.moments = RunningMoments(encoded_size(observation_spec))

@@ -54,7 +54,7 @@ class FixedDamping(DampingRule):
     """
 
     def __init__(self, value: float = 1.0):
-        self.value = check_number("damping", value, "[0, inf]")
+        self.value = check_number("damping", value, "[0, inf)")
 
     @property
     def initial(self) -> float:
@@ -134,11 +134,11 @@ class LevenbergMarquardt(DampingRule):
         low: float = 0.25,
         high: float = 0.75,
     ):
-        check_number("initial", initial, "(0, inf]")
-        check_number("minimum", minimum, "(0, inf]")
+        check_number("initial", initial, "(0, inf)")
+        check_number("minimum", minimum, "(0, inf)")
         if not minimum <= maximum:
             raise ValueError(f"minimum must not exceed maximum, got {minimum} and {maximum}")
-        check_number("increase", increase, "(1, inf]")
+        check_number("increase", increase, "(1, inf)")
         check_number("decrease", decrease, "(0, 1)")
         if not low < high:
             raise ValueError(f"low must be below high, got {low} and {high}")

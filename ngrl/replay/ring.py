@@ -118,6 +118,7 @@ class Ring:
         for leaf, stored in zip(loaded, self._storage, strict=True):
             if leaf is None or size > self._capacity or leaf.shape != (size, *stored.shape[1:]):
                 raise ValueError(f"the saved replay buffer has other {self._plural} or another capacity")
+        for leaf, stored in zip(loaded, self._storage, strict=True):
             stored[:size] = leaf
         self._size = size
         self._cursor = int(values["cursor"])

@@ -72,12 +72,14 @@ class ConjugateGradient(PreconditionedSolver):
           warm_start: Whether an optimizer's step begins at the solution of the step before.
 
         Raises:
-          ValueError: `rtol` is negative, `max_iterations` is no positive integer, or `preconditioner` no `Kfac`.
+          ValueError: `rtol` is negative, `max_iterations` below 1 (with `warm_start` below 2), or `preconditioner` no
+            `Kfac`.
         """
         super().__init__(preconditioner)
         self.rtol = check_number("rtol", rtol, "[0, inf)")
-        self.max_iterations = check_count("max_iterations", max_iterations)
         self.warm_start = bool(warm_start)
+        # The guess takes a product of its own: with one alone, a solve would never leave it.
+        self.max_iterations = check_count("max_iterations", max_iterations, 2 if self.warm_start else 1)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -219,12 +219,15 @@ class Kfac(Solver):
     ) -> tuple[Callable[[Parts], Parts], tf.Tensor, State]:
         """The product with `(F̂ + λI)⁻¹`, whether its inverses are finite, and the new state.
 
-        The state stays as it is unless the gradient (`is_finite`), λ, the batch and the new inverses are finite.
+        The state stays as it is unless the gradient (`is_finite`), λ, the batch and the new inverses are finite, and
+        some example counts.
         """
         state = dict(state or self.slots(layers.variables))
         damping = tf.convert_to_tensor(damping, layers.variables[0].dtype)
         _check(layers, state)
         is_finite &= tf.math.is_finite(damping) & tf.math.is_finite(tf.reduce_sum(learned.sample()))
+        if learned.layers:  # a batch whose examples are all masked tells nothing of the curvature
+            is_finite &= tf.reduce_any(learned.layers[0].weights > 0)
         state, works = self._renewed(learned, damping, state, is_finite)
         exact = [factor_inverses.dense(damped(state[f"{block.slot}/exact"], damping)) for block in layers.exact]
 

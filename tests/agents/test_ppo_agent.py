@@ -108,10 +108,37 @@ def test_xla_and_eager_updates_agree():
     np.testing.assert_allclose(weights(compiled), weights(eager), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("option", [{"clip_ratio": 0.0}, {"epochs": 0}, {"batch_size": 0}, {"max_gradient_norm": -1.0}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"clip_ratio": 0.0},
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"max_gradient_norm": -1.0},
+        {"max_gradient_norm": float("inf")},  # clipping to it would multiply infinity and zero
+    ],
+)
 def test_options_out_of_range_are_named(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         ppo(**option)
+
+
+def test_loss_and_norm_are_means_of_the_minibatches_that_were_not_skipped(monkeypatch):
+    number = tf.Variable(0)
+
+    def every_third_alone_works(optimizer, variables, loss_fn, max_norm):
+        works = tf.equal(number.assign_add(1) % 3, 0)
+        loss, norm = tf.where(works, 2.0, np.nan), tf.where(works, 1.0, np.nan)
+        cause = tf.where(tf.equal(number % 3, 1), 4.0, 1.0)
+        return loss, optimizers.GradientStats(norm, tf.where(works, 0.0, 1.0), tf.where(works, 0.0, cause))
+
+    monkeypatch.setattr("ngrl.agents.updates.plain_step", every_third_alone_works)
+    info = ppo(epochs=3).train(experience("discrete"))
+    stats = info.extra.optimizer
+    assert number.numpy() % 3 == 0
+    assert (info.loss.numpy(), stats.gradient_norm.numpy()) == (2, 1)
+    assert stats.skipped.numpy() == number.numpy() * 2 / 3
+    assert stats.skip_cause.numpy() == 4
 
 
 def test_natural_gradient_is_refused_with_the_agent_that_takes_it():

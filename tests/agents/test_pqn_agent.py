@@ -89,6 +89,24 @@ def test_a_number_that_is_not_finite_changes_nothing_and_is_counted(field):
         np.testing.assert_array_equal(variable, value)
 
 
+def test_loss_is_the_mean_of_the_minibatches_that_were_not_skipped(monkeypatch):
+    agent, number = make(batch_size=2, epochs=3), tf.Variable(0)
+    taken = agent._step
+
+    def every_third_alone_works(batch):
+        works, info = tf.equal(number.assign_add(1) % 3, 0), taken(batch)
+        cause = tf.where(tf.equal(number % 3, 1), 4.0, 1.0)
+        stats = info.extra.optimizer._replace(
+            skipped=tf.where(works, 0.0, 1.0), skip_cause=tf.where(works, 0.0, cause)
+        )
+        return info._replace(loss=tf.where(works, 2.0, np.nan), extra=info.extra._replace(optimizer=stats))
+
+    monkeypatch.setattr(agent, "_step", every_third_alone_works)
+    info = agent.train(experience())
+    stats = info.extra.optimizer
+    assert (number.numpy(), info.loss.numpy(), stats.skipped.numpy(), stats.skip_cause.numpy()) == (12, 2, 8, 4)
+
+
 def test_epsilon_follows_its_schedule_over_the_train_steps_and_is_the_collect_policys():
     agent = make(epsilon=tf.keras.optimizers.schedules.PolynomialDecay(1.0, 2, 0.0))
     observation = tf.random.stateless_normal([2000, 3], [0, 1])

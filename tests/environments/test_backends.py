@@ -94,8 +94,14 @@ def test_evaluation_has_the_environments_own_limit_and_meaning_of_it():
     )
     played = settings.for_evaluation(3, render_mode="rgb_array")
     assert played == Environment(
-        "CartPole-v1", 3, {"max_episode_steps": 90, "render_mode": "rgb_array"}, AsyncEnvironments(timeout=7.0)
+        "CartPole-v1",
+        3,
+        {"max_episode_steps": 90, "render_mode": "rgb_array"},
+        AsyncEnvironments(timeout=7.0),
+        check_finite=False,
     )
+    assert not Environment.described(settings.describe()).check_finite
+    assert Environment.described({"env_id": "CartPole-v1"}).check_finite
     for given, limit in ((settings, 20), (played, 90)):
         env = dataclasses.replace(given, backend=SyncEnvironments()).load()
         assert env.time_limit == limit

@@ -98,5 +98,12 @@ def test_wrong_input_is_refused():
         UniformReplayBuffer(example(), 0)
     other = UniformReplayBuffer(example(), 10)
     other.add_batch(transitions(range(5)))
+    kept = [array.copy() for array in buffer.state()[0].values()]
+    arrays, values = buffer.state()
+    *_, last = arrays
+    with pytest.raises(ValueError, match="another capacity"):
+        buffer.restore({name: array[: len(array) - (name == last)] + 1 for name, array in arrays.items()}, values)
+    for array, before in zip(buffer.state()[0].values(), kept, strict=True):
+        np.testing.assert_array_equal(array, before)
     with pytest.raises(ValueError, match="another capacity"):
         buffer.restore(*other.state())

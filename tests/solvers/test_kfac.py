@@ -21,6 +21,32 @@ def accuracy(inverse, mode, otherwise):
     return 1e-5 if mode == "xla" and inverse != "factored" else otherwise
 
 
+def test_batch_without_an_example_that_counts_changes_no_average():
+    model = tf.keras.Sequential([tf.keras.layers.Dense(5, "tanh"), tf.keras.layers.Dense(1)])
+    inputs = tf.constant(RNG(0).normal(size=(6, 3)), tf.float32)
+    model(inputs)
+    solver, state = Kfac(), None
+    for weights in (tf.ones([6]), tf.zeros([6])):
+        operator = GaussNewton(model, model.trainable_weights, inputs, SquaredError(), weights=weights)
+        gradient = OutputGradient(weights[:, tf.newaxis] * tf.ones([6, 1]))
+        before, state = state, solver.answer(operator, gradient, 0.1, state).state
+    for name, value in before.items():
+        np.testing.assert_array_equal(state[name], value)
+
+
+def test_variable_that_no_layer_uses_gets_no_step():
+    model = tf.keras.Sequential([tf.keras.layers.Dense(5, "tanh"), tf.keras.layers.Dense(1)])
+    inputs, unused = tf.constant(RNG(0).normal(size=(6, 3)), tf.float32), tf.Variable(tf.ones([2]))
+    model(inputs)
+    variables = [*model.trainable_weights, unused]
+    steps = [
+        Kfac().answer(GaussNewton(model, used, inputs, SquaredError()), OutputGradient(tf.ones([6, 1])), 0.1)
+        for used in (variables, model.trainable_weights)
+    ]
+    whole, own = (step.solution.value.numpy() for step in steps)
+    np.testing.assert_allclose(whole, [*own, 0, 0], rtol=1e-6)
+
+
 def looped_factors(operator, kernel, bias):
     """A and G of one layer by loops over examples and rows, from nothing but the row matrix."""
     rows = operator.row_matrix().numpy()

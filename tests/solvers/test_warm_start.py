@@ -82,6 +82,12 @@ def test_warm_start_remembers_nothing_of_a_breakdown():
     assert ConjugateGradient.from_config(solver.get_config()).warm_start
 
 
+def test_warm_start_needs_an_iteration_besides_the_guess():
+    with pytest.raises(ValueError, match="max_iterations must be an integer of at least 2, got 1"):
+        ConjugateGradient(max_iterations=1, warm_start=True)
+    assert ConjugateGradient(max_iterations=1).max_iterations == 1
+
+
 @pytest.mark.parametrize("owner", [Dual, BlockDual])
 @pytest.mark.parametrize("setting", [{"warm_start": True}, {"preconditioner": Kfac()}], ids=["warm", "preconditioned"])
 def test_solvers_of_rows_refuse_what_is_for_parameters_alone(owner, setting):

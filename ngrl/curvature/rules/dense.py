@@ -13,7 +13,7 @@ _KERAS = tf.keras.layers
 @layer_rule(_KERAS.Dense)
 def dense(layer: tf.keras.layers.Dense, record: Recorder, inputs: Any) -> tf.Tensor:
     """φ(a W + b) for a [B, ..., d]."""
-    if not tf.is_tensor(inputs):
+    if not tf.is_tensor(inputs) or not inputs.shape[1:].is_fully_defined():
         raise NoRuleError
     bias = layer.bias if layer.use_bias else None
     z = record(Linear(layer.kernel, bias, tf.cast(inputs, layer.kernel.dtype)))
