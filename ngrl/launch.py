@@ -98,7 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 for a failed run, 2 for wrong input, 128 + n for signal n."""
     options = build_parser().parse_args(argv)
     # Errors in the command line need no TensorFlow, which takes seconds to import.
-    missing = [name for name in options.gin_file if not packaged.find(name).is_file()]
+    try:
+        missing = [name for name in options.gin_file if not packaged.find(name).is_file()]
+    except OSError as error:  # a name that is too long
+        return refuse("launch", f"no such gin file: {error.filename} ({error.strerror})")
     if missing:
         return refuse("launch", f"no such gin file: {missing[0]}")
     try:
@@ -106,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.seed is not None:
             seeding.check_seed(options.seed, "--seed")
         seeds = [options.seed] if options.seeds is None else _seeds(options)
+        root_dirs = {seed: _root_dir(options, seed) for seed in seeds}
     except ValueError as error:
         return refuse("launch", error)
     os.environ.update(threads.variables(options.threads) if options.threads else threads.environment())
@@ -119,7 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         stand_ins.check(options.gin_file, options.gin_bindings, options.allow_gin_import, entry_options)
     except stand_ins.ConfigurationError as error:
         return refuse("launch", error)
-    root_dirs = {seed: _root_dir(options, seed) for seed in seeds}
     started: list[Path] = []
 
     def stopped() -> str:
@@ -156,7 +159,11 @@ def _root_dir(options: argparse.Namespace, seed: int | None) -> Path:
     if options.root_dir is None:
         return default_root_dir(options.gin_file[-1], seed)
     path = Path(options.root_dir)
-    return path if options.seeds is None else path.with_name(f"{path.name}-seed{seed}")
+    if options.seeds is None:
+        return path
+    if path.name in ("", ".."):
+        raise ValueError(f"--root_dir must end in a name, to which --seeds adds the seed, got {options.root_dir!r}")
+    return path.with_name(f"{path.name}-seed{seed}")
 
 
 def _run_all(

@@ -88,7 +88,7 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
     if options.shard is None:
         return 0, 1
     index, _, count = options.shard.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise UsageError(f"--shard must be I/N with I from 0 to N - 1, got {options.shard}")
     return int(index), int(count)
 
@@ -169,7 +169,8 @@ def _sweep(
             print(f"{plan.name}: {error}", file=output.terminal)
 
     for standing in standings:
-        write_hparams(folder / standing.planned.trial.name, standing.planned.settings)
+        if standing.status.is_over:
+            over(standing.planned, standing.status)
     board = Board(plan.name, len(to_run), folder, output.terminal, over, options.noprogress)
     try:
         if to_run:

@@ -115,6 +115,10 @@ def test_evaluate_repeats_the_launchers_own_evaluation(command, finished):
     ("arguments", "expected"),
     [
         (["--gin_file=nowhere.gin"], "no such gin file: nowhere.gin"),
+        ([f"--gin_file={'x' * 300}.gin"], "File name too long"),
+        ([f"--gin_file={GIN}", f"--root_dir={'x' * 300}"], "File name too long"),
+        ([f"--gin_file={GIN}", "--root_dir=.", "--seeds=0,1"], "--root_dir must end in a name, to which --seeds adds"),
+        ([f"--gin_file={GIN}", *bind("Environment.kwargs={[1]: 2}")], "unhashable type: 'list'"),
         ([f"--gin_file={GIN}", "--seed=-1"], "--seed must lie between"),
         ([f"--gin_file={GIN}", "--threads=0"], "--threads must be a positive integer, got 0"),
         ([f"--gin_file={GIN}", "--threads=100000"], "--threads must be at most 1,024, got 100,000"),

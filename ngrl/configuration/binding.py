@@ -1,7 +1,7 @@
 """The configuration of a run, from gin files: what is wrong with one is said in a line, before anything runs.
 
 Gin itself notices a misspelt name, but reports it over several lines, and takes a value of any type. Here
-files are first read and every name in them looked up (`gin_reader`); then the values in force are checked
+files are first read and every name in them looked up (`reader`); then the values in force are checked
 against the type annotations of what they configure (`annotations`); then they are bound.
 
 What files may name says so itself (`ngrl.configurable`) and is registered with gin first (`registration`).

@@ -175,7 +175,10 @@ def _statements(text: str, delegate: _Delegate, locate: Callable[[int], str]) ->
             if not parser._statements_queue:
                 parser._skip_whitespace_and_comments()
                 line = parser.current_token.start[0]
-            statement = parser.parse_statement()
+            try:
+                statement = parser.parse_statement()
+            except TypeError as error:  # a key of a dictionary that can be none
+                raise SyntaxError(str(error)) from None
             if statement is None:
                 return
             yield statement

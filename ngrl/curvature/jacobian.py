@@ -161,7 +161,7 @@ class JacobianRows:
         if indices.shape[0] == 1:
             return self._some(indices[0])
         rows = tf.map_fn(self._some, indices, fn_output_signature=self.factor.dtype)
-        return tf.reshape(rows, [-1, rows.shape[-1]])[: self._num_rows()]
+        return tf.reshape(rows, [-1, tf.shape(rows)[-1]])[: self._num_rows()]
 
     def gram(self) -> tf.Tensor:
         """A Aᵀ: [n, n]."""

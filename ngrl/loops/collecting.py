@@ -100,7 +100,6 @@ class CollectingLoop(TrainingLoop):
             self._update(self._rows)
             if self._host is not None:
                 self._host.forget()
-            self._check_streak()
         return step.finished
 
     def _host_policy(self, environment: Any, num_steps: int, jit_compile: bool) -> HostPolicy:
@@ -130,7 +129,6 @@ class CollectingLoop(TrainingLoop):
         ended = moved & (rows.next_step_type[:, :-1] == time_step.StepType.LAST)
         finished = self.statistics.add_many(rows.reward[:, :-1].T, moved.T, ended.T)
         self._update(rows)
-        self._check_streak()
         return finished
 
     def _store(self, step: Moved, action: np.ndarray, info: list[np.ndarray]) -> None:

@@ -72,8 +72,7 @@ class TrainingLoop(abc.ABC):
     def step(self) -> list[FinishedEpisode]:
         """Step every environment, once or more often, and train as is due; the episodes that ended.
 
-        Raises:
-          NonFiniteError: `max_skipped_updates` updates in a row were skipped.
+        No update follows the one that was one skipped too many: `check_streak`, once the episodes are recorded.
         """
 
     def train_steps_at(self, env_steps: int) -> int:
@@ -108,31 +107,35 @@ class TrainingLoop(abc.ABC):
         return Moved(before, step_type_before, observation, reward, discount, step_type, moved, finished)
 
     def _count_updates(self, count: int, loss: Any, extra: Any, skipped: Any, streak: Any) -> None:
-        """Count so many updates, of which `many_updates` returned the rest; `_check_streak` says what it raises."""
+        """Count so many updates, of which `many_updates` returned the rest."""
         self.train_steps += count
         self._streak = streak.numpy()
         self._last_info = (loss, extra)
         self.skipped_updates += int(skipped)
-        self._check_streak()
 
     def _used(self) -> list[Any]:
         """The agent's variables, for `Compiled`."""
         return variables_of(self._agent)
 
-    def _check_streak(self) -> None:
+    def check_streak(self) -> None:
         """Stop where too many updates in a row were skipped.
 
         Raises:
           NonFiniteError: As many as `max_skipped_updates`.
         """
-        in_a_row, cause = int(self._streak[0]), SkipCause(int(self._streak[1]))
-        if in_a_row >= self._max_skipped:
+        if self._gives_up:
+            in_a_row, cause = int(self._streak[0]), SkipCause(int(self._streak[1]))
             what = cause.name.lower().replace("_", " ")
             problem = "not finite, or not positive definite" if cause == SkipCause.CURVATURE_PRODUCT else "not finite"
             raise NonFiniteError(
                 f"{in_a_row} updates in a row were skipped; the first because its {what} was {problem} "
                 f"(train step {self.train_steps - in_a_row + 1})"
             )
+
+    @property
+    def _gives_up(self) -> bool:
+        """Whether too many updates in a row were skipped."""
+        return bool(self._streak[0] >= self._max_skipped)
 
     def before_export(self) -> None:  # noqa: B027  (most have nothing to do)
         """Bring the agent's policies to the state of the loop (ε)."""

@@ -228,7 +228,7 @@ class OffPolicyLoop(TrainingLoop):
 
     def _updates_due(self) -> bool:
         env_steps = self.statistics.env_steps
-        if env_steps < max(self._warmup_steps, 1):
+        if env_steps < max(self._warmup_steps, 1) or self._gives_up:
             return False
         due = self._updates_per_step * (env_steps - self._warmup_steps) - self.train_steps
         return due >= self._updates_per_call

@@ -67,7 +67,10 @@ class EpisodeStatistics:
             self._lengths[member] = 0
             self._window.append(finished[-1][:2])
             self.episodes += 1
-            if len(self._window) == WINDOW and not self.average_return <= self.best_average:
+            # The first average is better than none (NaN), and one that is NaN than no other.
+            if len(self._window) == WINDOW and (
+                self.average_return > self.best_average or math.isnan(self.best_average)
+            ):
                 self.best_average = self.average_return
                 self.best_at_env_steps = self.env_steps
         return finished

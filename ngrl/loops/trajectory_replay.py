@@ -94,7 +94,7 @@ class TrajectoryReplayLoop(CollectingLoop):
         self._rounds += 1
         replayed = self._num_replayed()
         index, fresh = 0, 1
-        while fresh or index < replayed:
+        while (fresh or index < replayed) and not self._gives_up:
             count = min(replayed - index, self._most_replayed + 1 - fresh)
             self._fill(rows if fresh else None, index, count)
             self._train_on(fresh + count)

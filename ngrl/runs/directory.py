@@ -50,12 +50,12 @@ class RunDirectory:
         self._config = dict(config)
         self._process = _provenance()
         self._is_listed = False
-        if path.exists() and not path.is_dir():
-            raise RunDirectoryError(f"{path} is a file, not a run directory")
-        foreign = path.is_dir() and any(path.iterdir()) and not self._run_json.exists()
-        if foreign and not lock_path(path).exists():
-            raise RunDirectoryError(f"{path} holds files, but no run: choose another --root_dir")
         try:
+            if path.exists() and not path.is_dir():
+                raise RunDirectoryError(f"{path} is a file, not a run directory")
+            foreign = path.is_dir() and any(path.iterdir()) and not self._run_json.exists()
+            if foreign and not lock_path(path).exists():
+                raise RunDirectoryError(f"{path} holds files, but no run: choose another --root_dir")
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirectoryError(f"can't make the run directory {path}: {error.strerror}") from error

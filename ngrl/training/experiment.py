@@ -183,13 +183,15 @@ class Training:
             while not _reached(statistics, num_env_steps, num_episodes) and not self._stop.requested:
                 self._has_stepped = True
                 self._record(loop.step())
+                loop.check_streak()
                 if statistics.env_steps >= next_log:
                     self._log()
                     next_log += log_every
                 if statistics.env_steps >= next_checkpoint:
                     self._save()
                     next_checkpoint += checkpoint_every
-            self._log()
+            if self._has_stepped:  # a rate of no step would be the curve's last point
+                self._log()
             self._save()
             self._check_stop()
         except BaseException as error:

@@ -90,6 +90,8 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
         description = {}
     except (OSError, ValueError) as error:
         raise PolicyError(f"can't read {folder / _SIDECAR}: {reason(error)}") from error
+    if not _is_description(description):
+        raise PolicyError(f"{folder / _SIDECAR} is damaged: it isn't what an export writes")
     if description.get("env_backend") == "gymnasium":  # what ngrl 0.1 called it
         description["env_backend"] = "sync"
     try:
@@ -112,6 +114,15 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
 def as_actor(policy: tf_policy.TFPolicy) -> Actor:
     """A live policy as a function from time steps with arrays to actions."""
     return _carrying(policy, tf.function(policy.action, autograph=False))
+
+
+def _is_description(content: Any) -> bool:
+    """Whether it has the parts that others take for granted, or lacks them altogether."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("env_kwargs", {}), dict)
+        and ("specs" not in content or {"observation", "action"} <= set(content["specs"] or ()))
+    )
 
 
 def _carrying(policy: Any, action: Callable[..., Any]) -> Actor:

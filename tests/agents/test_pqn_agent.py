@@ -96,9 +96,7 @@ def test_loss_is_the_mean_of_the_minibatches_that_were_not_skipped(monkeypatch):
     def every_third_alone_works(batch):
         works, info = tf.equal(number.assign_add(1) % 3, 0), taken(batch)
         cause = tf.where(tf.equal(number % 3, 1), 4.0, 1.0)
-        stats = info.extra.optimizer._replace(
-            skipped=tf.where(works, 0.0, 1.0), skip_cause=tf.where(works, 0.0, cause)
-        )
+        stats = info.extra.optimizer._replace(skipped=tf.where(works, 0.0, 1.0), skip_cause=tf.where(works, 0.0, cause))
         return info._replace(loss=tf.where(works, 2.0, np.nan), extra=info.extra._replace(optimizer=stats))
 
     monkeypatch.setattr(agent, "_step", every_third_alone_works)

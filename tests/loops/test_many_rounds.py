@@ -183,9 +183,10 @@ def test_number_that_is_not_finite_is_named_and_nothing_is_trained():
 
 
 def test_it_stops_at_the_update_that_is_one_too_many():
-    agent, loop = make({"reward_scale": np.nan}, max_skipped_updates=6, steps_per_call=100)
+    agent, loop = make({"reward_scale": 1e38}, max_skipped_updates=6, steps_per_call=100)
+    loop.step()
     with pytest.raises(NonFiniteError, match=r"^6 updates in a row were skipped; .* \(train step 1\)$"):
-        loop.step()
+        loop.check_streak()
     assert loop.train_steps == loop.skipped_updates == 6
     assert loop.statistics.env_steps < WARMUP + 6 / 0.7 + 2 * N
     assert agent.train_step_counter == 6

@@ -241,10 +241,11 @@ def test_updates_that_are_skipped_in_a_row_end_the_run_with_the_first_cause(pois
     for _ in range(8):
         loop.step()
     before = snapshot(agent)
-    for _ in range(3 * 8 - 1):
+    for _ in range(3 * 8):
+        loop.check_streak()
         loop.step()
     with pytest.raises(loops.NonFiniteError, match=r"^3 updates .* its loss was not finite \(train step 2\)$"):
-        loop.step()
+        loop.check_streak()
     assert snapshot(agent) == before
 
 

@@ -219,6 +219,7 @@ def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
     # Who runs many runs sees that this one is over, and what it had reached.
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["status"] == "diverged"
+    assert len((tmp_path / "episodes.csv").read_text().splitlines()) == 1 + record["final"]["episodes"] > 1
     assert "its solution was not finite" in record["failure"]
     assert record["final"]["skipped_updates"] >= 20
     assert record["final"]["env_steps"] < 1000
