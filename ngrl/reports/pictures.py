@@ -229,7 +229,7 @@ def draw_sensitivities(sensitivities: Sequence[Sensitivity]) -> bytes:
     """How many of the configurations of a grid reach a score."""
     environments: dict[str, list[Sensitivity]] = defaultdict(list)
     for one in sensitivities:
-        environments[one.environment].append(one)
+        environments[one.env_id].append(one)
     colours = _colours([one.method for one in sensitivities])
     figure, axes = figures.new_panels(
         len(environments), 2, 4.6, 3.0, "Share of the configurations whose mean best score is at least the abscissa."

@@ -211,7 +211,7 @@ class _seeded:
 class Sensitivity:
     """How an experiment bears other settings."""
 
-    environment: str
+    env_id: str
     method: str
     scores: np.ndarray  # each configuration's mean, sorted; −∞ where a trial ended before its 100th episode
     solved: float | None  # the score from which on the environment counts as solved; None where none is known
@@ -227,14 +227,14 @@ def sensitivities(found: Sequence[Cell]) -> list[Sensitivity]:
     grids: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in found:
         if cell.has_grid:
-            grids[cell.environment, cell.runs[0].experiment].append(cell)
+            grids[cell.env_id, cell.runs[0].experiment].append(cell)
     return [
         Sensitivity(
-            environment,
+            env_id,
             members[0].runs[0].base_method,
             np.sort([cell.scores().mean() if cell.scores().size == len(cell.runs) else -np.inf for cell in members]),
             members[0].published.solved if members[0].published else None,
         )
-        for (environment, _), members in grids.items()
+        for (env_id, _), members in grids.items()
         if len(members) > 1
     ]

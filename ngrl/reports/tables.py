@@ -243,7 +243,7 @@ def sensitivity_table(sensitivities: Sequence[Sensitivity]) -> str:
         best, median = ("−∞" if np.isneginf(x) else _number(x) for x in (one.scores[-1], np.median(one.scores)))
         rows.append(
             {
-                "environment": one.environment,
+                "environment": one.env_id,
                 "method": one.method,
                 "configurations": str(len(one.scores)),
                 "solved from": _number(one.solved),

@@ -251,7 +251,7 @@ def test_a_fit_leaves_the_normaliser_as_it_is():
     [
         ({"epochs": 0}, "epochs must be a positive integer, got 0"),
         ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
-        ({"max_gradient_norm": 0.0}, "max_gradient_norm must be positive or None"),
+        ({"max_gradient_norm": 0.0}, "max_gradient_norm must be positive and finite or None"),
         ({"optimizer": "adam"}, "must be a tf.keras.optimizers.Optimizer, got 'adam'"),
         ({"optimizer": natural(), "max_gradient_norm": 1.0}, "bound its step with max_kl"),
     ],

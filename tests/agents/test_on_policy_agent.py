@@ -321,7 +321,7 @@ def test_each_update_is_counted_and_repeats_exactly(kind):
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"optimizer must be a tf\.keras\.optimizers\.Optimizer"):
         agents.ReinforceAgent(SPEC, BOX, make_actor("gaussian"), 0.1)
-    with pytest.raises(ValueError, match="entropy_weight must not be negative"):
+    with pytest.raises(ValueError, match="entropy_weight must be finite and not negative"):
         AGENTS["ppo"](entropy_weight=-0.1)
     with pytest.raises(ValueError, match="does not match action spec"):
         AGENTS["npg"](policy="gaussian", actor=make_actor("discrete"))

@@ -185,7 +185,7 @@ def test_an_agent_and_its_target_network_train_each_with_a_trunk_of_its_own(natu
         ({"conv_layers": ((16, 3, 0),)}, "conv_layers: a stride must be a positive integer, got 0"),
         ({"padding": "causal"}, "padding must be 'valid' or 'same', got 'causal'"),
         ({"data_format": "last"}, "data_format must be .* got 'last'"),
-        ({"initial_scale": 0.0}, "initial_scale must be positive, got 0.0"),
+        ({"initial_scale": 0.0}, "initial_scale must be positive and finite, got 0.0"),
     ],
 )
 def test_wrong_arguments_are_named(options, message):

@@ -243,7 +243,7 @@ def test_normaliser_takes_what_the_environment_says():
     ("options", "message"),
     [
         ({"clip": 0.0}, "clip must be positive, got 0.0"),
-        ({"epsilon": -1e-8}, "epsilon must be positive, got -1e-08"),
+        ({"epsilon": -1e-8}, "epsilon must be positive and finite, got -1e-08"),
         ({"clip": float("nan")}, "clip must be positive, got nan"),
         ({"observation_spec": tensor_spec.TensorSpec([], tf.int64)}, "needs bounds"),
     ],

@@ -98,12 +98,11 @@ def test_wrong_input_is_refused():
         UniformReplayBuffer(example(), 0)
     other = UniformReplayBuffer(example(), 10)
     other.add_batch(transitions(range(5)))
-    kept = [array.copy() for array in buffer.state()[0].values()]
-    arrays, values = buffer.state()
-    *_, last = arrays
+    arrays, values = other.state()
+    kept, last = {name: array.copy() for name, array in arrays.items()}, list(arrays)[-1]
     with pytest.raises(ValueError, match="another capacity"):
-        buffer.restore({name: array[: len(array) - (name == last)] + 1 for name, array in arrays.items()}, values)
-    for array, before in zip(buffer.state()[0].values(), kept, strict=True):
-        np.testing.assert_array_equal(array, before)
+        other.restore({name: array[: len(array) - (name == last)] + 1 for name, array in kept.items()}, values)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(other.state()[0][name], array)
     with pytest.raises(ValueError, match="another capacity"):
         buffer.restore(*other.state())
