@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeding.check_seed(options.seed, "--seed")
     except ValueError as error:
         problem = str(error)
-    if not policy_dir.is_dir():
+    if not os.path.isdir(policy_dir):  # also where no folder can have such a name
         problem = f"no such policy folder: {options.policy_dir}"
     elif not options.trust and needs_trust(policy_dir):
         problem = (

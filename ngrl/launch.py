@@ -98,10 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 1 for a failed run, 2 for wrong input, 128 + n for signal n."""
     options = build_parser().parse_args(argv)
     # Errors in the command line need no TensorFlow, which takes seconds to import.
-    try:
-        missing = [name for name in options.gin_file if not packaged.find(name).is_file()]
-    except OSError as error:  # a name that is too long
-        return refuse("launch", f"no such gin file: {error.filename} ({error.strerror})")
+    missing = [name for name in options.gin_file if not packaged.is_there(name)]
     if missing:
         return refuse("launch", f"no such gin file: {missing[0]}")
     try:

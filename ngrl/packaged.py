@@ -1,5 +1,6 @@
 """The experiments and studies that come with ngrl, found by the names that they have in a clone."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,14 @@ def find(name: str | Path) -> Path:
       Where it is; `name` itself if it is nowhere.
     """
     path = Path(name)
-    return ROOT / path if path.parts[:1] in _FOLDERS and not path.exists() and (ROOT / path).is_file() else path
+    return (
+        ROOT / path if path.parts[:1] in _FOLDERS and not os.path.exists(path) and os.path.isfile(ROOT / path) else path
+    )
+
+
+def is_there(name: str | Path) -> bool:
+    """Whether `find` finds a file. A name that no file can have, since it is too long, is none."""
+    return os.path.isfile(find(name))
 
 
 def experiments() -> Iterator[tuple[str, str]]:

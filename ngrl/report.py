@@ -1,6 +1,7 @@
 """`python -m ngrl.report`: tables and pictures of what runs reached, beside the published scores."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     folders = [Path(name) for name in options.runs]
-    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    missing = [str(folder) for folder in folders if not os.path.isdir(folder)]
     if missing:
         return refuse("report", f"no such folder: {missing[0]}")
     for folder in folders:

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(options: argparse.Namespace) -> tuple[int, int]:
     """Refuse what needs no reading of files to be refused; the shard."""
-    if not packaged.find(options.study).is_file():
+    if not packaged.is_there(options.study):
         raise UsageError(f"no such study: {options.study}")
     try:
         check_optional_count("--jobs", options.jobs)

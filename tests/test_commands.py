@@ -115,7 +115,7 @@ def test_evaluate_repeats_the_launchers_own_evaluation(command, finished):
     ("arguments", "expected"),
     [
         (["--gin_file=nowhere.gin"], "no such gin file: nowhere.gin"),
-        ([f"--gin_file={'x' * 300}.gin"], "File name too long"),
+        ([f"--gin_file={'x' * 300}.gin"], f"no such gin file: {'x' * 300}.gin"),
         ([f"--gin_file={GIN}", f"--root_dir={'x' * 300}"], "File name too long"),
         ([f"--gin_file={GIN}", "--root_dir=.", "--seeds=0,1"], "--root_dir must end in a name, to which --seeds adds"),
         ([f"--gin_file={GIN}", *bind("Environment.kwargs={[1]: 2}")], "unhashable type: 'list'"),
@@ -189,6 +189,7 @@ def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(
     ("arguments", "expected"),
     [
         (["--policy_dir=nowhere"], "no such policy folder: nowhere"),
+        ([f"--policy_dir={'x' * 300}"], "no such policy folder: xxx"),
         (["--policy_dir=.", "--episodes=0"], "--episodes must be a positive integer, got 0"),
         (["--policy_dir=.", "--max_episode_steps=0"], "--max_episode_steps must be a positive integer, got 0"),
         (["--policy_dir=."], "holds no SavedModel"),

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -265,23 +266,47 @@ def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, 
     assert result.stdout.splitlines()[1:] == [f"finished     {CELL}-seed0", f"finished     {CELL}-seed1"]
 
 
+def test_scores_that_cannot_be_written_for_tensorboard_end_no_sweep(story, study, sweep, tmp_path):
+    shutil.copytree(study.parent / "runs", tmp_path / "runs")
+    shutil.copy(study, tmp_path)
+    folder = tmp_path / "runs" / "small" / f"{CELL}-seed0" / "hparams"
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    result = sweep(tmp_path / study.name)
+    assert result.returncode == 0, result.stderr
+    assert f"small: can't write {folder}" in result.stderr
+    assert result.stdout.splitlines()[0] == "small: 2 trials: 2 finished"
+
+
+def hparams(run):
+    return {path.name: path.read_bytes() for path in (run / "hparams").iterdir()}
+
+
 def test_run_of_another_experiment_is_named_and_the_rest_goes_on(story, study, sweep):
     other = study.with_name("small.gin.d") / "small.gin"
     other.parent.mkdir()
     other.write_text(STUDY.replace('"Evaluation.episodes": 2', '"NaturalGradient.damping": 2.0'))
     (other.parent / "runs").symlink_to(study.parent / "runs")
+    before = {run: hparams(run) for run in story["runs"]}
+    for run in before:
+        os.utime(run / "run.json")  # newer than what was written of it
     result = sweep(other)
     assert result.returncode == 1
     for seed in range(2):
         assert f"small: {CELL}-seed{seed} is left out: " in result.stderr
     assert "NaturalGradient.damping (1.0 there, 2.0 here)" in result.stderr
     assert result.stdout.splitlines()[0] == "small: 2 trials: 2 refused"
+    for run in story["runs"]:
+        assert hparams(run) == before[run]
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         (["--study=nowhere.gin"], "no such study: nowhere.gin"),
+        ([f"--study={'x' * 300}.gin"], "no such study: xxx"),
+        ([f"--runs={'x' * 300}"], "File name too long"),
+        (["--shard=²/3"], "--shard must be I/N"),
         (["--jobs=0"], "--jobs must be a positive integer"),
         (["--shard=2/2"], "--shard must be I/N"),
         (["--only", "ngdqn_cartpol_v1"], f'small has no cell "ngdqn_cartpol_v1"; did you mean "{CELL}"?'),

@@ -135,7 +135,7 @@ class Reader:
                 raise ConfigurationError(f"{where}: {error.args[0]}") from None
 
     def _include(self, name: str, folders: list[Path]) -> None:
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        path = next((folder / name for folder in folders if os.path.isfile(folder / name)), None)
         if path is None:
             raise Fault(_no_file(name, folders[0] / name, folders))
         if path.resolve() in self._open_files:
@@ -175,10 +175,7 @@ def _statements(text: str, delegate: _Delegate, locate: Callable[[int], str]) ->
             if not parser._statements_queue:
                 parser._skip_whitespace_and_comments()
                 line = parser.current_token.start[0]
-            try:
-                statement = parser.parse_statement()
-            except TypeError as error:  # a key of a dictionary that can be none
-                raise SyntaxError(str(error)) from None
+            statement = parser.parse_statement()
             if statement is None:
                 return
             yield statement
@@ -188,6 +185,8 @@ def _statements(text: str, delegate: _Delegate, locate: Callable[[int], str]) ->
         message = "nested too deeply"
     except SyntaxError as error:
         line, message = error.lineno or line, _syntax_message(error)
+    except TypeError as error:  # a key of a dictionary that can be none
+        message = str(error)
     source = lines[line - 1].strip() if line <= len(lines) else ""
     raise ConfigurationError(f"{locate(line)}: syntax error: {message}{f', in: {source}' if source else ''}")
 
@@ -326,7 +325,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 def _no_file(name: str, path: Path, folders: Iterable[Path]) -> str:
     """That a file isn't there, with the nearest that is."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return f'"{name}" is a folder, not a gin file'
     there = []
     for folder in folders:

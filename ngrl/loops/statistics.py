@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ngrl import tags
-from ngrl.runs.episodes import WINDOW
+from ngrl.runs.episodes import WINDOW, is_better
 
 
 class FinishedEpisode(NamedTuple):
@@ -67,10 +67,7 @@ class EpisodeStatistics:
             self._lengths[member] = 0
             self._window.append(finished[-1][:2])
             self.episodes += 1
-            # The first average is better than none (NaN), and one that is NaN than no other.
-            if len(self._window) == WINDOW and (
-                self.average_return > self.best_average or math.isnan(self.best_average)
-            ):
+            if len(self._window) == WINDOW and is_better(self.average_return, self.best_average):
                 self.best_average = self.average_return
                 self.best_at_env_steps = self.env_steps
         return finished

@@ -80,6 +80,11 @@ def read_columns(path: Path, names: Sequence[str]) -> np.ndarray:
         raise ReadError(f"can't read {path}: {reason(error)}") from error
 
 
+def is_better(mean: float, best: float) -> bool:
+    """Whether a mean is the best so far, NaN before the first; one that is NaN takes no other's place."""
+    return mean > best or math.isnan(best)
+
+
 class EpisodeTail:
     """Follows an `episodes.csv` that grows, and need not exist yet."""
 
@@ -120,7 +125,7 @@ class EpisodeTail:
         self._wall_s = float(wall_s)
         mean = sum(self._latest) / len(self._latest)
         self._figures |= {"env_steps": int(env_steps), "episodes": int(number), "mean": mean}
-        if len(self._latest) == WINDOW and not mean <= self._figures["best"]:
+        if len(self._latest) == WINDOW and is_better(mean, self._figures["best"]):
             self._figures["best"] = mean
 
     def figures(self) -> dict[str, float]:

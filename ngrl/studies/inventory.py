@@ -1,6 +1,7 @@
 """What of a study has been run already."""
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def standings_of(trials: Iterable[PlannedTrial], folder: Path) -> list[Standing]
 
 
 def _standing(planned: PlannedTrial, root_dir: Path) -> Standing:
-    if not root_dir.exists():
+    if not os.path.exists(root_dir):
         return Standing(planned, Status.NEW)
     if is_running(root_dir):
         return Standing(planned, Status.IN_USE, f"another process trains in {root_dir}")

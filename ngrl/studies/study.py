@@ -151,7 +151,7 @@ def _expand(
     if empty:
         raise ConfigurationError(f"{where}: {empty[0]} has no values to try")
     for gin_file in values["experiments"]:
-        if not packaged.find(gin_file).is_file():
+        if not packaged.is_there(gin_file):
             raise ConfigurationError(f'{places["experiments"]}: no such experiment: "{gin_file}"')
         for combination in itertools.product(*grid.values()):
             point = dict(zip(grid, combination, strict=True))

@@ -342,3 +342,23 @@ def test_metrics_of_layers_count_each_batch_once_as_stock_keras_does(line_search
     assert len(natural.test_on_batch(x, y)) == 3
     history = natural.fit(x, y, batch_size=20, epochs=1, verbose=0).history
     assert {"loss", "inner", "outer", "predicted_kl"} <= history.keys()
+
+
+def test_sequences_of_unknown_length_train_as_those_of_a_known_one():
+    """A Dense layer has no rule there: the vectorised Jacobian takes it."""
+    random = np.random.default_rng(0)
+    inputs = tf.constant(random.normal(size=(8, 6, 4)), tf.float32)
+    targets = tf.constant(random.normal(size=(8, 1)), tf.float32)
+    states = []
+    for length in (6, None):
+        tf.keras.utils.set_random_seed(1)
+        shown = tf.keras.Input([length, 4])
+        hidden = tf.keras.layers.GlobalAveragePooling1D()(tf.keras.layers.Dense(5, "tanh")(shown))
+        model = NaturalGradientModel(shown, tf.keras.layers.Dense(1)(hidden))
+        model.compile(optimizers.NaturalGradient(0.1), "mse")
+        signature = tf.TensorSpec([None, length, 4]), tf.TensorSpec([None, 1])
+        batches = tf.data.Dataset.from_generator(lambda: iter([(inputs, targets)] * 2), output_signature=signature)
+        model.fit(batches, verbose=0)
+        states.append(model.get_weights())
+    for known, unknown in zip(*states, strict=True):
+        np.testing.assert_allclose(unknown, known, rtol=1e-4, atol=1e-6)

@@ -8,6 +8,7 @@ import pytest
 from ngrl.studies.board import Board, describe_final
 from ngrl.studies.study import PlannedTrial
 from ngrl.studies.trials import Trial
+from ngrl.training.progress import describe
 
 FIGURES = {"env_steps": 500, "episodes": 40, "mean": 12.345, "best": float("nan"), "rate": 1234.5}
 FINAL = {
@@ -53,6 +54,10 @@ def play(stream, folder, **options):
     board.close()
     assert over == [(0, "finished"), (1, "failed")]
     return stream.getvalue()
+
+
+def test_rate_that_is_not_known_yet_is_a_dash():
+    assert describe(0, {}) == "– steps/s, 0 episodes"
 
 
 def test_screen_shows_every_running_trial_and_what_the_finished_reached(folder):

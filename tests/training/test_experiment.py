@@ -58,11 +58,19 @@ def test_score_of_the_same_policy_stays_where_it_is_not_to_be_played_with_again(
     assert "evaluation" not in run(tmp_path / "run", 400, episodes=0)
 
 
+def rates(root_dir):
+    events = event_accumulator.EventAccumulator(str(root_dir / "train"))
+    events.Reload()
+    return [event.step for event in events.Tensors("perf/env_steps_per_second")]
+
+
 def test_run_that_is_as_long_as_asked_for_says_so_and_takes_no_time(tmp_path, monkeypatch):
     notes = []
     monkeypatch.setattr(Progress, "note", lambda self, text: notes.append(text))
     before = run(tmp_path / "run", 300, episodes=0)
+    logged = rates(tmp_path / "run")
     again = run(tmp_path / "run", 200, episodes=0)
+    assert rates(tmp_path / "run") == logged  # no last one of 0
     assert again["env_steps"] == before["env_steps"]
     assert 0 < again["wall_s"] <= before["wall_s"]
     assert notes[-1] == "no step is made: the run is as long as was asked for"

@@ -11,7 +11,7 @@ import tensorflow as tf
 from ngrl.loops import EpisodeStatistics, ExponentialEpsilon, LinearEpsilon, LoopState
 from ngrl.runs import CheckpointError, RunDirectory, RunDirectoryError
 from ngrl.runs.directory import move_aside
-from ngrl.runs.episodes import Episode, EpisodeLog
+from ngrl.runs.episodes import Episode, EpisodeLog, EpisodeTail
 from ngrl.training import CheckpointStore
 from ngrl.training.progress import Terminal
 
@@ -68,6 +68,18 @@ def test_best_average_needs_a_hundred_episodes():
     assert math.isnan(statistics.best_average)
     statistics.add(np.ones(1), one, one)
     assert statistics.best_average == 1.0
+
+
+def test_a_return_that_is_nan_takes_no_best_average_away(tmp_path):
+    statistics, one, tail = EpisodeStatistics(1), np.ones(1, bool), EpisodeTail(tmp_path / "episodes.csv")
+    rows = ["episode,env_steps,train_steps,return,length,wall_s"]
+    for number, episode_return in enumerate([5.0] * 100 + [math.nan] + [1.0] * 100, start=1):
+        statistics.add(np.array([episode_return]), one, one)
+        rows.append(f"{number},{number},0,{episode_return},1,0.1")
+    (tmp_path / "episodes.csv").write_text("\n".join(rows) + "\n")
+    tail.read()
+    assert (statistics.best_average, statistics.best_at_env_steps) == (5, 100)
+    assert tail.figures()["best"] == 5
 
 
 def test_episode_log_is_cut_back_on_resume(tmp_path):
