@@ -24,9 +24,8 @@ def find(name: str | Path) -> Path:
       Where it is; `name` itself if it is nowhere.
     """
     path = Path(name)
-    return (
-        ROOT / path if path.parts[:1] in _FOLDERS and not os.path.exists(path) and os.path.isfile(ROOT / path) else path
-    )
+    own = ROOT / path
+    return own if path.parts[:1] in _FOLDERS and not os.path.exists(path) and os.path.isfile(own) else path
 
 
 def is_there(name: str | Path) -> bool:
