@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     from ngrl import figures
     from ngrl.configuration.annotations import nearest
     from ngrl.reports import report, results, runs
-    from ngrl.runs.files import WriteError
+    from ngrl.runs.files import ReadError, WriteError
 
     try:
         figures.check_matplotlib()
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.results:
             results.keep(found, Path(options.results))
-    except (OSError, WriteError) as error:
+    except (OSError, ReadError, WriteError) as error:
         return refuse("report", _unwritten(error))
     return 0
 

@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOut
         folder = Path(options.runs, plan.name)
         standings = standings_of(chosen, folder)
         if options.dry_run:
-            print(_listing(plan.name, standings, folder), file=output.stdout)
+            print(_listing(plan.name, standings, folder, plan.study.cpus_per_trial), file=output.stdout)
             return 0
         return _sweep(options, plan, standings, folder, output)
     except (ConfigurationError, UsageError) as error:
@@ -189,7 +189,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _listing(name: str, standings: "list[Standing]", folder: Path) -> str:
+def _listing(name: str, standings: "list[Standing]", folder: Path, threads: int) -> str:
     """How each trial stands, with the command of those that would be run."""
     counts = Counter(standing.status for standing in standings)
     lines = [
@@ -199,7 +199,7 @@ def _listing(name: str, standings: "list[Standing]", folder: Path) -> str:
         trial = standing.planned.trial
         line = f"{standing.status:<12} {trial.name}"
         if standing.status.is_to_run:
-            line += f": {trial.command(folder / trial.name)}"
+            line += f": {trial.command(folder / trial.name, threads)}"
         elif standing.note:
             line += f": {standing.note}"
         lines.append(line)

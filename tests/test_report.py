@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,43 @@ def test_kept_results_are_small_and_name_no_folder_of_the_machine(made):
         assert str(folder) not in path.read_text()
         assert "/home/" not in path.read_text()
     assert "returns" not in record["final"]["evaluation"]
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "/opt/env/bin/ngrl launch --gin_file /home/me/x.gin --root_dir /data/study/x-seed3 --seed 3",
+        "/opt/env/lib/ngrl/__main__.py launch --gin_file=/home/me/x.gin --root_dir=/data/study/x-seed3 --seed=3",
+        "/opt/env/lib/ngrl/launch.py --gin_file=/home/me/x.gin --root_dir=/data/study/x --seeds=1,2,3",
+        "/opt/env/lib/ngrl/launch.py --gin_file /home/me/x.gin --root_dir /data/study/x --seeds 1,2,3",
+    ],
+)
+def test_kept_command_is_that_of_the_run_alone_however_it_was_typed(made, tmp_path, typed):
+    run = runs.collect([made[0] / "study"])[0][0]
+    root_dir = tmp_path / "study" / "x-seed3"
+    shutil.copytree(run.path, root_dir)
+    record = json.loads((root_dir / "run.json").read_text())
+    (root_dir / "run.json").write_text(json.dumps({**record, "command": typed, "seed": 3}))
+    results.keep(runs.collect([root_dir])[0], tmp_path / "kept")
+    kept = json.loads((tmp_path / "kept" / "study" / "x-seed3" / "run.json").read_text())["command"]
+    assert kept.replace("--seed 3", "--seed=3") == (
+        "python -m ngrl.launch --gin_file=x.gin --root_dir=runs/study/x-seed3 --seed=3"
+    )
+
+
+def test_run_that_can_not_be_read_to_be_kept_is_told_as_such(made, tmp_path, monkeypatch, capsys):
+    configuration = made[0] / "study" / "ngdqn_lunar-seed0" / "operative_config.gin"
+    read = Path.read_bytes
+
+    def unreadable(path):
+        if path.resolve() == configuration.resolve():
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    arguments = ["--runs", str(made[0] / "study"), "--out", str(tmp_path), "--results", str(tmp_path / "kept")]
+    assert command.main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"ngrl.report: can't read {configuration}: Permission denied"
 
 
 def test_report_needs_no_tensorflow(made, tmp_path):

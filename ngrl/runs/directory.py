@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, TextIO
 import ngrl
 from ngrl.messages import shortened
 from ngrl.runs.files import ReadError, remove_unfinished, write_json
-from ngrl.runs.identity import Default, differences, no_default
+from ngrl.runs.identity import LENGTH, Default, differences, no_default, number, setting
 from ngrl.runs.record import lock_path, processes, read_record, record_path
 
 
@@ -30,6 +31,10 @@ _PACKAGES = (
     *("tensorflow", "tf-keras", "tf-agents", "tensorflow-probability", "numpy", "tensorboard", "gin-config"),
     *("gymnasium", "box2d", "mujoco", "envpool", "minatar", "ale-py"),
 )
+
+
+# For a lock.
+_TRIES = 10
 
 
 class RunDirectory:
@@ -116,7 +121,7 @@ class RunDirectory:
         return content
 
     def write(self, **values: Any) -> None:
-        """Set values in `run.json`, which is replaced as a whole.
+        """Set values in `run.json`, which is replaced as a whole; None removes one.
 
         Raises:
           WriteError: It can't be written.
@@ -128,7 +133,7 @@ class RunDirectory:
         kept = {name: value for name, value in content.items() if name not in self._process}  # they are in the list now
         content = {**kept, "processes": worked}
         content.update(values, config=self._config, config_complete=True)
-        write_json(self._run_json, content)
+        write_json(self._run_json, {name: value for name, value in content.items() if value is not None})
         self._is_listed = True
 
     def changes(self) -> str:
@@ -159,7 +164,7 @@ def check_same_experiment(
     default: Default = no_default,
     complete: bool = True,
 ) -> None:
-    """Refuse a directory whose run differs in more than its length and what is reported of it.
+    """Refuse a directory whose run differs in more than length and what is reported of it, or is beyond the length.
 
     Args:
       path: The directory.
@@ -176,6 +181,28 @@ def check_same_experiment(
         raise RunDirectoryError(
             f"{path} belongs to another experiment: {shortened(differing)}; choose another --root_dir"
         )
+    _check_length(path, record, config, default)
+
+
+def _check_length(path: Path, record: Mapping[str, Any], config: Mapping[str, str], default: Default) -> None:
+    """Refuse a length that a run is beyond, which was given a longer one: it would be taken for a run of that length.
+
+    A run goes beyond its own length by less than a batch, so that the lengths are compared and not the steps alone.
+    """
+    final = record.get("final") or {}
+    gone = [max(final.get("env_steps", 0), _newest_checkpoint(path)), final.get("episodes", 0)]
+    for name, count, unit in zip(LENGTH, gone, ("environment steps", "episodes"), strict=True):
+        before, now = (number(setting(settings, name, default)) for settings in (record.get("config", {}), config))
+        if now is not None and now < count and (before is None or now < before):
+            raise RunDirectoryError(
+                f"{path} holds {count:,} {unit}, more than {name} = {now:,}: raise it, or choose another --root_dir"
+            )
+
+
+def _newest_checkpoint(path: Path) -> int:
+    """The environment steps of the newest checkpoint in a run's directory; 0 where there is none."""
+    names = (folder.name.removeprefix("step_") for folder in (path / "checkpoints").glob("step_*"))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def move_aside(path: Path) -> Path | None:
@@ -222,11 +249,20 @@ def _move_contents(path: Path, target: Path) -> None:
 def _lock(file: TextIO, directory: Path) -> None:
     """Lock a directory by its open lock file; the system lifts the lock when the process ends, however it does.
 
+    Who only looks whether a run is in use (`is_running`) holds the lock for an instant, which is waited for.
+
     Raises:
       RunDirectoryError: Another process holds it, or the file system has no locks.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for remaining in reversed(range(_TRIES)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if not remaining:
+                    raise
+                time.sleep(0.02)
     except BlockingIOError:
         file.seek(0)
         owner = file.read().strip() or "unknown"

@@ -82,6 +82,12 @@ def setting(settings: Mapping[str, str], name: str, default: Default) -> str | N
     return default(name)
 
 
+def number(text: str | None) -> int | None:
+    """A setting's text as a whole number; None where it is none."""
+    value = None if text is None else _value(text)
+    return value if type(value) is int else None
+
+
 def same(one: str | None, other: str | None) -> bool:
     """Whether two texts stand for the same value."""
     return one == other or (one is not None and other is not None and _value(one) == _value(other))

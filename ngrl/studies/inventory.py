@@ -8,12 +8,9 @@ from pathlib import Path
 from ngrl.configuration import operative
 from ngrl.runs.directory import RunDirectoryError, check_same_experiment
 from ngrl.runs.files import ReadError
-from ngrl.runs.identity import same, setting
+from ngrl.runs.identity import LENGTH, same, setting
 from ngrl.runs.record import Status, is_running, read_record, status_of
 from ngrl.studies.study import PlannedTrial
-
-# A finished run goes on where one of these has been raised since.
-_LIMITS = ("run.num_env_steps", "run.num_episodes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +41,7 @@ def _standing(planned: PlannedTrial, root_dir: Path) -> Standing:
         return Standing(planned, Status.REFUSED, str(error))
     saved = record.get("config", {})
     is_as_long = all(
-        same(*(setting(settings, limit, operative.default) for settings in (saved, planned.config)))
-        for limit in _LIMITS
+        same(*(setting(settings, limit, operative.default) for settings in (saved, planned.config))) for limit in LENGTH
     )
     status = status_of(record)
     if status is not None and status.is_over and is_as_long:

@@ -56,9 +56,10 @@ class Trial:
             "--noprogress",
         ]
 
-    def command(self, root_dir: Path) -> str:
-        """The command that runs it, for people."""
-        return shlex.join(["python", "-m", "ngrl.launch", *self.arguments(root_dir)])
+    def command(self, root_dir: Path, threads: int) -> str:
+        """The command that runs it, for people, on so many threads."""
+        asked = [] if threads == DEFAULT else [f"--threads={threads}"]
+        return shlex.join(["python", "-m", "ngrl.launch", *self.arguments(root_dir), *asked])
 
 
 class TrialProcess:

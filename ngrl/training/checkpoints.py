@@ -168,7 +168,7 @@ class CheckpointStore:
 
     def _remove_oldest(self) -> None:
         for old in self._list()[: -self._keep]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # one too many is no reason to lose a run; the next save tries again
 
 
 def _step(folder: Path) -> int:

@@ -144,7 +144,7 @@ class Training:
         self._episode_log = EpisodeLog(directory.path / "episodes.csv", csv_size)
         self._events = EventFile(directory.path / "train")
         self._rate = _Rate(loop)
-        directory.write(status=Status.TRAINING)
+        directory.write(status=Status.TRAINING, failure=None)  # of an earlier end
 
     @property
     def _wall(self) -> float:

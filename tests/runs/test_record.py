@@ -1,6 +1,8 @@
 """`run.json`: what is written is read, and what can't be read is told in a line."""
 
+import fcntl
 import json
+import threading
 
 import pytest
 
@@ -15,6 +17,26 @@ def test_status_is_written_as_a_word_and_read_again(tmp_path, status):
     directory.close()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == status.value == f"{status}"
     assert status_of(read_record(tmp_path / "run")) is status
+
+
+def test_look_at_whether_a_run_is_in_use_does_not_make_a_start_fail(tmp_path):
+    RunDirectory(tmp_path / "run", {}).close()
+    with (tmp_path / "run" / "run.lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        end = threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        end.start()
+        RunDirectory(tmp_path / "run", {}).close()
+        end.join()
+
+
+def test_value_that_is_none_is_removed(tmp_path):
+    directory = RunDirectory(tmp_path / "run", {})
+    directory.write(status="diverged", failure="a line")
+    directory.write(status="training", failure=None)
+    directory.close()
+    record = read_record(tmp_path / "run")
+    assert record["status"] == "training"
+    assert "failure" not in record
 
 
 def test_run_that_is_over_finished_or_diverged():

@@ -35,10 +35,17 @@ def test_run_that_is_over_is_not_run_again(tmp_path, status):
 
 @pytest.mark.parametrize(
     ("status", "changed"),
-    [("training", {}), ("finished", {"run.num_env_steps": "500"}), ("finished", {"run.num_env_steps": "2000"})],
+    [("training", {}), ("finished", {"run.num_env_steps": "500"}), ("training", {"run.num_env_steps": "2000"})],
 )
-def test_run_that_was_interrupted_or_had_another_length_goes_on(tmp_path, status, changed):
+def test_run_that_was_interrupted_or_was_shorter_goes_on(tmp_path, status, changed):
     assert stock(tmp_path, status=status, config={**CONFIG, **changed}).status is Status.INTERRUPTED
+
+
+def test_run_that_is_longer_than_planned_is_refused(tmp_path):
+    longer = {**CONFIG, "run.num_env_steps": "2000"}
+    standing = stock(tmp_path, status="finished", config=longer, final={"env_steps": 2000, "episodes": 90})
+    assert standing.status is Status.REFUSED
+    assert "holds 2,000 environment steps, more than run.num_env_steps = 1,000" in standing.note
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,13 @@ def test_experiment_is_called_after_its_file_and_folder(gin_file, name, tmp_path
     assert experiment_name(gin_file) == name
 
 
+def test_command_for_people_asks_for_the_threads_that_the_trial_gets(tmp_path):
+    trial = Trial("x", "gin/x.gin", 3)
+    command = f"python -m ngrl.launch --gin_file=gin/x.gin --root_dir={tmp_path}/x --seed=3 --noprogress"
+    assert trial.command(tmp_path / "x", 1) == command
+    assert trial.command(tmp_path / "x", 2) == f"{command} --threads=2"
+
+
 def test_threads_are_set_where_the_user_did_not_set_them(monkeypatch):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     for name in ("TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):

@@ -233,6 +233,11 @@ def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
     assert record["final"]["env_steps"] < 1000
     rows = (tmp_path / "episodes.csv").read_text().splitlines()
     assert record["final"]["episodes"] == len(rows) - 1
+    # Run again, so far that nothing has failed yet, it has no failure.
+    train(tmp_path, "CartPole-v1", _without_trust_region(agent), loop, num_env_steps=40, num_envs=4)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert "failure" not in record
 
 
 def _without_trust_region(agent):

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -190,6 +191,16 @@ def test_old_checkpoints_and_litter_go(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_0000000002", "step_0000000003"]
 
 
+def test_old_checkpoint_that_can_not_be_removed_ends_no_run(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path, Module(1), keep=1)
+    store.save(1, state(1))
+    with monkeypatch.context() as undone:
+        undone.setattr(os, "rmdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
+        store.save(2, state(1))
+    store.save(3, state(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["step_0000000003"]
+
+
 def test_checkpoint_that_cannot_be_written_names_its_path_and_keeps_the_one_before(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, Module(1), keep=1)
     store.save(1, state(1))
@@ -230,6 +241,28 @@ def test_length_and_reporting_may_change_between_a_run_and_its_continuation(tmp_
     RunDirectory(tmp_path, {"run.num_env_steps": "20", "run.seed": "0"}).close()
     with pytest.raises(RunDirectoryError, match=r"run.seed \(0 there, 1 here\)"):
         RunDirectory(tmp_path, {"run.num_env_steps": "20", "run.seed": "1"})
+
+
+@pytest.mark.parametrize(("before", "gone"), [(1000, 1024), (2000, 1500)])
+@pytest.mark.parametrize("known_from", ["final", "checkpoint"])
+def test_length_that_a_run_is_beyond_is_refused_and_nothing_is_written(tmp_path, before, gone, known_from):
+    """It would be reported as one of that length; that a run goes beyond its own by part of a batch is no matter."""
+    directory = RunDirectory(tmp_path, {"run.num_env_steps": str(before)})
+    directory.write(**({"final": {"env_steps": gone, "episodes": 7}} if known_from == "final" else {}))
+    if known_from == "checkpoint":
+        (tmp_path / "checkpoints" / f"step_{gone:010d}").mkdir(parents=True)
+    directory.close()
+    written = (tmp_path / "run.json").read_bytes()
+    RunDirectory(tmp_path, {"run.num_env_steps": str(before)}).close()
+    RunDirectory(tmp_path, {"run.num_env_steps": "1500"}).close()
+    with pytest.raises(
+        RunDirectoryError, match=rf"holds {gone:,} environment steps, more than run.num_env_steps = 999:"
+    ):
+        RunDirectory(tmp_path, {"run.num_env_steps": "999"})
+    if known_from == "final":
+        with pytest.raises(RunDirectoryError, match=r"holds 7 episodes, more than run.num_episodes = 6:"):
+            RunDirectory(tmp_path, {"run.num_env_steps": str(before), "run.num_episodes": "6"})
+    assert (tmp_path / "run.json").read_bytes() == written
 
 
 def test_moving_aside_keeps_every_earlier_run(tmp_path):
