@@ -112,6 +112,8 @@ class Recording:
         self._busy = True
         try:
             with self._access.stop_recording():
+                if getattr(layer, "time_major", False):  # its first axis isn't the batch, whatever the sizes say
+                    raise _NotRecordedError
                 try:
                     if rule is not None:
                         return rule(layer, self._record, *args, **kwargs)

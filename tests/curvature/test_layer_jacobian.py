@@ -203,6 +203,19 @@ def waits_for(op, kind):
     return False
 
 
+@pytest.mark.parametrize("kind", [KERAS.SimpleRNN, KERAS.LSTM, KERAS.GRU])
+def test_steps_of_time_before_the_examples_are_not_taken_for_examples(kind, batch_jacobian, rng):
+    """As many steps as examples: the sizes don't tell them apart."""
+    layer, last = kind(3, time_major=True, dtype="float64"), KERAS.Dense(2, dtype="float64")
+    x = tf.constant(rng.normal(size=[B, B, 2]))
+    network = LayeredNetwork(lambda x: last(layer(tf.transpose(x, [1, 0, 2]))), layer, last)
+    network(x)
+
+    variables = [*layer.trainable_variables, *last.trainable_variables]
+    assert_rows(network, variables, x, batch_jacobian, tf.function, rng)
+    assert set(GaussNewton(network, variables, x).unruled) == {weight.name for weight in layer.trainable_variables}
+
+
 def test_layers_called_in_a_function_of_their_own_go_the_general_way(batch_jacobian, rng):
     inner, last = KERAS.Dense(3, "tanh", dtype="float64"), KERAS.Dense(2, dtype="float64")
 

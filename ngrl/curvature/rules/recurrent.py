@@ -105,7 +105,7 @@ def _unroll(
     step: Callable[[tf.Tensor, _State], _State],
 ) -> Any:
     """What the layer returns, for `step` from x_t W + b and the state before to the state, whose first part is h."""
-    if kwargs.get("mask") is not None or layer.time_major or layer.stateful or not tf.is_tensor(inputs):
+    if kwargs.get("mask") is not None or layer.stateful or not tf.is_tensor(inputs):
         raise NoRuleError
     if layer.cell.dropout or layer.cell.recurrent_dropout or inputs.shape.rank != 3:
         raise NoRuleError
