@@ -41,8 +41,8 @@ class GaussNewton(tf.linalg.LinearOperator):
     - `gram`, `row_matrix`, `diag_part` and `to_dense` run a plain function on one example at a time, vectorised.
     - Whichever way they are formed, rows take for granted that an example's outputs depend on that example alone: not
       so for batch normalisation in training mode, which every other method takes. The batch is each layer's first
-      axis, but for Keras' `time_major` ones: where another sees time first, and as many steps as examples, that can't be
-      told from it, and rows are wrong.
+      axis, but for Keras' `time_major` ones: where another sees time first, and as many steps as examples, that can't
+      be told from it, and rows are wrong.
     - Under XLA `matvec`, `jvp` and the row products need TensorFlow's XLA kernels for second derivatives; max
       pooling has them in float32 alone.
 

@@ -259,6 +259,8 @@ class Training:
             earlier = self._directory.read().get("final", {})
             if "evaluation" in earlier and earlier["env_steps"] == final["env_steps"]:
                 final["evaluation"] = earlier["evaluation"]  # of the same policy, which isn't to be played with again
+            else:
+                evaluation.forget(path)
         self._directory.write(status=Status.FINISHED, final=final)
         if evaluation.settings.capture_video:
             evaluation.film(path, self._progress, self._check_stop)

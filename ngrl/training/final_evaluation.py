@@ -10,10 +10,12 @@ from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.runs.events import EventFile
-from ngrl.runs.files import WriteError, write_json
+from ngrl.runs.files import WriteError, write_json, writing
 from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, describe_specs, evaluate, record_video, stoppable
 from ngrl.training.export import export_policy, load_policy
 from ngrl.training.progress import Progress, describe_evaluation
+
+_EVALUATION = "evaluation.json"
 
 
 @configurable
@@ -106,7 +108,7 @@ class FinalEvaluation(NamedTuple):
         progress.stop()
         summary = result.summary()
         try:
-            write_json(folder / "evaluation.json", summary)
+            write_json(folder / _EVALUATION, summary)
             with EventFile(folder / "eval") as events:
                 scores = {"eval/mean_reward": summary["mean"], "eval/mean_ep_length": summary["mean_length"]}
                 events.scalars(scores, env_steps)
@@ -114,6 +116,16 @@ class FinalEvaluation(NamedTuple):
             progress.warn(f"not written down: greedy evaluation {describe_evaluation(summary)}")
             raise
         return summary
+
+    def forget(self, folder: Path) -> None:
+        """Remove what an earlier policy of the run has reached.
+
+        Raises:
+          WriteError: It can't be removed.
+        """
+        path = folder / _EVALUATION
+        with writing(path):
+            path.unlink(missing_ok=True)
 
     def film(self, folder: Path, progress: Progress, check_stop: Callable[[], None]) -> None:
         """Save the first episode as `folder/video.gif`; a warning says what is wrong with it."""

@@ -55,7 +55,9 @@ def test_score_of_the_same_policy_stays_where_it_is_not_to_be_played_with_again(
     scored = run(tmp_path / "run", 300)["evaluation"]
     assert run(tmp_path / "run", 300, episodes=0)["evaluation"]["mean"] == scored["mean"]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["final"]["evaluation"]["mean"] == scored["mean"]
+    assert (tmp_path / "run" / "evaluation.json").exists()
     assert "evaluation" not in run(tmp_path / "run", 400, episodes=0)
+    assert not (tmp_path / "run" / "evaluation.json").exists()  # it was of another policy
 
 
 def rates(root_dir):
