@@ -84,14 +84,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def default_root_dir(gin_file: str, seed: int | None) -> Path:
-    """`runs/<gin file name>`, with the folders below `gin/`, and with the seed where one is asked for."""
+    """`runs/<gin file name>`, after the folders below `gin/`, and with the seed where one is asked for.
+
+    These are the names that trials of a study have, by which reports know what learns.
+    """
     path = Path(gin_file)
     folders = path.parts[:-1]
-    if "gin" in folders:  # gin/paper/x.gin: runs/paper/x
+    if "gin" in folders:  # gin/paper/x.gin: runs/paper-x
         folders = folders[len(folders) - folders[::-1].index("gin") :]
     else:
         folders = ()
-    return Path("runs", *folders, path.stem if seed is None else f"{path.stem}-seed{seed}")
+    name = "-".join([*folders, path.stem])
+    return Path("runs", name if seed is None else f"{name}-seed{seed}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parent
 _WHEEL = _PACKAGE / "_data"  # setup.py puts the two folders there
 _FOLDERS = (("gin",), ("launch",))
+_ENVIRONMENT = re.compile(r"^Environment\.env_id\s*=", re.MULTILINE)
 _NEIGHBOUR = re.compile(r"^include ['\"]([^/]+?)['\"]", re.MULTILINE)
 
 ROOT = _WHEEL if _WHEEL.is_dir() else _PACKAGE.parent
@@ -34,9 +35,10 @@ def is_there(name: str | Path) -> bool:
 
 
 def experiments() -> Iterator[tuple[str, str]]:
-    """Name and first line of comment of each experiment, in the order of their names; without what these include."""
+    """Name and first line of comment of each experiment, in the order of their names; without shared parts."""
     texts = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "gin").rglob("*.gin"))}
     shared = {path.parent / name for path, text in texts.items() for name in _NEIGHBOUR.findall(text)}
     for path, text in texts.items():
-        if path.parent.name != "base" and path not in shared:
+        # What another one includes is an experiment nevertheless where it says what is to be learned.
+        if path.parent.name != "base" and (path not in shared or _ENVIRONMENT.search(text)):
             yield path.relative_to(ROOT).as_posix(), text.partition("\n")[0].removeprefix("#").strip()

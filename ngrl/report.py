@@ -70,12 +70,12 @@ def _run(options: argparse.Namespace) -> int:
         if unknown:
             known = {tag for run in found for tag in run.logged}
             return refuse("report", f"no run logged {unknown[0]!r}{nearest(unknown[0], known)}")
-        written = report.write(found, left_out, Path(options.out), folders, options.tags)
+        written = report.write(found, left_out, Path(options.out), folders, options.tags, options.any_version)
     except ImportError as error:
-        return refuse("report", f"{error} (pip install 'ngrl[report]')")
+        return refuse("report", str(error))
     except runs.MixedRunsError as error:
         return refuse("report", str(error))
-    except (OSError, WriteError) as error:
+    except (OSError, ReadError, WriteError) as error:
         return refuse("report", _unwritten(error))
     say(
         f"{len(found)} trials in {written.cells} cells, {len(left_out)} directories left out",
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.results:
             results.keep(found, Path(options.results))
-    except (OSError, ReadError, WriteError) as error:
+    except (OSError, runs.MixedRunsError, ReadError, WriteError) as error:
         return refuse("report", _unwritten(error))
     return 0
 

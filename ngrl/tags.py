@@ -55,7 +55,7 @@ TAGS: dict[str, Tag] = {
     "Losses/td_error": Tag("mean |y − Q(s, a)|", "reward", (DQN,)),
     "Losses/policy_loss": Tag("the policy's loss before the update, entropy bonus included", "", (ON_POLICY, ACER)),
     "Losses/critic_loss": Tag("the critic's loss, each minibatch before its step", "", (ON_POLICY, ACER)),
-    "Losses/negative_log_likelihood": Tag("mean negative log likelihood of the points", "nats", (MLE,)),
+    "Losses/negative_log_likelihood": Tag("negative log likelihood, the sum over the points", "nats", (MLE,)),
     "ngrl/epsilon": Tag("probability ε of a random action", "", (DQN,), "ε", ".3f"),
     "ngrl/damping": Tag("λ that the step was solved with", "", (NATURAL, KERAS), "λ", ".3g"),
     SKIPPED_UPDATES: Tag(

@@ -67,6 +67,7 @@ ALLOWED["reports"] = {"reports", "runs", "figures", "renamed", "seeding"}
 _BELOW_TRAINING = set(ALLOWED) - {"reports", "figures", "threads", "terminal"}
 ALLOWED["training"] = {"training", *_BELOW_TRAINING, "_tf_agents"}
 ALLOWED["studies"] = {
+    "checks",
     "studies",
     "cluster",
     "configuration",
@@ -384,6 +385,18 @@ def test_wheel_runs_its_experiments_from_an_empty_folder(wheel, tmp_path):
     names = {line.split()[0] for line in listed}
     assert {"gin/ngdqn_lunar.gin", "gin/paper/ngdqn_lunar.gin"} <= names
     assert not {"gin/base/ngdqn.gin", "gin/paper/base.gin", "gin/paper/ngdqn.gin"} & names
+
+
+def test_every_experiment_of_an_environment_is_listed_and_no_shared_part():
+    listed = {name for name, _ in packaged.experiments()}
+    named = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "gin").rglob("*.gin")
+        if re.search("(?m)^Environment.env_id", path.read_text()) and path.parent.name != "base"
+    }
+    assert named <= listed
+    assert "gin/kfac_cartpole_v1.gin" in listed
+    assert not listed & {"gin/paper/base.gin", "gin/paper/ngdqn.gin", "gin/solvers/base.gin", "gin/base/dqn.gin"}
 
 
 def test_file_in_the_current_folder_goes_before_the_packaged_one(tmp_path, monkeypatch):

@@ -162,6 +162,53 @@ def test_kept_results_are_small_and_name_no_folder_of_the_machine(made):
     assert "returns" not in record["final"]["evaluation"]
 
 
+def test_runs_that_would_be_kept_in_one_folder_are_refused_and_nothing_is_lost(tmp_path, capsys):
+    folders = [tmp_path / name / "study" for name in ("one", "other")]
+    for folder, env_id in zip(folders, ("CartPole-v1", "Pendulum-v1"), strict=True):
+        write_run(folder, "x-seed0", env_id, (1.0, 2.0, 3.0))
+    kept = tmp_path / "kept"
+    assert command.main(["--runs", *map(str, folders), "--out", str(tmp_path / "out"), "--results", str(kept)]) == 2
+    assert "x-seed0 would both be kept as" in capsys.readouterr().err
+    assert not kept.exists()
+
+
+def test_folder_of_runs_that_can_not_be_read_is_told_as_such(tmp_path, monkeypatch, capsys):
+    def unreadable(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", unreadable)
+    assert command.main(["--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"ngrl.report: can't read {tmp_path}: Permission denied\n"
+
+
+def test_report_names_the_command_that_makes_it_of_runs_of_another_version(tmp_path):
+    write_run(tmp_path / "study", "x-seed0", "CartPole-v1", (1.0, 2.0, 3.0), versions={"ngrl": "0.0.1"})
+    out = tmp_path / "out"
+    assert command.main(["--runs", str(tmp_path / "study"), "--out", str(out), "--any_version"]) == 0
+    assert "--out … --any_version`" in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "env_id", "method"),
+    [
+        ("dqn_cartpole_v1-seed0", "CartPole-v1", "DQN, target network"),
+        ("paper-dqn_cartpole_v1-seed0", "CartPole-v1", "DQN, no target network"),
+        ("minatar_breakout-seed0", "MinAtar/Breakout-v1", "NGDQN, trust region"),
+        ("atari_pong-seed0", "ALE/Pong-v5", "NGDQN, trust region"),
+        ("pendulum-seed0", "Pendulum-v1", "pendulum"),  # whoever called it so says nothing of a method
+        ("cartpole_v1", "CartPole-v1", "cartpole_v1"),
+        ("ppo_clip_0.2", "CartPole-v1", "ppo_clip_0.2"),  # no run that was moved aside
+    ],
+)
+def test_methods_are_those_of_the_experiments_that_come_with_ngrl(tmp_path, name, env_id, method):
+    write_run(tmp_path, f"{name}-seed0" if "seed" not in name else name, env_id, (1.0, 2.0, 3.0))
+    if "seed" not in name:
+        (tmp_path / f"{name}-seed0").rename(tmp_path / name)
+    (found,), left_out = runs.collect([tmp_path])
+    assert found.method == method
+    assert not left_out
+
+
 @pytest.mark.parametrize(
     "typed",
     [

@@ -10,7 +10,11 @@ from types import SimpleNamespace
 
 import bench_memory
 import fingerprint
+import plot_runs
 import scores
+from support.report_runs import write_run
+
+from ngrl import figures
 
 ROOT = Path(__file__).parents[1]
 
@@ -160,6 +164,37 @@ def test_scores_of_runs_that_finished_are_told_where_another_failed(tmp_path):
     assert "num_env_stps" in line
 
 
+def test_scores_are_not_those_of_another_experiment_of_the_name_nor_of_one_without_scores(tmp_path):
+    (tmp_path / "gin").mkdir()
+    for name, config, final in (
+        ("other", {"DqnAgent.gamma": "0.9"}, {"best_100_episode_mean": 9.5}),
+        ("points", {}, {"reached": 3}),
+    ):
+        (tmp_path / "gin" / f"{name}.gin").touch()
+        run = tmp_path / "runs" / f"{name}-seed0"
+        run.mkdir(parents=True)
+        (run / "run.json").write_text(json.dumps({"status": "finished", "config": config, "final": final}))
+    files = ["gin/other.gin", "gin/points.gin"]
+    result = tool("scores.py", *files, "--seeds", 0, "--runs", tmp_path / "runs", cwd=tmp_path)
+    assert result.returncode == 1
+    other, points = [line for line in result.stderr.splitlines() if line.startswith("scores: ")]
+    assert "belongs to another experiment: DqnAgent.gamma (0.9 there, 0.99 here)" in other
+    assert points == "scores: gin/points.gin trains no agent: it has no scores"
+
+
+def test_every_method_is_drawn_where_there_are_more_than_colours(tmp_path, monkeypatch):
+    methods = [f"method_{number}" for number in range(len(figures.COLOURS) + 1)]
+    for method in methods:
+        write_run(tmp_path / "runs", f"{method}-seed0", "CartPole-v1", (1.0, 2.0, 3.0))
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.extend(figure.axes))
+    runs = [str(path) for path in (tmp_path / "runs").iterdir()]
+    monkeypatch.setattr("sys.argv", ["plot_runs.py", *runs, "--out", str(tmp_path / "curves.png")])
+    plot_runs.main()
+    labels = {text.get_text().partition(",")[0] for text in drawn[0].get_legend().get_texts()}
+    assert labels >= set(methods)
+
+
 def test_scores_of_runs_that_evaluate_nothing_have_a_dash(tmp_path, monkeypatch, capsys):
     (tmp_path / "gin").mkdir()
     (tmp_path / "gin" / "a.gin").touch()
@@ -167,7 +202,8 @@ def test_scores_of_runs_that_evaluate_nothing_have_a_dash(tmp_path, monkeypatch,
     for seed, evaluation in enumerate(({}, {"evaluation": {"mean": 7.25}})):
         run = tmp_path / "runs" / f"a-seed{seed}"
         run.mkdir(parents=True)
-        (run / "run.json").write_text(json.dumps({"status": "finished", "final": {**final, **evaluation}}))
+        record = {"status": "finished", "config": {"run.seed": str(seed)}, "final": {**final, **evaluation}}
+        (run / "run.json").write_text(json.dumps(record))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["scores.py", "gin/a.gin", "--seeds", "0", "1", "--runs", "runs"])
     scores.main()

@@ -90,6 +90,8 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.epochs, options.batch) < 1:
         parser.error("epochs and batch must be at least 1")
+    if options.batch > (trained := len(images()[0]) - HELD_OUT):
+        parser.error(f"batch must be at most {trained}, the images to train with")
     try:
         seeds_of(options.seeds)
     except ValueError as error:

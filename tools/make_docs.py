@@ -23,7 +23,14 @@ _UNNAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_KEYWORD)
 _HANDED = ("name", "seed", "train_step_counter", "critic", "advantage", "normaliser", "epsilon_greedy")
 _HANDED += ("retrace", "trust_region")
 #: Where arguments without a default are a gin file's, and not handed over by whoever makes the object.
-_NEEDED = ("ngrl.training.experiment", "ngrl.environments", "ngrl.optimizers", "ngrl.studies", "tf_keras")
+_NEEDED = (
+    "ngrl.training.experiment",
+    "ngrl.environments",
+    "ngrl.optimizers",
+    "ngrl.studies",
+    "ngrl.examples",
+    "tf_keras",
+)
 _GROUPS = {
     "ngrl.training.experiment": "Runs",
     "ngrl.training.configurables": "Runs",

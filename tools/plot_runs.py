@@ -7,6 +7,7 @@ published mean of NGDQN (Knight & Lerner 2018). `python -m ngrl.report` makes ta
 """
 
 import argparse
+import itertools
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -35,7 +36,9 @@ def main() -> None:
         panels[run.env_id][run.method].append(run)
     figure, axes = figures.new_panels(len(panels), 2, 5.4, 3.3)
     for axis, (env_id, methods) in zip(axes, sorted(panels.items()), strict=True):
-        for colour, (method, members) in zip(figures.COLOURS, sorted(methods.items(), reverse=True), strict=False):
+        for colour, (method, members) in zip(
+            itertools.cycle(figures.COLOURS), sorted(methods.items(), reverse=True), strict=False
+        ):
             for number, run in enumerate(members):
                 label = f"{method}, {len(members)} seeds" if number == 0 else None
                 axis.plot(

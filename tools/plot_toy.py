@@ -8,6 +8,7 @@ episodes and of those of the nine before. Prints Markdown: what the agents of ea
 """
 
 import argparse
+import itertools
 import re
 import sys
 from collections import defaultdict
@@ -55,7 +56,9 @@ def main() -> None:
         experiments[re.sub(r"-seed\d+$", "", run.name)].append(run)
     figure, (axis,) = figures.new_panels(1, 1, 7.2, 4.2)
     print(f"| | agents | mean return of the first {WINDOW} updates | of the last {WINDOW} |\n| --- | --- | --- | --- |")
-    for colour, (name, runs) in zip(figures.COLOURS, sorted(experiments.items(), reverse=True), strict=False):
+    for colour, (name, runs) in zip(
+        itertools.cycle(figures.COLOURS), sorted(experiments.items(), reverse=True), strict=False
+    ):
         curves = [curve(run) for run in runs]
         shortest = min(len(updates) for updates, _ in curves)
         agents = np.array([means[:shortest] for _, means in curves])

@@ -16,21 +16,42 @@ from pathlib import Path
 from typing import Any
 
 from ngrl import modules
-from ngrl.runs.record import read_record
+from ngrl.configuration import binding as configuration
+from ngrl.configuration import operative
+from ngrl.runs.directory import check_same_experiment
+from ngrl.runs.record import Status, read_record, status_of
 from ngrl.studies.trials import Trial, TrialProcess, experiment_name, seeds_of
 
 
 def run_one(trial: Trial, runs: Path, running: list[TrialProcess]) -> dict[str, Any]:
-    """What one run reached: `final` of its run.json."""
+    """What one run reached: `final` of its run.json.
+
+    Raises:
+      RuntimeError: It failed, it trains no agent, or what is in its directory is another run or can't be read.
+    """
     root = runs / trial.name
     record = read_record(root)
-    if record is None or record["status"] != "finished":
+    if status_of(record) is Status.FINISHED:
+        _check_same(trial, root, record)
+    else:
         with TrialProcess(trial, root) as process:
             running.append(process)
             if process.wait():
                 raise RuntimeError(f"{trial.command(root)} failed: {process.complaint()}")
         record = read_record(root)
+    if "best_100_episode_mean" not in record["final"]:
+        raise RuntimeError(f"{trial.gin_file} trains no agent: it has no scores")
     return record["final"]
+
+
+def _check_same(trial: Trial, root: Path, record: dict[str, Any]) -> None:
+    try:
+        bindings = configuration.read(
+            [trial.gin_file], [], trial.allow_gin_import, {"seed": str(trial.seed)}, "--seeds"
+        )
+    except configuration.ConfigurationError as error:
+        raise RuntimeError(str(error)) from error
+    check_same_experiment(root, record, configuration.identity_of(bindings), operative.default, complete=False)
 
 
 def score(trials: list[Trial], runs: Path, jobs: int = 1) -> tuple[dict[str, dict[int, dict[str, Any]]], list[str]]:

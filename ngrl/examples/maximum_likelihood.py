@@ -221,7 +221,7 @@ def draw_figure_2(
         drawn = [trajectory for trajectory in trajectories if (trajectory.descent.max_kl is None) == fixed]
         for trajectory, colour in zip(drawn, (figures.BLUE, figures.ORANGE, figures.GREEN), strict=False):
             arrived = None if fixed else trajectory.reached_at
-            theta = trajectory.theta[: None if arrived is None else arrived + _HOPS]
+            theta = trajectory.theta[: None if arrived is None else arrived + _HOPS + 1]
             label = trajectory.descent.label.split(",")[0]
             axis.plot(*theta.T, "o-", color=colour, markersize=2.5, linewidth=0.7, alpha=0.8, label=label)
         axis.plot(*trajectories[0].theta[0], "s", color="black", markersize=5, label="start", linestyle="none")
@@ -242,7 +242,8 @@ def draw_figure_3(data: np.ndarray, target: Gaussian, unsaid: str) -> bytes:
     import matplotlib
     from matplotlib.colors import ListedColormap, LogNorm
 
-    mu, sigma = np.meshgrid(np.linspace(0, 2 * target.mean, 13), np.linspace(0.25, 3, 12) * target.std)
+    reach = max(abs(target.mean), 3 * target.std)
+    mu, sigma = np.meshgrid(target.mean + np.linspace(-reach, reach, 13), np.linspace(0.25, 3, 12) * target.std)
     fields = gradient_field(data, np.stack([mu, sigma], axis=-1))
     lengths = [np.linalg.norm(field, axis=-1) for field in fields]
     figure = figures.new_figure(
@@ -262,7 +263,7 @@ def draw_figure_3(data: np.ndarray, target: Gaussian, unsaid: str) -> bytes:
             mu, sigma, u, v, length, norm=norm, cmap=colours, angles="xy", scale_units="xy", scale=scale, width=0.004
         )
         _mark(axis, target)
-        axis.set_xlim(-0.1 * target.mean, 2.1 * target.mean)
+        axis.set_xlim(target.mean - 1.1 * reach, target.mean + 1.1 * reach)
         axis.set_ylim(0, 3.3 * target.std)
         figures.tidy(axis, title, "μ", "σ" if axis is axes[0] else "")
     figure.colorbar(arrows, ax=axes).set_label("length of ∇f and of F⁻¹∇f", fontsize=9)

@@ -1,8 +1,9 @@
 """Pictures of a report, each as the content of a PNG file."""
 
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def draw_all(
         if not cell.has_grid and any(len(run.curve) for run in cell.runs):
             by_method[cell.method].append(cell)
     for method, members in by_method.items():
-        drawn["curves_" + re.sub(r"\W+", "_", method.lower()).strip("_")] = draw_curves(method, members)
+        drawn[_unused("curves_" + re.sub(r"\W+", "_", method.lower()).strip("_"), drawn)] = draw_curves(method, members)
     timed = {cell.environment for cell in cells if not cell.has_grid and _minutes(cell)}
     if timed:
         drawn["time_to_published"] = draw_times([cell for cell in cells if cell.environment in timed])
@@ -38,6 +39,12 @@ def draw_all(
     if configurations := _configurations(cells):
         drawn["settings"] = draw_settings(configurations)
     return drawn
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    """The name, with a number where it is taken."""
+    numbered = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
+    return next(free for free in numbered if free not in taken)
 
 
 def _configurations(cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -28,7 +28,12 @@ class Report:
 
 
 def write(
-    runs: Sequence[Run], left_out: Sequence[str], out: Path, sources: Sequence[Path], tags: Sequence[str] = ()
+    runs: Sequence[Run],
+    left_out: Sequence[str],
+    out: Path,
+    sources: Sequence[Path],
+    tags: Sequence[str] = (),
+    any_version: bool = False,
 ) -> Report:
     """Write `report.md`, `runs.csv`, `cells.csv`, the pictures, and TensorBoard's images of them.
 
@@ -38,6 +43,7 @@ def write(
       out: The folder; made if it isn't there.
       sources: Where the runs were read from.
       tags: Of what the runs logged in TensorBoard under these, the report tells the means.
+      any_version: Whether runs of other versions of ngrl were asked for.
     """
     out.mkdir(parents=True, exist_ok=True)
     cells = statistics.cells(runs)
@@ -53,7 +59,7 @@ def write(
             events.picture(f"report/{name}", png)
     tables.write_runs(out / "runs.csv", cells)
     tables.write_cells(out / "cells.csv", cells)
-    text = _document(cells, aggregates, not_aggregated, sensitivities, drawn, left_out, sources, tags)
+    text = _document(cells, aggregates, not_aggregated, sensitivities, drawn, left_out, sources, tags, any_version)
     write_text(out / "report.md", text)
     return Report(len(cells), [out / "report.md", out / "runs.csv", out / "cells.csv", *files])
 
@@ -109,9 +115,10 @@ def _document(
     left_out: Sequence[str],
     sources: Sequence[Path],
     tags: Sequence[str],
+    any_version: bool,
 ) -> str:
     shown = {str(source): _shown(source) for source in sources}
-    wanted = f" --tags {shlex.join(tags)}" if tags else ""
+    wanted = (f" --tags {shlex.join(tags)}" if tags else "") + (" --any_version" if any_version else "")
     command = f"python -m ngrl.report --runs {shlex.join(shown.values())} --out …{wanted}"
     trials = sum(len(cell.runs) for cell in cells)
     sections = [

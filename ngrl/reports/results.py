@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ngrl.reports.runs import Run
+from ngrl.reports.runs import MixedRunsError, Run
 from ngrl.runs.files import ReadError, write_bytes, write_json
 from ngrl.runs.record import read_record, record_path
 
@@ -16,12 +16,17 @@ def keep(runs: Sequence[Run], folder: Path) -> None:
     already in the folder is replaced.
 
     Raises:
+      MixedRunsError: Two runs have folders of the same names; nothing is written then.
       ReadError: A run can't be read.
       WriteError: A file can't be written.
       OSError: A folder can't be made.
     """
+    targets: dict[Path, Run] = {}
     for run in runs:
         target = folder / run.path.parent.resolve().name / run.path.name
+        if (other := targets.setdefault(target, run)) is not run:
+            raise MixedRunsError(f"{other.path} and {run.path} would both be kept as {target}: keep them apart")
+    for target, run in targets.items():
         if target.resolve() == run.path.resolve():
             continue
         target.mkdir(parents=True, exist_ok=True)

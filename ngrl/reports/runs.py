@@ -18,7 +18,8 @@ from ngrl.runs.files import ReadError
 from ngrl.runs.record import Status, lock_path, processes, read_record, record_path, status_of
 
 _NAME = re.compile(r"(?P<cell>.+)-seed(?P<seed>\d+)")
-_ASIDE = re.compile(r".+\.\d+")
+_ASIDE = re.compile(r"(?P<name>.+)\.\d+")
+_OF_GAMES = re.compile(r"(minatar_\w+|atari_pong)")
 # Settings that a grid gave are named at the end: cell-batch_size=32-activation=relu.
 _GRID = re.compile(r"-[\w.]+=.*")
 _FREE_IN_A_CELL = identity.FREE_TO_CHANGE - set(identity.LENGTH) | {"run.seed"}
@@ -74,8 +75,9 @@ class Run:
     @property
     def base_method(self) -> str:
         """What learns, without the environment and settings from a grid; a reader's name where there is one."""
-        bare = _TASKS.sub("", self.experiment) or "ngdqn"  # whose experiments with pixels are called after the game
-        return METHODS.get(bare, bare)
+        # NGDQN's experiments with pixels are called after the game.
+        bare = "ngdqn" if _OF_GAMES.fullmatch(self.experiment) else _TASKS.sub("", self.experiment)
+        return METHODS.get(bare, bare) or self.experiment
 
     @property
     def settings(self) -> str:
@@ -117,6 +119,7 @@ def collect(folders: Sequence[Path], any_version: bool = False) -> tuple[list[Ru
       The runs by environment, cell and seed, and a line for each directory that is left out.
 
     Raises:
+      ReadError: A folder can't be read.
       MixedRunsError: Two runs of a cell are of two experiments. Neither a mean over them nor a comparison of a grid's
         settings with one of them would say anything.
     """
@@ -154,8 +157,11 @@ def _directories(folders: Iterable[Path]) -> Iterable[Path]:
             folder = folder.resolve()
         if record_path(folder).exists() or lock_path(folder).exists():
             yield folder
-        else:
+            continue
+        try:
             yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        except OSError as error:
+            raise ReadError(f"can't read {folder}: {error.strerror}") from error
 
 
 def _read(path: Path, any_version: bool) -> Run:
@@ -169,7 +175,7 @@ def _read(path: Path, any_version: bool) -> Run:
     if record is None:
         raise _LeftOutError("no run.json, so no run directory")
     name = _NAME.fullmatch(path.name)
-    if name is None and _ASIDE.fullmatch(path.name):
+    if name is None and (aside := _ASIDE.fullmatch(path.name)) and path.with_name(aside["name"]).is_dir():
         raise _LeftOutError("an earlier run that was moved aside")
     try:
         versions = {process["versions"]["ngrl"] for process in processes(record)}

@@ -59,8 +59,11 @@ class Episodes:
         """Mean returns of 100 consecutive episodes, by the last of them: [E − 99], empty for shorter runs."""
         if len(self) < WINDOW:
             return np.empty(0)
-        sums = np.cumsum(np.insert(self.returns, 0, 0.0))
-        return (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
+        # A return that isn't finite would stay in a running sum for ever: they are counted beside it.
+        finite = np.isfinite(self.returns)
+        sums, lacking = (np.cumsum(np.insert(part, 0, 0.0)) for part in (np.where(finite, self.returns, 0.0), ~finite))
+        means = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
+        return np.where(lacking[WINDOW:] > lacking[:-WINDOW], np.nan, means)
 
 
 def read_columns(path: Path, names: Sequence[str]) -> np.ndarray:

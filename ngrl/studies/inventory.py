@@ -40,8 +40,10 @@ def _standing(planned: PlannedTrial, root_dir: Path) -> Standing:
     except (ReadError, RunDirectoryError) as error:
         return Standing(planned, Status.REFUSED, str(error))
     saved = record.get("config", {})
+    # An entry that trains no agent has no length.
+    limits = [limit for limit in LENGTH if limit in saved or not record.get("config_complete")]
     is_as_long = all(
-        same(*(setting(settings, limit, operative.default) for settings in (saved, planned.config))) for limit in LENGTH
+        same(*(setting(settings, limit, operative.default) for settings in (saved, planned.config))) for limit in limits
     )
     status = status_of(record)
     if status is not None and status.is_over and is_as_long:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ngrl import packaged
+from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.configuration import annotations
 from ngrl.configuration import binding as configuration
@@ -56,12 +57,20 @@ class Study:
       cpus_per_trial: Cores, and threads, of each trial.
       gpus_per_trial: GPUs of each trial; a fraction lets several share one.
       max_failures: How often a trial whose process or worker died is started again, from its checkpoint.
+
+    Raises:
+      ValueError: A number is out of its range.
     """
 
     parts: Sequence[Part]
     cpus_per_trial: int = 1
     gpus_per_trial: float = 0.0
     max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        check_count("cpus_per_trial", self.cpus_per_trial)
+        check_number("gpus_per_trial", self.gpus_per_trial, "[0, inf)")
+        check_count("max_failures", self.max_failures, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +120,10 @@ def read(path: str, allow_gin_import: Sequence[str] = (), seeds: Sequence[int] |
     twice = [name for name, count in Counter(planned.trial.name for planned in trials).items() if count > 1]
     if twice:
         raise ConfigurationError(f"{path}: {twice[0]} occurs twice")
-    return Plan(Path(path).stem, Study(parts=(), **options), trials)
+    try:
+        return Plan(Path(path).stem, Study(parts=(), **options), trials)
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: Study.{error}") from None
 
 
 def _fields(

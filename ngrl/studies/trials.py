@@ -56,7 +56,7 @@ class Trial:
             "--noprogress",
         ]
 
-    def command(self, root_dir: Path, threads: int) -> str:
+    def command(self, root_dir: Path, threads: int = DEFAULT) -> str:
         """The command that runs it, for people, on so many threads."""
         asked = [] if threads == DEFAULT else [f"--threads={threads}"]
         return shlex.join(["python", "-m", "ngrl.launch", *self.arguments(root_dir), *asked])

@@ -121,7 +121,7 @@ class Terminal(Progress):
 def describe(episodes: int, scalars: Mapping[str, float]) -> str:
     """The figures of one moment of a run on a line; those whose tags aren't among the scalars are left out."""
     rate = scalars.get(tags.STEPS_PER_SECOND)
-    parts = [f"{'–' if rate is None else f'{rate:,.0f}'} steps/s", f"{episodes:,} episodes"]
+    parts = [f"{f'{rate:,.0f}' if rate is not None and math.isfinite(rate) else '–'} steps/s", f"{episodes:,} episodes"]
     for name, tag in tags.TAGS.items():
         if tag.label and name in scalars and (scalars[name] or name != tags.SKIPPED_UPDATES):
             value = scalars[name]

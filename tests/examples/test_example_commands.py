@@ -32,8 +32,8 @@ def test_launch_runs_an_example_in_a_directory_of_its_own_with_a_clean_terminal(
     lines = result.stdout.splitlines()
     assert lines[0] == "mle_gaussian: N(12, 4²) fitted from (0, 1) to 200 points, 30 steps"
     assert sum("ends at" in line for line in lines) == 5
-    assert lines[-1].endswith("tensorboard --logdir runs/examples")
-    run = folder / "runs" / "examples" / "mle_gaussian-seed5"
+    assert lines[-1].endswith("tensorboard --logdir runs")
+    run = folder / "runs" / "examples-mle_gaussian-seed5"
     assert f"figures      {run.relative_to(folder) / 'figure_1.png'}" in result.stdout
     run_json = json.loads((run / "run.json").read_text())
     assert run_json["seed"] == 5
@@ -47,7 +47,7 @@ def test_launch_runs_an_example_in_a_directory_of_its_own_with_a_clean_terminal(
 
 def test_operative_config_repeats_the_example(launch, finished, tmp_path):
     folder, _ = finished
-    first = folder / "runs" / "examples" / "mle_gaussian-seed5"
+    first = folder / "runs" / "examples-mle_gaussian-seed5"
     result = launch("--noprogress", f"--gin_file={first / 'operative_config.gin'}", "--root_dir=again", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -57,7 +57,7 @@ def test_operative_config_repeats_the_example(launch, finished, tmp_path):
 
 def test_directory_of_another_experiment_is_refused_in_one_line(launch, finished):
     folder, _ = finished
-    run = folder / "runs" / "examples" / "mle_gaussian-seed5"
+    run = folder / "runs" / "examples-mle_gaussian-seed5"
     before = (run / "run.json").read_bytes()
     result = launch("--noprogress", f"--gin_file={GEOMETRY}", f"--root_dir={run}", cwd=folder)
     assert result.returncode == 2

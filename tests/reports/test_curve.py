@@ -36,6 +36,15 @@ def test_means_are_those_of_every_hundred_consecutive_episodes(tmp_path, returns
     assert curve.first_at_least(1000.0) is None
 
 
+def test_return_that_is_not_finite_spoils_the_means_that_it_is_in_alone(tmp_path, returns):
+    returns = np.array(returns, float)
+    returns[5] = np.nan
+    write(tmp_path / "episodes.csv", returns)
+    means = Curve.read(tmp_path).means
+    assert np.isnan(means[:6]).all()
+    assert np.isfinite(means[6:]).all()
+
+
 def test_thinned_curve_keeps_the_best_mean_and_when_each_score_was_first_reached(tmp_path, returns):
     write(tmp_path / "episodes.csv", returns)
     curve = Curve.read(tmp_path)

@@ -21,6 +21,13 @@ def figure_of(monkeypatch):
     return draw
 
 
+def test_curves_of_methods_whose_names_differ_in_punctuation_are_two_pictures(tmp_path):
+    for name in ("my-x-seed0", "my_x-seed0"):
+        write_run(tmp_path, name, "CartPole-v1", (1.0, 2.0, 3.0))
+    drawn = pictures.draw_all(statistics.cells(runs.collect([tmp_path])[0]), [], [])
+    assert {name for name in drawn if name.startswith("curves_")} == {"curves_my_x", "curves_my_x_2"}
+
+
 def test_settings_of_a_grid_stand_below_each_other_by_what_their_trials_play(tmp_path, figure_of):
     for name, levels in (
         ("dqn_cartpole_v1", (100.0, 300.0, 200.0)),

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from ngrl import tags
 from ngrl.studies.board import Board, describe_final
 from ngrl.studies.study import PlannedTrial
 from ngrl.studies.trials import Trial
@@ -58,6 +59,7 @@ def play(stream, folder, **options):
 
 def test_rate_that_is_not_known_yet_is_a_dash():
     assert describe(0, {}) == "– steps/s, 0 episodes"
+    assert describe(0, {tags.STEPS_PER_SECOND: float("nan")}) == "– steps/s, 0 episodes"
 
 
 def test_screen_shows_every_running_trial_and_what_the_finished_reached(folder):

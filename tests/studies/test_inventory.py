@@ -41,6 +41,11 @@ def test_run_that_was_interrupted_or_was_shorter_goes_on(tmp_path, status, chang
     assert stock(tmp_path, status=status, config={**CONFIG, **changed}).status is Status.INTERRUPTED
 
 
+def test_entry_that_trains_no_agent_has_no_length_that_could_have_been_raised(tmp_path):
+    config = {name: value for name, value in CONFIG.items() if name != "run.num_env_steps"}
+    assert stock(tmp_path, status="finished", config=config, config_complete=True).status is Status.FINISHED
+
+
 def test_run_that_is_longer_than_planned_is_refused(tmp_path):
     longer = {**CONFIG, "run.num_env_steps": "2000"}
     standing = stock(tmp_path, status="finished", config=longer, final={"env_steps": 2000, "episodes": 90})

@@ -52,6 +52,17 @@ def test_slurm_task_runs_its_share_of_the_study():
     ]
 
 
+def test_slurm_tasks_that_are_submitted_again_have_the_shards_that_they_had():
+    script = str(LAUNCH / "slurm.sh")
+    again = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_MAX": "7"}
+    again |= {"SLURM_ARRAY_TASK_COUNT": "2", "NGRL_PYTHON": "echo"}
+    result = run(["bash", script, "launch/paper.gin"], **again)
+    assert result.returncode == 2
+    assert result.stderr == "slurm.sh: set NGRL_SHARDS for an array with gaps\n"
+    result = run(["bash", script, "launch/paper.gin"], **again, NGRL_SHARDS="40")
+    assert result.stdout.split()[-1] == "--shard=7/40"
+
+
 def test_slurm_script_without_a_study_says_what_is_missing():
     result = run(["bash", str(LAUNCH / "slurm.sh")], SLURM_ARRAY_TASK_ID="0")
     assert result.returncode != 0

@@ -61,6 +61,19 @@ def test_parts_expand_to_every_combination_of_their_grid_and_seed_in_order(read)
     assert "NaturalGradient.damping = @LevenbergMarquardt()" in trials[4].bindings
 
 
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("cpus_per_trial = 0", "cpus_per_trial must be a positive integer, got 0"),
+        ("gpus_per_trial = -0.5", "gpus_per_trial must be finite and not negative, got -0.5"),
+        ("max_failures = -1", "max_failures must be an integer of at least 0, got -1"),
+    ],
+)
+def test_numbers_of_a_study_are_checked_when_it_is_read(read, setting, problem):
+    with pytest.raises(configuration.ConfigurationError, match=rf"mine\.gin: Study\.{problem}"):
+        read(f"{GOOD}\nStudy.{setting}\n")
+
+
 @pytest.mark.parametrize("text", ["Study.parts = ()\n", "Study.cpus_per_trial = 1\n"])
 def test_study_without_parts_is_refused(read, text):
     with pytest.raises(configuration.ConfigurationError, match=r"Study\.parts is missing or empty"):
