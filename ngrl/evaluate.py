@@ -1,7 +1,6 @@
 """`python -m ngrl.evaluate`: play episodes with an exported policy."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -110,7 +109,7 @@ def _evaluate(
     options: argparse.Namespace, policy_dir: Path, output: LibraryOutput, done: list[str], progress: "Progress"
 ) -> None:
     from ngrl.environments import Environment
-    from ngrl.runs.files import WriteError, write_json
+    from ngrl.runs.files import WriteError, json_text, write_json
     from ngrl.training import evaluation, export
     from ngrl.training.progress import describe_bound
 
@@ -138,7 +137,7 @@ def _evaluate(
     progress.stop()
     content = {"env_id": env_id, "seed": options.seed, **result.summary()}
     # Printed before anything that may fail: it may be the fruit of hours.
-    print(json.dumps(content), file=output.stdout, flush=True)
+    print(json_text(content), file=output.stdout, flush=True)
     bound = describe_bound(content)
     if bound is not None:
         progress.warn(bound)

@@ -53,6 +53,9 @@ def _run(options: argparse.Namespace) -> int:
             return refuse("report", f"--out {options.out} holds the runs of --runs: choose a folder of its own")
         if options.results and Path(options.results).resolve().is_relative_to(folder.resolve()):
             return refuse("report", f"--results {options.results} is within {folder} of --runs: choose another folder")
+    for used in filter(None, (options.out, options.results)):
+        if os.path.exists(os.path.join(used, "run.json")):
+            return refuse("report", f"{used} is a run's directory: choose a folder of its own")
 
     from ngrl import figures
     from ngrl.configuration.annotations import nearest

@@ -353,6 +353,7 @@ def test_mixed_runs_and_folders_of_runs_to_write_to_are_refused_in_a_line(tmp_pa
         (["--out", str(study)], f"--out {study} holds the runs of --runs"),
         (["--out", f"{tmp_path}/out", "--results", f"{study}/kept"], f"--results {study}/kept is within {study} of"),
         (["--out", f"{tmp_path}/out", "--results", str(study)], f"--results {study} is within {study} of"),
+        (["--out", f"{study}/x-seed0"], f"{study}/x-seed0 is a run's directory: choose a folder of its own"),
     ):
         assert command.main(["--runs", str(study), *arguments]) == 2
         told = capsys.readouterr().err

@@ -80,7 +80,9 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
         self._action_spec = spaces.action_spec(vector.action_space, vector.env_id)
         self._observation_names = [name for name, _ in spaces.leaves(self._observation_spec)]
         self._convert_observation = spaces.observation_converter(vector.observation_space)
-        self._convert_actions = spaces.action_converter(vector.action_space, vector.num_envs, vector.env_id)
+        self._convert_actions = spaces.action_converter(
+            vector.action_space, vector.num_envs, vector.env_id, check_finite
+        )
         # Members whose last step was LAST, and how many steps each member's episode has had.
         self._ended = np.zeros(vector.num_envs, bool)
         self._steps = np.zeros(vector.num_envs, np.int64)
@@ -236,7 +238,7 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
             self.env_id,
             member,
             int(self._steps[member]),
-            f"{name} is not finite: {array[member].tolist()}; check_finite=False lets it pass",
+            f"{name} is not finite: {spaces.not_finite(array[member])}; check_finite=False lets it pass",
         )
 
     def seed(self, seed: int) -> None:

@@ -28,7 +28,8 @@ class Environment:
         beginnings and ends; evaluation keeps the environment's own limit (Pardo et al. 2018, section 4). The
         episodes' returns and lengths are those of training, and so shorter.
       truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
-      check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped.
+      check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped, and 0 is
+        taken for an action that is not.
       frame_stack: How many of the latest observations, which must be arrays, make one: [S, ...] in the place of [...],
         the newest last. An episode begins with copies of its first.
       preprocessing: What stands between environment and agent: `@AtariPreprocessing()` for Atari's screens,
@@ -97,14 +98,24 @@ class Environment:
     def identity(self) -> dict[str, Any]:
         """What makes two experiments in Python different ones, under the names that gin files have for it."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {f"Environment.{name}": value for name, value in {**values, "backend": self.backend.name}.items()}
+        return {f"Environment.{name}": value for name, value in {**values, "backend": self.backend.own_name}.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Which environment it is, as JSON values: what `described` takes."""
+        """Which environment it is, as JSON values: what `described` takes.
+
+        Raises:
+          ValueError: An argument is no JSON value, or the backend or the preprocessing has no name of its own.
+        """
+        for name, value in (self.kwargs or {}).items():
+            if not _is_json(value):
+                raise ValueError(
+                    f"Environment.kwargs: {name} can't be written down in ngrl_policy.json: give numbers, texts, None, "
+                    f"lists, and dictionaries with texts as keys, got {value!r}"
+                )
         described: dict[str, Any] = {
             "env_id": self.env_id,
             "env_kwargs": dict(self.kwargs or {}),
-            "env_backend": self.backend.name,
+            "env_backend": self.backend.own_name,
         }
         if not self.check_finite:
             described["env_check_finite"] = False
@@ -135,6 +146,15 @@ class Environment:
     def elsewhere(self, env_id: str) -> "Environment":
         """Another environment, with what observations and actions go through on their way, and all else its own."""
         return Environment(env_id, frame_stack=self.frame_stack, preprocessing=self.preprocessing)
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON gives a value back; a tuple as a list."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(part) for key, part in value.items())
+    return value is None or isinstance(value, str | int | float)
 
 
 def load(

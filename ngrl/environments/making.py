@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from ngrl.environments.faults import one_line
+from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.member import Member
 from ngrl.seeding import Stream
 
@@ -55,12 +55,12 @@ class MemberMaker:
         """
         try:
             env = make(self._spec, self._kwargs)
+            env.close()
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             raise ImportError(_missing(self.env_id, error)) from error
         except Exception as error:
             settings = f" with {self._kwargs}" if self._kwargs else ""
             raise ValueError(f"{self.env_id} can't be made{settings}: {one_line(error)}") from error
-        env.close()
         return env.observation_space, env.action_space
 
     def member(self, index: int) -> Callable[[], Member]:
@@ -80,8 +80,16 @@ def make(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gymnasium.Env:
 
 
 def make_member(spec: EnvSpec, kwargs: Mapping[str, Any], env_id: str, seed: int, index: int, stream: Stream) -> Member:
-    """Make one member."""
-    return Member(make(spec, kwargs), env_id, seed, index, stream)
+    """Make one member.
+
+    Raises:
+      EnvironmentFault: It can't be made, though another could.
+    """
+    try:
+        env = make(spec, kwargs)
+    except Exception as error:
+        raise EnvironmentFault(env_id, index, None, f"it can't be made: {one_line(error)}") from error
+    return Member(env, env_id, seed, index, stream)
 
 
 def find_spec(env_id: str) -> EnvSpec:

@@ -16,6 +16,17 @@ class Named:
         elif "name" in vars(cls):
             cls._by_name[cls.name] = cls
 
+    @property
+    def own_name(self) -> str:
+        """The name by which a description is to find this very class.
+
+        Raises:
+          ValueError: It has none of its own.
+        """
+        if "name" not in vars(type(self)):
+            raise ValueError(f"{type(self).__name__} needs a `name` of its own, by which ngrl_policy.json knows it")
+        return self.name
+
     @classmethod
     def of_name(cls, name: str) -> Any:
         """The class of this kind that has a name.

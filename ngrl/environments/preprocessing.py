@@ -54,7 +54,7 @@ class Preprocessing(Named, abc.ABC):
 
     def describe(self) -> dict[str, Any]:
         """What `described` takes, JSON values."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        return {"name": self.own_name, **dataclasses.asdict(self)}
 
     @staticmethod
     def described(description: Mapping[str, Any]) -> "Preprocessing":
@@ -121,8 +121,21 @@ class AtariPreprocessing(Preprocessing):
         return dataclasses.replace(self, terminal_on_life_loss=False)
 
     def for_envpool(self) -> dict[str, Any]:
-        """The same as arguments of envpool's Atari games; frames are stacked elsewhere."""
+        """The same as arguments of envpool's Atari games; frames are stacked elsewhere.
+
+        What envpool would do otherwise than gymnasium's games of version 5 is set as there: an action sticks with a
+        probability of 0.25, and no button begins a game.
+
+        Raises:
+          ValueError: `noop_max` is 0, with which envpool ends the process.
+        """
+        if not self.noop_max:
+            raise ValueError(
+                "envpool begins with a step of doing nothing or more: set noop_max to 1, or take another backend"
+            )
         return {
+            "repeat_action_probability": 0.25,
+            "use_fire_reset": False,
             "noop_max": self.noop_max,
             "frame_skip": self.frame_skip,
             "img_height": self.screen_size,

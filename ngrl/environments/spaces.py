@@ -11,14 +11,18 @@ from ngrl._tf_agents import array_spec
 
 Convert = Callable[[Any], Any]
 
+# So many numbers are told one by one.
+_FEW = 8
+
 
 def observation_spec(space: spaces.Space, env_id: str) -> Any:
     """The spec of an observation space: an ArraySpec, or a dict of them.
 
     Floats become float32 and lose their bounds: environments leave the bounds they declare (a random policy
     takes LunarLander out of its version 2's in a third of the episodes) and TF-Agents' checks would stop
-    there. Integers keep dtype and bounds, and the name says which of them are categories (`ngrl.specs`): those of
-    Discrete and MultiDiscrete, not those of a Box. Bools become the quantities 0 and 1.
+    there. Integers keep their bounds, and the name says which of them are categories (`ngrl.specs`): those of
+    Discrete and MultiDiscrete, not those of a Box. Bools become the quantities 0 and 1. Arrays of uint8, int32 and
+    int64 keep their dtype, other integers become int32 or int64: TF-Agents draws numbers of no others.
 
     Args:
       space: A Box, a Discrete, a MultiDiscrete, or a Dict of these (nested as deep as you like).
@@ -37,12 +41,13 @@ def _observation_spec(space: spaces.Space, env_id: str, name: str) -> Any:
         return _discrete_spec(space, first=_integer(space.start), name=name)
     if isinstance(space, spaces.MultiDiscrete):
         last = space.start + space.nvec - 1
-        return array_spec.BoundedArraySpec(space.shape, space.dtype, space.start, last, name=specs.categories(name))
+        return array_spec.BoundedArraySpec(space.shape, _kept(space), space.start, last, name=specs.categories(name))
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return array_spec.ArraySpec(space.shape, np.float32, name=name)
     if isinstance(space, spaces.Box):
-        dtype = _kept(space.dtype)
-        low, high = (bound.astype(dtype) for bound in (space.low, space.high))
+        dtype = _kept(space)
+        limits: Any = np.iinfo(dtype)
+        low, high = (np.clip(bound, limits.min, limits.max).astype(dtype) for bound in (space.low, space.high))
         return array_spec.BoundedArraySpec(
             space.shape, dtype, low, high, name=name if space.shape else specs.quantities(name)
         )
@@ -100,16 +105,18 @@ def observation_converter(space: spaces.Space) -> Convert:
     if isinstance(space, spaces.Dict):
         parts = {key: observation_converter(part) for key, part in space.spaces.items()}
         return lambda batch: {key: convert(batch[key]) for key, convert in parts.items()}
-    dtype = np.dtype(np.float32) if np.issubdtype(space.dtype, np.floating) else _kept(space.dtype)
+    dtype = np.dtype(np.float32) if np.issubdtype(space.dtype, np.floating) else _kept(space)
     return lambda batch: np.array(batch, dtype=dtype)
 
 
-def action_converter(space: spaces.Space, num_envs: int, env_id: str) -> Callable[[Any], np.ndarray]:
+def action_converter(
+    space: spaces.Space, num_envs: int, env_id: str, check_finite: bool = True
+) -> Callable[[Any], np.ndarray]:
     """A function from a batch of actions as the spec has them to what the environment takes.
 
     It raises a ValueError when the batch's shape is wrong, a discrete action is out of range, or a continuous
-    one is not finite. Those of a Box are clipped to the space's own bounds, in its own dtype: in float32 0.1 is more
-    than 0.1 in float64.
+    one is not finite; without `check_finite` it takes 0 for that. Those of a Box are clipped to the space's own bounds,
+    in its own dtype: in float32 0.1 is more than 0.1 in float64.
     """
     shape = (num_envs, *action_spec(space, env_id).shape)
     dtype = space.dtype
@@ -132,8 +139,11 @@ def action_converter(space: spaces.Space, num_envs: int, env_id: str) -> Callabl
     def convert_box(actions: Any) -> np.ndarray:
         actions = np.asarray(actions)
         check_shape(actions)
-        if not np.isfinite(actions).all():
-            raise ValueError(f"{env_id}: actions must be finite, got {actions.tolist()}")
+        finite = np.isfinite(actions)
+        if not finite.all():
+            if check_finite:
+                raise ValueError(f"{env_id}: actions must be finite, these are not: {not_finite(actions)}")
+            actions = np.where(finite, actions, np.zeros((), actions.dtype))
         # Before the cast, which would turn numbers beyond the dtype over; it keeps an order that is there.
         clipped = np.minimum(np.maximum(actions.reshape(-1, *low.shape), low), high)
         return clipped.astype(dtype, copy=False)
@@ -146,6 +156,14 @@ def action_converter(space: spaces.Space, num_envs: int, env_id: str) -> Callabl
     return convert_box
 
 
+def not_finite(array: np.ndarray) -> str:
+    """What of an array isn't finite, in a few words."""
+    if array.size <= _FEW:
+        return f"{array.tolist()}"
+    places = np.argwhere(~np.isfinite(array))
+    return f"{len(places):,} of {array.size:,} numbers, the first at {places[0].tolist()}"
+
+
 def leaves(nest: Any, name: str = "observation") -> list[tuple[str, Any]]:
     """The arrays (or specs) of an observation, named "observation", or "observation/key" in a dict."""
     if isinstance(nest, dict):
@@ -154,12 +172,15 @@ def leaves(nest: Any, name: str = "observation") -> list[tuple[str, Any]]:
 
 
 def _discrete_spec(space: spaces.Discrete, first: int, name: str) -> array_spec.BoundedArraySpec:
-    return array_spec.BoundedArraySpec((), space.dtype, first, first + _integer(space.n) - 1, name=name)
+    return array_spec.BoundedArraySpec((), _kept(space), first, first + _integer(space.n) - 1, name=name)
 
 
-def _kept(dtype: Any) -> np.dtype:
+def _kept(space: spaces.Space) -> np.dtype:
     """The dtype in which integers and bools are handed on."""
-    return np.dtype(np.uint8) if dtype == np.bool_ else dtype
+    dtype: Any = np.dtype(space.dtype)
+    if dtype == np.bool_ or (dtype == np.uint8 and space.shape):
+        return np.dtype(np.uint8)
+    return dtype if dtype in (np.int32, np.int64) else np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
 
 
 def _integer(value: Any) -> int:

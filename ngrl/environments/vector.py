@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array
+from gymnasium.vector.utils import create_empty_array
 
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
@@ -96,12 +96,11 @@ class SyncVector(VectorEnvironment):
         self._vector = vector
         self._members: Any = vector.envs
         self._batch: Any = create_empty_array(self.observation_space, self.num_envs)
-        self._is_box = isinstance(self.observation_space, spaces.Box)
         self._due: Sequence[bool] = [False] * self.num_envs  # members whose next step is their reset
 
     def reset(self) -> Any:
         self._due = [False] * self.num_envs
-        return self._vector.reset()[0]
+        return self._fill([member.reset()[0] for member in self._members])
 
     def step(self, actions: np.ndarray) -> Transition:
         # What gymnasium's loop does, at half the price: no infos, no copies.
@@ -111,15 +110,17 @@ class SyncVector(VectorEnvironment):
         ]
         observations, rewards, terminated, truncated, _ = zip(*answers, strict=True)
         self._due = [ends or cut for ends, cut in zip(terminated, truncated, strict=True)]
-        if self._is_box:
-            batch = self._batch
-            for row, observation in enumerate(observations):
-                batch[row] = observation
-        else:
-            self._batch = concatenate(self.observation_space, observations, self._batch)
         return Transition(
-            self._batch, np.array(rewards, np.float64), np.array(terminated, bool), np.array(truncated, bool)
+            self._fill(observations),
+            np.array(rewards, np.float64),
+            np.array(terminated, bool),
+            np.array(truncated, bool),
         )
+
+    def _fill(self, observations: Sequence[Any]) -> Any:
+        """The observations in the batch that the next step overwrites."""
+        _place(self._batch, observations)
+        return self._batch
 
     @property
     def time_limit(self) -> int | None:
@@ -133,13 +134,12 @@ class SyncVector(VectorEnvironment):
 
     def restore(self, seed: int, episodes: list[Episode]) -> Any:
         """Replay the actions of each; `episodes` are those of all members of the run, of which some may be here."""
-        # The reset makes gymnasium forget which members it was to reset; the episodes it starts are replaced.
-        self.reset()
+        self.reset()  # the episodes that it starts are replaced
         results = self._call("restore_episodes", seed, episodes)
         for _, fault in results:
             if fault is not None:
                 raise fault
-        return _stack(self.observation_space, [observation for observation, _ in results])
+        return self._fill([observation for observation, _ in results])
 
     def render(self) -> Sequence[Any]:
         if self.render_mode != "rgb_array":
@@ -172,9 +172,11 @@ def concatenated(batches: Sequence[Any]) -> Any:
     return np.concatenate(batches)
 
 
-def _stack(space: spaces.Space, observations: list[Any]) -> Any:
-    if isinstance(space, spaces.Dict):
-        return {
-            key: _stack(part, [observation[key] for observation in observations]) for key, part in space.spaces.items()
-        }
-    return np.stack([np.asarray(observation, dtype=space.dtype) for observation in observations])
+def _place(batch: Any, observations: Sequence[Any]) -> None:
+    """Write observations into the rows of a batch, an array or a dict of them, whatever numbers they are made of."""
+    if isinstance(batch, Mapping):
+        for key, part in batch.items():
+            _place(part, [observation[key] for observation in observations])
+        return
+    for row, observation in enumerate(observations):
+        batch[row] = observation

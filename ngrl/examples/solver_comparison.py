@@ -234,6 +234,7 @@ def solver_comparison(
                 context.progress.note(f"training until {env_steps:,} steps")
                 while training.statistics.env_steps < env_steps:
                     training.step()
+                    training.check_streak()
                 system = _system(learner, training, batch_size)
                 found = compare(system, methods, dampings, repeats, jit_compile)
                 rows += [{"env_steps": training.statistics.env_steps, **row} for row in found]

@@ -125,7 +125,7 @@ class NaturalGradientModel(tf.keras.Model):
         x, y, sample_weight = tf.keras.utils.unpack_x_y_sample_weight(data)
         if y is None:
             raise ValueError("the loss needs targets: call fit(x, y) or give a dataset of (x, y) pairs")
-        predictions, logs = self._natural.step(self, x, y, sample_weight)
+        predictions, logs = self._natural.step(self, x, _single(y), _single(sample_weight))
         return {**logs, **self.compute_metrics(x, y, predictions, sample_weight)}
 
     def train_on_batch(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
@@ -170,6 +170,12 @@ class NaturalGradientModel(tf.keras.Model):
         super().reset_metrics()
         if self._natural is not None:
             self._natural.skipped.assign(0.0)
+
+
+def _single(values: Any) -> Any:
+    """The one tensor of a list or a dict, as which Keras takes what belongs to a model's one output; else as it is."""
+    leaves = tf.nest.flatten(values)
+    return leaves[0] if len(leaves) == 1 else values
 
 
 class _NaturalTraining:

@@ -13,15 +13,15 @@ def observation_picture(observation: Any, spec: Any) -> np.ndarray | None:
     Frames of a stack, and channels that are no colours, stand side by side. Black and white are the bounds.
 
     Args:
-      observation: [H, W], [H, W, C], [C, H, W] (where the first axis is the shortest) or [S, H, W, C], of integers.
+      observation: [H, W], [H, W, C], [C, H, W] (where the first axis is the shortest) or a stack of such, of integers.
       spec: Its spec.
     """
     if not isinstance(observation, np.ndarray) or observation.dtype.kind not in "ui" or not 2 <= observation.ndim <= 4:
         return None
     low, high = float(np.min(spec.minimum)), float(np.max(spec.maximum))
     image = np.clip((observation - low) * (255 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
-    if image.ndim == 3 and image.shape[0] < min(image.shape[1:]):
-        image = np.moveaxis(image, 0, -1)
+    if image.ndim > 2 and image.shape[-3] < min(image.shape[-2:]):
+        image = np.moveaxis(image, -3, -1)
     frames = image if image.ndim == 4 else image.reshape(1, *image.shape[:2], -1)
     panels = [panel for frame in frames for panel in _panels(frame)]
     factor = -(-_LEAST_HEIGHT // len(panels[0]))

@@ -21,7 +21,7 @@ class ConvNetwork:
     """Settings of a trunk of convolutions: `trunk=ConvNetwork(...)` of a network, each of which makes its own.
 
     Pixels come on a scale of [0, 1], whichever their dtype. An image may be [H, W], [H, W, C] or [C, H, W], and a stack
-    of S images [S, H, W, C], as gymnasium's `FrameStackObservation` makes it; layers see it as [H, W, channels].
+    of S such images [S, ...], as gymnasium's `FrameStackObservation` makes it; layers see it as [H, W, channels].
     Convolutions are products of patches and a matrix (`ngrl.patches`), under which a natural-gradient step costs about
     what one of Adam's does.
 
@@ -105,13 +105,14 @@ class ConvNetwork:
         if len(flat) != 1 or not 2 <= len(shape) <= 4:
             found = f"of shape {tuple(shape)}" if len(flat) == 1 else f"{len(flat)} arrays"
             raise ValueError(
-                f"{owner}: ConvNetwork is for images [H, W], [H, W, C], [C, H, W] or stacks of them [S, H, W, C]; the "
+                f"{owner}: ConvNetwork is for images [H, W], [H, W, C], [C, H, W] or stacks of them [S, ...]; the "
                 f"observations are {found}"
             )
         if len(shape) == 2:
             return [_LAYERS.Reshape((*shape, 1))], [*shape, 1]
+        frame = shape[-3:]
+        first = frame[0] < min(frame[1:]) if self.data_format is None else self.data_format == "channels_first"
         if len(shape) == 4:
-            last = [*shape[1:3], shape[3] * shape[0]]
-            return [_LAYERS.Permute((2, 3, 4, 1)), _LAYERS.Reshape(last)], last
-        first = shape[0] < min(shape[1:]) if self.data_format is None else self.data_format == "channels_first"
+            last = [*(frame[1:] if first else frame[:2]), frame[0 if first else 2] * shape[0]]
+            return [_LAYERS.Permute((3, 4, 2, 1) if first else (2, 3, 4, 1)), _LAYERS.Reshape(last)], last
         return ([_LAYERS.Permute((2, 3, 1))], [*shape[1:], shape[0]]) if first else ([], shape)

@@ -31,7 +31,8 @@ def check_observation_spec(spec: Any) -> None:
         if not (leaf.dtype.is_floating or leaf.dtype.is_integer or leaf.dtype.is_bool):
             raise ValueError(f"an observation of dtype {leaf.dtype.name} can't be encoded")
         if not _is_one_hot(leaf):
-            if leaf.shape.rank >= 3 and leaf.shape.num_elements() > _LARGEST_IMAGE:
+            is_image = leaf.shape.rank >= 3 or (leaf.shape.rank == 2 and leaf.dtype == tf.uint8)
+            if is_image and leaf.shape.num_elements() > _LARGEST_IMAGE:
                 raise ValueError(
                     f"an image of {' × '.join(map(str, leaf.shape))} is too large for Dense layers alone: give each "
                     "network convolutions, as in QNetwork.trunk = @ConvNetwork() (in Python trunk=ConvNetwork())"

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -98,7 +99,20 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace a JSON file as a whole, as `write_text`."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, json_text(content, indent=1) + "\n")
+
+
+def json_text(content: Any, indent: int | None = None) -> str:
+    """JSON, with null for the numbers that it lacks: infinities and NaN."""
+    return json.dumps(_json_values(content), indent=indent, allow_nan=False)
+
+
+def _json_values(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _json_values(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_json_values(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def sync(path: Path) -> None:

@@ -175,14 +175,28 @@ def check_video(environment: Environment) -> None:
     """Draw one frame, to know before a long run whether its video can be made.
 
     Raises:
-      ValueError: The environment can't draw itself.
+      ValueError: The environment can't draw itself, or draws what is no picture.
     """
     try:
         with contextlib.closing(_load_for_video(environment, 0, None)[0]) as drawn:
             drawn.reset()
-            drawn.render()
+            _picture(drawn.render()[0])
     except Exception as error:  # whatever the environment raises
         raise ValueError(f"no video: {environment.env_id} can't be drawn: {reason(error)}") from error
+
+
+def _picture(frame: Any) -> Any:
+    """A frame as a picture of a GIF.
+
+    Raises:
+      TypeError: It is none.
+    """
+    from PIL import Image
+
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise TypeError(f"its frames must be uint8 [H, W, 3], got {found}")
+    return Image.fromarray(frame).quantize(64)
 
 
 def record_video(
@@ -203,15 +217,13 @@ def record_video(
     Raises:
       WriteError: The file can't be written.
     """
-    from PIL import Image
-
     images = []
     playing, bound = _load_for_video(environment, seed, max_episode_steps)
     with contextlib.closing(playing):
         step, number = playing.reset(), 0
         while step.step_type[0] != ts.StepType.LAST:
             if number % 2 == 0:  # smooth enough to judge a policy by, at half the size
-                images.append(Image.fromarray(playing.render()[0]).quantize(64))
+                images.append(_picture(playing.render()[0]))
             step, number = playing.step(actor(step)), number + 1
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -95,6 +95,7 @@ def run(
         built_loop = loop(built, played, seed=seed)
         if evaluation.capture_video:
             check_video(environment)
+        environment.describe()  # which the exported policy will need
         final = FinalEvaluation(evaluation, environment, seed)
 
         def identity() -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Evaluation:
       episodes: How many episodes; 0 leaves the evaluation out.
       max_episode_steps: Steps after which evaluation and video break an episode off; by default 10,000 and 1,000
         where the environment declares no time limit, and its own limit elsewhere.
-      capture_video: Save the first episode as `video.gif`.
+      capture_video: Save the first episode as `video.gif`; with `@CompiledEnvironments()` and `@EnvpoolEnvironments()`
+        another one, since pictures are gymnasium's.
 
     Raises:
       ValueError: A number is out of its range.

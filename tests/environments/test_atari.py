@@ -19,6 +19,15 @@ GAME = "ALE/Breakout-v5"
 SMALL = AtariPreprocessing(noop_max=5, screen_size=20)
 
 
+def test_envpool_is_told_what_gymnasiums_games_do_and_never_to_begin_without_a_step():
+    asked = AtariPreprocessing(noop_max=1).for_envpool()
+    assert (asked["repeat_action_probability"], asked["use_fire_reset"]) == (0.25, False)
+    spec = gymnasium.spec("ALE/Breakout-v5")
+    assert spec.kwargs["repeat_action_probability"] == asked["repeat_action_probability"]
+    with pytest.raises(ValueError, match="set noop_max to 1, or take another backend"):
+        AtariPreprocessing(noop_max=0).for_envpool()
+
+
 def test_observations_are_those_of_gymnasiums_wrappers(load):
     env = load(GAME, seed=3, preprocessing=SMALL, frame_stack=2)
     assert (env.observation_spec().shape, env.observation_spec().dtype) == ((2, 20, 20), np.uint8)

@@ -2,10 +2,13 @@
 
 import pickle
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from ngrl.environments import AsyncEnvironments, EnvironmentFault, SyncEnvironments
+from ngrl.environments.spaces import not_finite
 
 NAME = "test/Misbehaving-v0"
 
@@ -97,6 +100,60 @@ def test_check_finite_can_be_switched_off(load):
     env = load(NAME, 2, check_finite=False, fault="nan observation")
     run_into(env)
     assert env.step(np.array([1, 0])).step_type.tolist() == [1, 1]
+
+
+def test_without_check_finite_0_is_taken_for_an_action_that_is_not_finite(load):
+    env = load("Pendulum-v1", 2, check_finite=False)
+    other = load("Pendulum-v1", 2)
+    env.reset(), other.reset()
+    answer = env.step(np.array([[np.nan], [np.inf]], np.float32))
+    np.testing.assert_array_equal(answer.observation, other.step(np.zeros((2, 1), np.float32)).observation)
+
+
+def test_a_large_observation_that_is_not_finite_is_told_in_a_few_words(load):
+    space = spaces.Box(-np.inf, np.inf, (84, 84), np.float32)
+    wrong = np.zeros((84, 84), np.float32)
+    wrong[3, 5] = wrong[7, 1] = np.nan
+    assert not_finite(wrong) == "2 of 7,056 numbers, the first at [3, 5]"
+    assert not_finite(wrong[3, 4:7]) == "[0.0, nan, 0.0]"
+    env = load("test/OfSpaces-v0", 1, observation_space=space)
+    env.reset()
+    env._vector._batch[0] = wrong
+    with pytest.raises(EnvironmentFault, match=r"observation is not finite: 2 of 7,056 numbers"):
+        env._accept(env.current_time_step()._replace(observation=wrong[np.newaxis]))
+
+
+class Once(gymnasium.Env):
+    """Can be made once, and says so when it is closed."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+    made = 0
+
+    def __init__(self, closes=True):
+        if closes and Once.made:
+            raise RuntimeError("only one of me")
+        Once.made += 1
+        self.closes = closes
+
+    def close(self):
+        if not self.closes:
+            raise RuntimeError("the port is held")
+
+
+@pytest.fixture
+def once():
+    Once.made = 0
+    gymnasium.register("Once-v0", Once)
+    yield "Once-v0"
+    del gymnasium.registry["Once-v0"]
+
+
+def test_an_environment_that_can_be_made_only_once_or_not_be_closed_is_told_in_a_line(load, once):
+    with pytest.raises(EnvironmentFault, match=r"^Once-v0, member 0: it can't be made: RuntimeError: only one of me$"):
+        load(once, 1)
+    with pytest.raises(ValueError, match=r"^Once-v0 can't be made with .*: RuntimeError: the port is held$"):
+        load(once, 1, env_kwargs={"closes": False})
 
 
 def test_the_cause_of_a_fault_in_this_process_is_kept(load):

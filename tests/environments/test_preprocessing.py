@@ -64,6 +64,22 @@ def test_a_description_of_before_preprocessing_had_names_is_of_ataris():
     assert environments.Environment.described(description).preprocessing == AtariPreprocessing(frame_skip=2)
 
 
+class Unnamed(ActionRepeat):
+    """Has its parent's name alone."""
+
+
+def test_what_a_policys_description_could_not_bring_back_is_refused(counting):
+    for settings, problem in (
+        ({"kwargs": {"reward": abs}}, "Environment.kwargs: reward can't be written down in ngrl_policy.json"),
+        ({"kwargs": {"names": {1: "a"}}}, "Environment.kwargs: names can't be written down"),
+        ({"preprocessing": Unnamed(2)}, "Unnamed needs a `name` of its own"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            environments.Environment(counting, **settings).describe()
+    kwargs = {"shape": (3, 4), "names": {"a": [1.5, None, True]}}
+    assert environments.Environment(counting, kwargs=kwargs).describe()["env_kwargs"] == kwargs
+
+
 def test_unknown_preprocessing_is_named():
     description = {"env_id": "CartPole-v1", "env_preprocessing": {"name": "blur"}}
     with pytest.raises(ValueError, match="preprocessing must be one of atari, action_repeat, got 'blur'"):

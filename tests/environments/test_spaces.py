@@ -76,6 +76,41 @@ def test_integer_observations_keep_dtype_and_bounds(load, dtype):
 
 
 @pytest.mark.parametrize(
+    ("space", "dtype"),
+    [
+        (spaces.Box(-3, 100, (3,), np.int8), np.int32),
+        (spaces.Box(0, 60_000, (3,), np.uint16), np.int32),
+        (spaces.Box(0, 4_000_000_000, (3,), np.uint32), np.int64),
+        (spaces.Box(0, 2**64 - 1, (3,), np.uint64), np.int64),
+        (spaces.Box(0, 255, (), np.uint8), np.int32),
+        (spaces.MultiDiscrete([2, 3], dtype=np.int8), np.int32),
+        (spaces.Discrete(3, dtype=np.uint8), np.int32),
+        (spaces.Discrete(3, dtype=np.uint64), np.int64),
+        (spaces.Dict({"a": spaces.Discrete(3, dtype=np.uint8)}), np.int32),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_integers_that_tf_agents_can_not_draw_become_int32_or_int64(load, space, dtype, backend):
+    env = load("test/OfSpaces-v0", 2, backend=backend, observation_space=space)
+    spec, observation = env.observation_spec(), env.reset().observation
+    for leaf, values in zip(tf.nest.flatten(spec), tf.nest.flatten(observation), strict=True):
+        assert leaf.dtype == values.dtype == dtype
+        assert (leaf.minimum <= values).all()
+        assert (values <= leaf.maximum).all()
+    env.step(np.zeros((2, *env.action_spec().shape), env.action_spec().dtype))
+    tensor_spec.sample_spec_nest(tensor_spec.from_spec(spec), outer_dims=(1,))  # as networks are built
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.uint32])
+def test_discrete_actions_of_any_dtype_can_be_drawn_and_reach_the_environment_in_it(load, dtype):
+    env = load("test/OfSpaces-v0", 2, action_space=spaces.Discrete(3, dtype=dtype))
+    env.reset()
+    drawn = tensor_spec.sample_spec_nest(tensor_spec.from_spec(env.action_spec()), outer_dims=(2,))
+    env.step(drawn.numpy())
+
+
+@pytest.mark.parametrize(
     ("space", "are_categories"),
     [
         (spaces.Discrete(3, start=-1), True),
@@ -192,7 +227,7 @@ def test_matrices_of_actions_are_vectors_in_their_order(load):
         ("CartPole-v1", [0], r"CartPole-v1: actions must have shape \(2,\), got \(1,\)"),
         ("CartPole-v1", [0.0, 1.0], "CartPole-v1: actions must be integers, got dtype float64"),
         ("Pendulum-v1", [0.0, 1.0], r"Pendulum-v1: actions must have shape \(2, 1\), got \(2,\)"),
-        ("Pendulum-v1", [[0.0], [np.nan]], "Pendulum-v1: actions must be finite, got"),
+        ("Pendulum-v1", [[0.0], [np.nan]], "Pendulum-v1: actions must be finite, these are not: "),
     ],
 )
 def test_actions_outside_the_spec_are_refused(load, env_id, actions, message):

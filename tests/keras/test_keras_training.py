@@ -80,6 +80,21 @@ def test_a_line_search_and_a_plain_rule_log_what_belongs_to_them():
         assert set(fit(model, 1).history) == LOGS | more | {"loss"}
 
 
+@pytest.mark.parametrize("wrapped", [list, dict])
+def test_targets_and_weights_of_the_one_output_may_be_a_list_or_a_dictionary(wrapped):
+    x, y = points()
+    weights = np.linspace(0.5, 2.0, len(x))
+    histories = []
+    for wrap in (lambda values: values, lambda values: [values] if wrapped is list else {"out": values}):
+        inputs = tf.keras.Input(x.shape[1:])
+        outputs = tf.keras.layers.Dense(1, "sigmoid", kernel_initializer="zeros", name="out")(inputs)
+        model = NaturalGradientModel(inputs, outputs)
+        model.compile(optimizers.NaturalGradient(0.1), wrap("binary_crossentropy"))
+        fitted = model.fit(x, wrap(y), sample_weight=wrap(weights), batch_size=10, verbose=0, shuffle=False)
+        histories.append(fitted.history["loss"])
+    assert histories[0] == histories[1]
+
+
 @pytest.mark.parametrize("loss", ["binary_crossentropy", "mse"])
 def test_loss_metrics_and_predictions_are_keras_own(loss):
     """A training epoch logs the means over batches of what an ordinary model evaluates before each step."""

@@ -23,6 +23,23 @@ def image_spec(*shape, dtype=tf.uint8, high=255):
     return tensor_spec.BoundedTensorSpec(shape, dtype, np.zeros(shape, kind), np.full(shape, high, kind))
 
 
+@pytest.mark.parametrize("data_format", [None, "channels_first"])
+def test_a_stack_of_channel_first_images_is_that_of_channel_last_ones(data_format):
+    first, last = image_spec(4, 3, 12, 14), image_spec(4, 12, 14, 3)
+    layers = ((5, 3, 1),)
+    pair = [
+        networks.QNetwork(first, 2, trunk=ConvNetwork(layers, data_format=data_format), seed=1),
+        networks.QNetwork(last, 2, trunk=ConvNetwork(layers), seed=1),
+    ]
+    images = draw(last)
+    values = [
+        network(tf.constant(np.moveaxis(images, -1, 2) if network is pair[0] else images, tf.uint8))[0]
+        for network in pair
+    ]
+    assert pair[0].trunk.weights[0].shape == [3, 3, 12, 5]
+    np.testing.assert_allclose(*values, rtol=1e-5)
+
+
 def draw(spec, rows=4):
     return np.random.default_rng(0).integers(0, int(spec.maximum.max()) + 1, (rows, *spec.shape))
 

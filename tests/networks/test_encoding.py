@@ -83,6 +83,8 @@ def test_quantities_without_bounds_and_bools_are_numbers_as_they_are():
 def test_an_image_is_as_wide_as_it_has_pixels():
     assert encoded_size(tensor_spec.BoundedTensorSpec([84, 84, 4], tf.uint8, 0, 255)) == 28224
     networks.QNetwork(tensor_spec.BoundedTensorSpec([16, 16, 4], tf.uint8, 0, 255), 2)
+    with pytest.raises(ValueError, match="an image of 84 × 84 is too large for Dense layers alone"):
+        networks.QNetwork(tensor_spec.BoundedTensorSpec([84, 84], tf.uint8, 0, 255), 2)
 
 
 def test_a_scalar_is_a_category_unless_its_name_says_otherwise():

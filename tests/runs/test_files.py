@@ -1,12 +1,19 @@
 """Files appear whole or not at all."""
 
 import csv
+import json
 import math
 
 import numpy as np
 import pytest
 
-from ngrl.runs.files import write_bytes, write_csv
+from ngrl.runs.files import write_bytes, write_csv, write_json
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path):
+    write_json(tmp_path / "x.json", {"mean": float("nan"), "returns": [1.5, float("inf")], "n": (1, True, None, "a")})
+    content = json.loads((tmp_path / "x.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert content == {"mean": None, "returns": [1.5, None], "n": [1, True, None, "a"]}
 
 
 def test_table_is_read_as_it_was_written_and_what_is_no_number_is_an_empty_cell(tmp_path):

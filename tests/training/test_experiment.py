@@ -191,6 +191,20 @@ def test_impossible_experiments_write_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("frame", "problem"),
+    [
+        (None, "got NoneType"),
+        (np.zeros((4, 4, 3)), r"got float64 \(4, 4, 3\)"),
+        (np.zeros((4, 4, 1), np.uint8), r"got uint8 \(4, 4, 1\)"),
+    ],
+)
+def test_frames_that_make_no_video_are_refused_before_the_run(monkeypatch, frame, problem):
+    monkeypatch.setattr("gymnasium.envs.classic_control.CartPoleEnv.render", lambda self: frame)
+    with pytest.raises(ValueError, match=rf"^no video: CartPole-v1 .* uint8 \[H, W, 3\], {problem}"):
+        training.evaluation.check_video(environments.Environment("CartPole-v1"))
+
+
 def test_environment_that_says_nothing_of_why_it_cannot_be_drawn_is_refused_too(monkeypatch):
     def render(self):
         raise NotImplementedError

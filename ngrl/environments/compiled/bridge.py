@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from ngrl._tf_agents import time_step as ts
+from ngrl.environments import spaces
 from ngrl.environments.bridge import GymnasiumEnvironment, StepArrays
 from ngrl.environments.compiled.vector import CompiledVector, MemberState
 from ngrl.environments.faults import EnvironmentFault
@@ -72,7 +73,9 @@ class CompiledEnvironment(GymnasiumEnvironment):
             if self._check_finite and not np.isfinite(array).all():
                 self._current_time_step = None
                 member, time = np.argwhere(~np.isfinite(array.reshape(*array.shape[:2], -1)).all(axis=-1))[0]
-                problem = f"{name} is not finite: {array[member, time].tolist()}; check_finite=False lets it pass"
+                problem = (
+                    f"{name} is not finite: {spaces.not_finite(array[member, time])}; check_finite=False lets it pass"
+                )
                 raise EnvironmentFault(self.env_id, int(member), None, problem)
         self._present(ts.TimeStep(step_type, rewards[:, -1], discount, observations[:, -1]))
 
