@@ -1,8 +1,9 @@
 """Where all random numbers come from: named streams, of which no two share a draw.
 
 A run's seed, a stream's name and counters fix a draw; nothing else does, so that whoever keeps the counters resumes bit
-for bit. No seed is derived in any other way, by arithmetic on another seed least of all: then one run's draws for one
-purpose are soon its own for another purpose, or its neighbour's. `tests/test_seeding.py` sees to it.
+for bit (replay keeps its generator's state). No seed is derived in any other way, by arithmetic on another seed least
+of all: then one run's draws for one purpose are soon its own for another purpose, or its neighbour's.
+`tests/test_seeding.py` sees to it.
 
 Imports neither TensorFlow nor gin, and NumPy when the first number is asked for: commands read their options with it.
 """

@@ -18,7 +18,7 @@ from ngrl.agents.network_check import check_separate, check_trainable, penalty_o
 from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.schedules import counter
 from ngrl.agents.steps import Stepper, differentiated, is_natural
-from ngrl.agents.target_update import FunctionalRegularisation, TargetUpdate
+from ngrl.agents.target_update import FunctionalRegularisation, TargetUpdate, follow_update
 from ngrl.agents.trajectories import boundaries, by_trajectory, flat_rows, sizes, time_major
 from ngrl.checks import check_choice, check_number
 from ngrl.configurable import configurable
@@ -234,13 +234,13 @@ class DqnAgent(tf_agent.TFAgent):
 
     def _train(self, experience: Any, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
         info = self._step(self._batch(experience, weights))
+        skipped = info.extra.optimizer.skipped
         if self._average is not None:
-            self._average.follow(self.train_step_counter, info.extra.optimizer.skipped)
-        self.train_step_counter.assign_add(1)
+            self._average.follow(self.train_step_counter, skipped)
         if self._target_update is not None:
-            self._target_update.apply(
-                self._q_network.variables, self._target_network.variables, self.train_step_counter
-            )
+            online, target = self._q_network.variables, self._target_network.variables
+            follow_update(self._target_update, online, target, self.train_step_counter, skipped)
+        self.train_step_counter.assign_add(1)
         return info
 
     def _loss(self, experience: Any, weights: tf.Tensor | None = None, training: bool = False) -> tf_agent.LossInfo:

@@ -51,8 +51,9 @@ class OffPolicyLoop(TrainingLoop):
     """Steps N environments together and trains on replayed minibatches.
 
     One compiled call performs `updates_per_call` updates and chooses the next actions, because a TensorFlow call costs
-    more than the arithmetic in it. Actions and minibatches depend on the seed and counters alone, so that a restored
-    loop goes on bit for bit. With compiled environments one call does all of it, many times over (`ManyRounds`).
+    more than the arithmetic in it. Actions depend on the seed and counters alone, and the state of the generator
+    that draws minibatches is saved, so that a restored loop goes on bit for bit. With compiled environments one call
+    does all of it, many times over (`ManyRounds`).
 
     Args:
       agent: The agent.

@@ -21,6 +21,8 @@ class AdamDirection(Solver):
     `stats.residual` is NaN.
     """
 
+    solves_matrices = False
+
     def __init__(self, *, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7) -> None:
         """Configures the solver.
 

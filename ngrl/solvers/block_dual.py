@@ -24,6 +24,8 @@ class BlockDual(Solver):
     Source: Ren & Goldfarb 2019 (arXiv:1906.02353), section 3, for each block of Martens & Grosse 2015, section 4.
     """
 
+    solves_matrices = False
+
     needs_damping_outside_rows = True
 
     def __init__(self, *, solver: Solver | None = None) -> None:

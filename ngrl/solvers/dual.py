@@ -47,6 +47,8 @@ class Dual(Solver):
     Abrahamsen & Lin 2024 (arXiv:2401.10190), section 3.
     """
 
+    solves_matrices = False
+
     needs_damping_outside_rows = True
 
     def __init__(self, *, solver: Solver | None = None, momentum: float = 0.0) -> None:
@@ -171,11 +173,16 @@ class Dual(Solver):
 
 
 def check_row_solver(owner: str, solver: Solver) -> None:
-    """Check that a solver that is to solve for coefficients of rows has no setting that is for parameters alone.
+    """Check that a solver can solve for coefficients of rows, and has no setting that is for parameters alone.
 
     Raises:
-      ValueError: It has one, which it would ignore.
+      ValueError: It can't, or has one, which it would ignore.
     """
+    if not solver.solves_matrices:
+        raise ValueError(
+            f"{owner}'s solver must solve with a matrix, which {type(solver).__name__} doesn't: take "
+            "ConjugateGradient, Minres, MinresQLP or Cholesky"
+        )
     if getattr(solver, "preconditioner", None) is not None:
         raise ValueError(f"{owner}'s solver works on rows, where K-FAC can't precondition: take it without {owner}")
     if getattr(solver, "warm_start", False):

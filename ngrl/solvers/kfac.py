@@ -49,6 +49,8 @@ class Kfac(Solver):
     What was learned of another is kept even where a line search accepts no length.
     """
 
+    solves_matrices = False
+
     guards_state = True
 
     def __init__(

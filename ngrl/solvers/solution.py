@@ -136,6 +136,9 @@ class Solver(abc.ABC):
     something from one solve to the next, overrides it, and `slots` with it.
     """
 
+    #: Whether it takes any self-adjoint operator, such as a matrix; else it needs a network's rows or layers.
+    solves_matrices = True
+
     #: Whether `answer` takes gradients outside of the operator's rows only with λ > 0.
     needs_damping_outside_rows = False
 

@@ -61,6 +61,15 @@ def primal(rows, rhs, damping):
     return np.linalg.solve(rows.T @ rows + damping * np.eye(rows.shape[1]), rhs)
 
 
+@pytest.mark.parametrize("solver", [solvers.Kfac, solvers.BlockDual, solvers.Dual, solvers.AdamDirection])
+@pytest.mark.parametrize("outer", [solvers.Dual, solvers.BlockDual])
+def test_solver_that_needs_more_than_a_matrix_is_refused_within(outer, solver):
+    with pytest.raises(
+        ValueError, match=f"{outer.__name__}'s solver must solve with a matrix, which {solver.__name__}"
+    ):
+        outer(solver())
+
+
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.floats(-3.0, 2.0), st.sampled_from(sorted(INNER)), st.sampled_from(DTYPES))
 def test_the_dual_solution_is_the_primal_one(seed, power, name, dtype):

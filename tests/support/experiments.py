@@ -55,6 +55,11 @@ class Agent(NamedTuple):
 #: A new agent is a line here.
 AGENTS = {
     "ngdqn": Agent("ngdqn_cartpole_v1", (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", *_RECIPE), continuous=False),
+    "dqn": Agent(
+        "dqn_cartpole_v1",
+        (*_OFF_POLICY, "QNetwork.hidden_layers=(8,)", "DqnAgent.target_update=@SoftUpdate()"),
+        continuous=False,
+    ),
     "pqn": Agent(
         "baselines/pqn_cartpole_v1",
         ("OnPolicyLoop.batch_size=64", "OnPolicyLoop.jit_compile=False", "PqnAgent.batch_size=32", "PqnAgent.epochs=1"),
