@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from ngrl.configurable import configurable
 from ngrl.solvers.cholesky import Cholesky
-from ngrl.solvers.dual import Dual, check_row_solver
+from ngrl.solvers.dual import check_row_solver
 from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats, as_scalar
 from ngrl.solvers.system import RightHandSide, RowProducts, RowSystem, System
 
@@ -35,11 +35,9 @@ class BlockDual(Solver):
           solver: Solves each layer's n-by-n system; `Cholesky()` if None.
 
         Raises:
-          ValueError: `solver` is no `Solver`, works on rows itself, or has a setting that is for parameters alone.
+          ValueError: `solver` is no `Solver` of matrices, or has a setting that is for parameters alone.
         """
         solver = Cholesky() if solver is None else solver
-        if not isinstance(solver, Solver) or isinstance(solver, (Dual, BlockDual)):
-            raise ValueError(f"solver must be a Solver of matrices, got {solver!r}")
         check_row_solver("BlockDual", solver)
         self.solver = solver
 

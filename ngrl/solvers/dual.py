@@ -59,13 +59,11 @@ class Dual(Solver):
           momentum: μ in [0, 1), how much of the solution before is kept where the rows don't say otherwise.
 
         Raises:
-          ValueError: `solver` is no `Solver`, is itself a `Dual`, or has a setting that is for parameters alone, or μ
-            is out of its range.
+          ValueError: `solver` is no `Solver` of matrices, or has a setting that is for parameters alone, or μ is out of
+            its range.
         """
         if solver is None:
             solver = ConjugateGradient()
-        if not isinstance(solver, Solver) or isinstance(solver, Dual):
-            raise ValueError(f"solver must be a Solver other than Dual, got {solver!r}")
         check_row_solver("Dual", solver)
         self.solver = solver
         self.momentum = check_number("momentum", momentum, "[0, 1)")
@@ -178,6 +176,8 @@ def check_row_solver(owner: str, solver: Solver) -> None:
     Raises:
       ValueError: It can't, or has one, which it would ignore.
     """
+    if not isinstance(solver, Solver):
+        raise ValueError(f"{owner}'s solver must be a Solver, got {solver!r}")
     if not solver.solves_matrices:
         raise ValueError(
             f"{owner}'s solver must solve with a matrix, which {type(solver).__name__} doesn't: take "

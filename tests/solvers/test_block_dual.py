@@ -137,12 +137,6 @@ def test_optimizer_steps_with_it_and_serialises_it():
     assert losses[-1] < 0.1 * losses[0]
 
 
-@pytest.mark.parametrize("solver", [Dual(), BlockDual(), "cholesky"])
-def test_solver_that_takes_no_matrix_is_refused(solver):
-    with pytest.raises(ValueError, match="solver must be a Solver of matrices"):
-        BlockDual(solver=solver)
-
-
 def test_operator_without_rows_is_named():
     operator = tf.linalg.LinearOperatorDiag(tf.ones(3))
     with pytest.raises(TypeError, match="BlockDual needs an operator with row_blocks"):

@@ -67,7 +67,9 @@ def test_solver_that_needs_more_than_a_matrix_is_refused_within(outer, solver):
     with pytest.raises(
         ValueError, match=f"{outer.__name__}'s solver must solve with a matrix, which {solver.__name__}"
     ):
-        outer(solver())
+        outer(solver=solver())
+    with pytest.raises(ValueError, match=f"{outer.__name__}'s solver must be a Solver, got 'cholesky'"):
+        outer(solver="cholesky")
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
