@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.networks import network
 
-from ngrl.agents.network_check import check_separate, check_trainable
+from ngrl.agents.network_check import check_separate, check_trainable, trained_layers
 from ngrl.agents.target_update import TargetUpdate, follow_update
 
 
@@ -45,6 +45,8 @@ class Average(tf.Module):
         shapes = [[tuple(v.shape) for v in each.variables] for each in (online, average)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"{owner}: the average's weights {shapes[1]} don't match {noun}'s {shapes[0]}")
+        if trained_layers(online) != trained_layers(average):
+            raise ValueError(f"{owner}: the average's frozen layers are others than {noun}'s")
         # Those too that no update moves: frozen layers, and the statistics of a frozen normalisation.
         for source, destination in zip(online.variables, average.variables, strict=True):
             destination.assign(source)

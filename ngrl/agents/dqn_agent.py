@@ -14,7 +14,7 @@ from tf_agents.typing import types
 from ngrl import losses
 from ngrl.agents.average import Average
 from ngrl.agents.linearisable import linearisable
-from ngrl.agents.network_check import check_separate, check_trainable, penalty_of
+from ngrl.agents.network_check import check_separate, check_trainable, freeze_alike, penalty_of
 from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.schedules import counter
 from ngrl.agents.steps import Stepper, differentiated, is_natural
@@ -140,6 +140,7 @@ class DqnAgent(tf_agent.TFAgent):
         if target_update is not None:
             self._target_network = q_network.copy(name="TargetQNetwork")
             self._target_network.create_variables(time_step_spec.observation)
+            freeze_alike(q_network, self._target_network)
             check_separate(name, "the Q-network", q_network, "its copy, the target network,", self._target_network)
         self._encode, self._forward = linearisable(q_network)
         with tf.init_scope():

@@ -114,7 +114,7 @@ def _check(network: Any) -> None:
     spec = tf.nest.flatten(network.input_tensor_spec)
     if type(network) is not ActorNetwork or network.trunk is not None or network.cell is not None:
         reason = "a policy that is an ActorNetwork without a trunk and a memory"
-    elif len(spec) != 1 or not spec[0].dtype.is_floating:
+    elif tf.nest.is_nested(network.input_tensor_spec) or not spec[0].dtype.is_floating:
         reason = "observations that are one array of floats"
     elif not network.is_discrete and network.log_std is None:
         reason = "discrete actions and a state-independent σ"

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.networks import network, sequential
 
-from ngrl.curvature import DenseStack, LayeredNetwork
+from ngrl.curvature import DenseStack, LayeredNetwork, layers_of
 from ngrl.networks import ActorNetwork, DenseNetwork, QNetwork, ValueNetwork
 
 # A network without a trunk is its chain of layers as long as no subclass has a version of its own of what leads from
@@ -36,7 +36,9 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
         return _encode_of(net), LayeredNetwork(net.unrolled, net)
     chain = next((kind for kind in _CHAINS if _is_chain(net, kind)), None)
     stack: Callable[[Any], tf.Tensor] | None = None
-    if chain is ActorNetwork and not net.is_discrete and net.log_std is None:
+    if any(layer.weights and not layer.trainable for layer in layers_of(net)):
+        pass  # a stack's layers are all trained
+    elif chain is ActorNetwork and not net.is_discrete and net.log_std is None:
         pass  # the bound of a state-dependent log σ is no Dense layer
     elif chain is not None:
         stack = DenseStack.from_layers(net.layers_in_order, net.log_std if chain is ActorNetwork else None)

@@ -88,3 +88,14 @@ def check_separate(owner: str, first: str, one: Any, second: str, other: Any) ->
             f"{owner}: {second} shares {shared[0]!r} with {first}, and must have variables of its own (a network that "
             "is handed its layers gives them to its copies: let it make them)"
         )
+
+
+def freeze_alike(net: Any, copy: Any) -> None:
+    """Freeze the layers of a copy that are frozen in the network: Keras lists those that are trained first."""
+    for layer, other in zip(layers_of(net), layers_of(copy), strict=False):
+        other.trainable = layer.trainable
+
+
+def trained_layers(net: Any) -> list[bool]:
+    """Which of a network's layers with weights are trained, without those that are made of layers."""
+    return [layer.trainable for layer in layers_of(net) if layer.weights and len(layers_of(layer)) == 1]

@@ -70,6 +70,7 @@ class CollectingLoop(TrainingLoop):
         self._collect: ManySteps | None = None
         if environment.is_compiled:
             self._collect = ManySteps(agent, environment, self._actions_key, num_steps, jit_compile)
+        self._updated = 0, 0  # environment steps when the latest update began, and train steps before it
         self._row = 0
         # Arrays [N, T + 1, ...], filled up to self._row.
         self._rows = tf.nest.map_structure(
@@ -128,8 +129,14 @@ class CollectingLoop(TrainingLoop):
         moved = rows.step_type[:, :-1] != time_step.StepType.LAST
         ended = moved & (rows.next_step_type[:, :-1] == time_step.StepType.LAST)
         finished = self.statistics.add_many(rows.reward[:, :-1].T, moved.T, ended.T)
+        self._updated = self.statistics.env_steps, self.train_steps
         self._update(rows)
         return finished
+
+    def train_steps_at(self, env_steps: int) -> int:
+        """Train steps finished when the latest `step` reached so many environment steps."""
+        reached, before = self._updated
+        return before if env_steps < reached else self.train_steps
 
     def _store(self, step: Moved, action: np.ndarray, info: list[np.ndarray]) -> None:
         rows, row = self._rows, self._row
@@ -161,13 +168,19 @@ class CollectingLoop(TrainingLoop):
         return LoopState(values, arrays)
 
     def restore(self, state: LoopState) -> None:
-        """Set what `state` returned. Where environments can't be restored, the rows begin anew."""
+        """Set what `state` returned. Where environments can't be restored, the rows begin anew.
+
+        Raises:
+          ValueError: More steps of a batch are done than it has here.
+        """
         super().restore(state)
         if self._memory is not None:
             self._memory = state.arrays[MEMORY]
         if self._host is not None:
             self._host.forget()
         self._row = state.values["row"] if self._environment.can_restore else 0
+        if self._row >= self._steps:
+            raise ValueError(f"{self._row} steps of a batch are done, and a batch of {self._steps} is asked for")
         for index, buffer in enumerate(tf.nest.flatten(self._rows)):
             buffer[:, : self._row] = state.arrays[f"batch/{index}"][:, : self._row]
 

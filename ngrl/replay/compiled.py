@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from ngrl import seeding
 from ngrl.checks import check_count
+from ngrl.replay.ring import check_cursor
 from ngrl.replay.sequences import Sequences
 from ngrl.replay.uniform import Transition
 
@@ -127,6 +128,8 @@ class CompiledReplayBuffer:
           ValueError: The arrays do not fit this buffer's transitions, capacity or environments.
         """
         size, targets = int(values["size"]), {f"leaf_{i}": stored for i, stored in enumerate(self._storage)}
+        if size < self._capacity:
+            check_cursor(size, int(values["cursor"]), self._capacity)
         if self._num_steps > 1:
             targets["successor"] = self._successor
             latest = arrays.get("latest")

@@ -114,6 +114,8 @@ class Ring:
           ValueError: The arrays do not fit this buffer's items or capacity.
         """
         size = int(values["size"])
+        if size < self._capacity:
+            check_cursor(size, int(values["cursor"]), self._capacity)
         loaded = [arrays.get(f"leaf_{i}") for i in range(len(self._storage))]
         for leaf, stored in zip(loaded, self._storage, strict=True):
             if leaf is None or size > self._capacity or leaf.shape != (size, *stored.shape[1:]):
@@ -122,3 +124,13 @@ class Ring:
             stored[:size] = leaf
         self._size = size
         self._cursor = int(values["cursor"])
+
+
+def check_cursor(size: int, cursor: int, capacity: int) -> None:
+    """Refuse what was saved of a full buffer of another capacity: the next item's place would be in its middle.
+
+    Raises:
+      ValueError: It was.
+    """
+    if cursor != size % capacity:
+        raise ValueError("the saved replay buffer is a full one of another capacity")

@@ -25,12 +25,14 @@ class PreconditionedSolver(Solver):
         """Take a `Kfac`, as itself or as `get_config` describes it, or None.
 
         Raises:
-          ValueError: It is something else.
+          ValueError: It is something else, or needs a loss's derivatives, which a preconditioner isn't given.
         """
         if isinstance(preconditioner, dict):
             preconditioner = tf.keras.utils.deserialize_keras_object(preconditioner)
         if preconditioner is not None and not isinstance(preconditioner, Kfac):
             raise ValueError(f"preconditioner must be None or a Kfac, got {preconditioner!r}")
+        if preconditioner is not None and preconditioner.kind == "empirical":
+            raise ValueError('a preconditioner is given no loss: take another kind of Kfac than "empirical"')
         self.preconditioner: Kfac | None = preconditioner
 
     def get_config(self) -> dict[str, Any]:

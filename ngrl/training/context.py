@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ngrl.configuration import operative
 from ngrl.runs.directory import RunDirectory, RunDirectoryError, move_aside
 from ngrl.runs.files import write_text
@@ -48,7 +50,7 @@ class RunContext:
           WriteError: The configuration can't be written.
         """
         path = _found(self.root_dir)
-        config = self.config() if self.config else {name: repr(value) for name, value in settings().items()}
+        config = self.config() if self.config else {name: repr(_plain(value)) for name, value in settings().items()}
         moved = move_aside(path) if self.noresume else None
         with contextlib.closing(RunDirectory(path, config, operative.default)) as directory:
             self.on_start()
@@ -58,6 +60,15 @@ class RunContext:
                 self.progress.note(f"another program than the one that worked on this run before: {changes}")
             write_text(directory.path / "operative_config.gin", self.config_text())
             yield directory
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's, which are written alike by every version of NumPy."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(part) for part in value) if type(value) in (list, tuple) else value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _found(root_dir: str | Path) -> Path:

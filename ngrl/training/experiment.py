@@ -87,6 +87,7 @@ def run(
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
     )
+    seed = seeding.check_seed(seed)
     tf.keras.utils.set_random_seed(seeding.integer(seed, seeding.Stream.LIBRARIES))
     with contextlib.closing(environment.load(seed)) as played:
         played.on_warning(context.progress.warn)

@@ -57,6 +57,31 @@ def jacobian(agent, observation):
     return np.concatenate([p.numpy().reshape(*outputs.shape, -1) for p in parts], -1).astype(np.float64)
 
 
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_target_network_of_a_network_with_a_frozen_layer_is_that_network(frozen):
+    network = networks.QNetwork(OBSERVATION, 2, (3, 3), seed=1)
+    network.create_variables(OBSERVATION)
+    network.layers_in_order[frozen].trainable = False
+    agent = make(network=network, target_update=agents.HardUpdate(1))
+    agent.initialize()
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(4, 3)), tf.float32)
+    np.testing.assert_array_equal(agent._target_network(inputs)[0], network(inputs)[0])
+    before = network.layers_in_order[frozen].kernel.numpy()
+    agent.train(experience())
+    np.testing.assert_array_equal(agent._target_network(inputs)[0], network(inputs)[0])
+    np.testing.assert_array_equal(network.layers_in_order[frozen].kernel, before)
+
+
+def test_network_with_a_frozen_layer_takes_kfacs_steps():
+    network = networks.QNetwork(OBSERVATION, 2, (3, 3), seed=1)
+    network.create_variables(OBSERVATION)
+    network.layers_in_order[0].trainable = False
+    agent = make(natural(solver=solvers.Kfac(), learning_rate=0.1), network)
+    before = weights(agent)
+    assert float(agent.train(experience()).extra.optimizer.skipped) == 0
+    assert not np.array_equal(weights(agent), before)
+
+
 @pytest.mark.parametrize("outputs", ["chosen", "all"])
 @pytest.mark.parametrize("solver", ["dual", "cg", "minres_qlp"])
 def test_natural_step_equals_a_dense_solve(outputs, solver):

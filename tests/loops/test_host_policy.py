@@ -71,6 +71,9 @@ def test_policy_that_numpy_does_not_know_is_refused_in_a_line():
     network = networks.ActorNetwork(steps.observation, box, (4,), std="state_dependent")
     with pytest.raises(ValueError, match="a state-independent σ"):
         host_policy.HostPolicy(network, box, np.zeros(2, np.int32), (2, 2), lambda graph: graph)
+    network = networks.ActorNetwork({"x": steps.observation}, actions, (4,))
+    with pytest.raises(ValueError, match="observations that are one array of floats"):
+        host_policy.HostPolicy(network, actions, np.zeros(2, np.int32), (2, 2), lambda graph: graph)
     with pytest.raises(ValueError, match="which compiled ones don't"):
         made("CartPole-v1", env_options={"backend": "compiled"})
 

@@ -34,10 +34,14 @@ def test_collects_what_a_loop_that_steps_collects(monkeypatch, env_id):
             train_on(rows)
 
         monkeypatch.setattr(loop, "_update", update)
-    finished = {at_once: [] for at_once in made}
+    finished, train_steps = ({at_once: [] for at_once in made} for _ in range(2))
     for at_once, count in ((False, 6 * 16), (True, 6)):
+        loop = made[at_once][1]
         for _ in range(count):
-            finished[at_once] += made[at_once][1].step()
+            ended = loop.step()
+            finished[at_once] += ended
+            train_steps[at_once] += [loop.train_steps_at(episode.env_steps) for episode in ended]
+    assert train_steps[True] == train_steps[False]
     for one, other in zip(*kept.values(), strict=True):
         for name in ("step_type", "observation"):
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-4, atol=1e-5)

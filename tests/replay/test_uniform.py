@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ngrl.replay import Transition, UniformReplayBuffer
+from ngrl.replay import CompiledReplayBuffer, Transition, UniformReplayBuffer
 
 
 def transitions(numbers):
@@ -73,6 +73,23 @@ def test_restored_buffer_goes_on_bit_for_bit(added):
     first, second = buffer.sample(50), restored.sample(50)
     np.testing.assert_array_equal(first.observation["a"], second.observation["a"])
     np.testing.assert_array_equal(first.action, second.action)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "compiled"])
+def test_full_buffer_of_another_capacity_is_refused_whose_next_place_is_in_its_middle(kind):
+    def made(capacity):
+        if kind == "uniform":
+            return UniformReplayBuffer(example(), capacity)
+        return CompiledReplayBuffer(example(), capacity, 1, 0)
+
+    buffer = UniformReplayBuffer(example(), 4)
+    buffer.add_batch(transitions(range(3)))
+    buffer.add_batch(transitions(range(3, 6)))
+    with pytest.raises(ValueError, match="a full one of another capacity"):
+        made(8).restore(*buffer.state())
+    partly = UniformReplayBuffer(example(), 4)
+    partly.add_batch(transitions(range(3)))
+    made(8).restore(*partly.state())
 
 
 def test_seed_decides_the_draws():

@@ -25,6 +25,11 @@ def ill_conditioned():
     return linearised(stack, inputs=scales * np.random.default_rng(1).normal(size=(300, 4)))
 
 
+def test_preconditioner_that_needs_a_loss_is_refused():
+    with pytest.raises(ValueError, match='another kind of Kfac than "empirical"'):
+        ConjugateGradient(preconditioner=Kfac(kind="empirical"))
+
+
 @pytest.mark.parametrize(("name", "mode"), [*((name, "graph") for name in SOLVERS), ("qlp", "xla")])
 def test_solution_is_the_dense_one_in_fewer_iterations(name, mode):
     operator = ill_conditioned()

@@ -4,9 +4,10 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ngrl.runs import directory
+from ngrl.runs import directory, read_record
 from ngrl.runs.directory import RunDirectoryError, move_aside
 from ngrl.training.context import RunContext
 from ngrl.training.progress import Progress
@@ -135,6 +136,13 @@ def test_what_identifies_a_run_is_asked_for_before_anything_is_moved(earlier):
         with pytest.raises(ValueError, match="no"), context.open(settings):
             pass
     assert number_in(earlier) == "number = 1\n"
+
+
+def test_numpys_numbers_identify_a_run_as_pythons_do(tmp_path):
+    settings = {"a": {"rate": np.float32(0.5), "n": (np.int64(3), [np.bool_(True)])}}
+    with RunContext(tmp_path / "run").open(lambda: settings) as directory:
+        directory.write()
+    assert read_record(tmp_path / "run")["config"] == {"a": "{'rate': 0.5, 'n': (3, [True])}"}
 
 
 def test_configuration_goes_before_the_settings_of_the_entry(tmp_path):

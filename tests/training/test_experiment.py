@@ -97,6 +97,11 @@ def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
+def test_seed_may_be_numpys(tmp_path):
+    assert run(tmp_path / "run", 100, seed=np.int64(1), episodes=0)["env_steps"] >= 100
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1
+
+
 def test_same_seed_repeats_a_run_and_another_seed_does_not(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         run(tmp_path / name, 300, seed=seed)

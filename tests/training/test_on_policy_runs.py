@@ -20,6 +20,15 @@ small_loop = functools.partial(loops.OnPolicyLoop, batch_size=96, jit_compile=Fa
 STATEFUL = {"hidden": (8,), "normalise": True, "scale_rewards": True, "tau": 0.3}
 
 
+def test_batch_that_is_shorter_than_what_is_done_of_it_is_refused():
+    _, loop = make("reinforce", "CartPole-v1", batch_size=96, agent_options=STATEFUL)
+    for _ in range(16):
+        loop.step()
+    _, shorter = make("reinforce", "CartPole-v1", batch_size=64, agent_options=STATEFUL)
+    with pytest.raises(ValueError, match="16 steps of a batch are done, and a batch of 16 is asked for"):
+        shorter.restore(loop.state())
+
+
 @pytest.mark.parametrize(
     ("kind", "env_id", "jit_compile"),
     [
