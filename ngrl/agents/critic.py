@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.agents.linearisable import linearisable
-from ngrl.agents.minibatches import for_each_minibatch, masked_rows, shuffled_minibatches
+from ngrl.agents.minibatches import add_stats, for_each_minibatch, masked_rows, shuffled_minibatches
 from ngrl.agents.network_check import check_trainable, penalty_of
 from ngrl.agents.steps import Stepper, is_natural
 from ngrl.checks import check_count
@@ -23,6 +23,7 @@ class CriticStats(NamedTuple):
     loss: tf.Tensor
     gradient_norm: tf.Tensor  # mean over the same minibatches
     skipped: tf.Tensor  # minibatches that were skipped because something was not finite
+    skip_cause: tf.Tensor  # the largest `SkipCause` of these
 
 
 @configurable
@@ -98,10 +99,11 @@ class Critic(tf.Module):
             )
 
         zero = tf.zeros([])
-        total = for_each_minibatch(minibatches, update, CriticStats(zero, zero, zero))
+        total = for_each_minibatch(minibatches, update, CriticStats(zero, zero, zero, zero), add_stats)
         done = minibatches.shape[0] - total.skipped
-        return CriticStats(
-            tf.math.divide_no_nan(total.loss, done), tf.math.divide_no_nan(total.gradient_norm, done), total.skipped
+        return total._replace(
+            loss=tf.math.divide_no_nan(total.loss, done),
+            gradient_norm=tf.math.divide_no_nan(total.gradient_norm, done),
         )
 
     def _step(self, inputs: Any, returns: tf.Tensor, weights: tf.Tensor) -> CriticStats:
@@ -122,6 +124,7 @@ class Critic(tf.Module):
             loss=tf.where(finite, loss, 0.0),
             gradient_norm=tf.where(finite, stats.gradient_norm, 0.0),
             skipped=stats.skipped,
+            skip_cause=stats.skip_cause,
         )
 
 

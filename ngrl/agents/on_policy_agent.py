@@ -55,11 +55,12 @@ class PolicyExtra(NamedTuple):
     critic_loss: tf.Tensor
     critic_gradient_norm: tf.Tensor
     critic_skipped: tf.Tensor  # minibatches of the critic's that were skipped
+    critic_skip_cause: tf.Tensor  # the largest `SkipCause` of these
     optimizer: NaturalGradientStats | GradientStats
 
     def with_critic(self, fit: CriticStats) -> "PolicyExtra":
         """The same with what the critic's fit did."""
-        return self._replace(critic_loss=fit.loss, critic_gradient_norm=fit.gradient_norm, critic_skipped=fit.skipped)
+        return self._replace(**{f"critic_{name}": value for name, value in fit._asdict().items()})
 
     def scalars(self, loss: Any) -> dict[str, Any]:
         """Tags and values for TensorBoard, `LossInfo.loss` among them."""
@@ -303,6 +304,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
             critic_loss=zero,
             critic_gradient_norm=zero,
             critic_skipped=zero,
+            critic_skip_cause=zero,
             optimizer=stats,
         )
 

@@ -118,6 +118,10 @@ class NaturalUpdate(PolicyUpdate):
         if not self.is_natural:
             raise ValueError(f"{self.name} needs NaturalGradient as its optimizer, got {type(optimizer).__name__}")
         self._every = check_count(f"{self.name}: fisher_every", fisher_every)
+        if self._every > 1 and getattr(optimizer.solver, "kind", None) == "empirical":
+            raise ValueError(
+                f'{self.name}: Kfac(kind="empirical") takes the gradient\'s own states: set fisher_every=1'
+            )
 
     def __call__(self, policy: Policy, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:
         """A natural step on the surrogate loss."""

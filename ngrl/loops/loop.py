@@ -129,8 +129,13 @@ class TrainingLoop(abc.ABC):
             problem = "not finite, or not positive definite" if cause == SkipCause.CURVATURE_PRODUCT else "not finite"
             raise NonFiniteError(
                 f"{in_a_row} updates in a row were skipped; the first because its {what} was {problem} "
-                f"(train step {self.train_steps - in_a_row + 1})"
+                f"(train step {self._counted - in_a_row + 1})"
             )
+
+    @property
+    def _counted(self) -> int:
+        """The train steps of which it is known whether they were skipped."""
+        return self.train_steps
 
     @property
     def _gives_up(self) -> bool:

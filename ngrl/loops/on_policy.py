@@ -114,6 +114,10 @@ class OnPolicyLoop(CollectingLoop):
             self._fitting = None
             self._count(info._replace(extra=info.extra.with_critic(fit.result())))
 
+    @property
+    def _counted(self) -> int:
+        return self.train_steps - (self._fitting is not None)
+
     def scalars(self) -> dict[str, float]:
         """Tags and values for TensorBoard."""
         self._wait_for_critic()
@@ -134,8 +138,7 @@ class OnPolicyLoop(CollectingLoop):
         skipped = stats.skipped + getattr(extra, "critic_skipped", 0.0)
         self.skipped_updates += int(skipped)
         if skipped:
-            # A critic's minibatch is skipped for its loss or gradient; one word will do for both.
-            cause = stats.skip_cause if stats.skipped else 1.0
+            cause = stats.skip_cause if stats.skipped else extra.critic_skip_cause
             self._streak = np.array([self._streak[0] + 1, self._streak[1] if self._streak[0] else cause], np.float32)
         else:
             self._streak = np.zeros(2, np.float32)

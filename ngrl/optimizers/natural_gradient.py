@@ -88,6 +88,11 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         self.solver: Any = solvers.Dual() if solver is None else solver
         if not isinstance(self.solver, solvers.Solver):
             raise ValueError(f"solver must be an ngrl solver, got {solver!r}")
+        if momentum and getattr(self.solver, "quadratic_model", None) == "factored":
+            raise ValueError(
+                'quadratic_model="factored" knows the curvature along its own solution alone: take momentum=0, or '
+                '"exact"'
+            )
         self.damping_rule = damping_rules.get(damping)
         self.line_search = line_searches.get(line_search)
         self.max_kl = max_kl

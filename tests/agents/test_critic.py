@@ -137,6 +137,16 @@ def test_natural_steps_follow_the_minibatches_with_their_damping():
     np.testing.assert_allclose(stats.loss, np.mean(steps), rtol=1e-3)
 
 
+def test_steps_that_curvature_forbids_say_so():
+    optimizer = natural(solver=solvers.Dual(solver=solvers.Cholesky()), damping=0.0)
+    critic = made(optimizer)
+    inputs, returns, weights = batch()
+    same = tf.nest.map_structure(lambda leaf: tf.repeat(leaf[:1], len(leaf), axis=0), inputs)
+    stats = fit(critic, (same, returns, weights))
+    assert stats.skipped > 0
+    assert stats.skip_cause > float(optimizers.SkipCause.GRADIENT)
+
+
 @pytest.mark.parametrize("optimizer", [adam, natural])
 @pytest.mark.parametrize("run", ["eager", "xla"])
 def test_masked_rows_count_for_nothing_whatever_they_hold(optimizer, run):
@@ -159,7 +169,7 @@ def test_a_batch_of_masked_rows_leaves_the_weights(optimizer):
     before = flat(critic)
     stats = fit(critic, batch(masked=range(ROWS)))
     np.testing.assert_array_equal(flat(critic), before)
-    assert tuple(stats) == (0, 0, 0)
+    assert tuple(stats) == (0, 0, 0, optimizers.SkipCause.NONE)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "natural"])
@@ -174,7 +184,7 @@ def test_what_is_not_finite_leaves_weights_and_slots_byte_identical(optimizer, r
     (returns if place == "returns" else observation)[4] = poison
     stats = fit(critic, (observation, returns, weights), run)
     assert contents(critic) == before
-    assert tuple(stats) == (0, 0, 3)
+    assert tuple(stats) == (0, 0, 3, optimizers.SkipCause.LOSS)
 
 
 @pytest.mark.parametrize("optimizer", [adam, natural])

@@ -200,6 +200,7 @@ def test_one_non_finite_number_leaves_policy_critic_and_slots_byte_identical(kin
     assert info.extra.optimizer.skipped >= 1
     assert info.extra.optimizer.skip_cause == optimizers.SkipCause.LOSS
     assert info.extra.critic_skipped == 2 * 8
+    assert info.extra.critic_skip_cause == optimizers.SkipCause.LOSS
     assert train(experience()).extra.optimizer.skipped == 0
     assert everything(agent) != before
 

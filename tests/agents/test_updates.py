@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from on_policy_reference import BOX, OBSERVATION, SPEC, experience, make_actor, make_critic
 
-from ngrl import agents, networks, optimizers
+from ngrl import agents, networks, optimizers, solvers
 from ngrl.networks import encoding
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +59,15 @@ def test_critic_with_a_normaliser_of_its_own_encodes_for_itself():
     agent.train(batch)
     found = tf.transpose(agent.update.given.steps.values)
     np.testing.assert_allclose(found, tf.reshape(values, found.shape), rtol=1e-4, atol=1e-6)
+
+
+def test_kfac_that_lacks_what_it_needs_is_refused_before_the_first_update():
+    empirical = optimizers.NaturalGradient(solver=solvers.Kfac(kind="empirical"))
+    agents.NaturalUpdate(empirical)
+    with pytest.raises(ValueError, match="set fisher_every=1"):
+        agents.NaturalUpdate(empirical, fisher_every=2)
+    with pytest.raises(ValueError, match="take momentum=0"):
+        optimizers.NaturalGradient(solver=solvers.Kfac(quadratic_model="factored"), momentum=0.9)
 
 
 def test_old_way_of_making_an_agent_is_answered_with_the_new_one():

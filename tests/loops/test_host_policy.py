@@ -91,6 +91,14 @@ def test_fit_beside_the_next_collection_changes_no_number():
     assert snapshot(agent) == snapshot(other)
     assert beside.scalars() == loop.scalars()
     assert beside.scalars()["Losses/critic_loss"] > 0
+    # The update whose critic is being fitted is not yet known to be skipped.
+    for _ in range(16):
+        beside.step()
+    assert beside._fitting is not None
+    beside._streak = np.array([beside._max_skipped, 1], np.float32)
+    first = beside.train_steps - 1 - beside._max_skipped + 1
+    with pytest.raises(loops.NonFiniteError, match=rf"\(train step {first}\)$"):
+        beside.check_streak()
     # A skipped minibatch is counted, once the fit is over.
     beside._fit = lambda *arguments: other.fit_critic(*arguments)._replace(skipped=tf.ones([]))
     for _ in range(16):

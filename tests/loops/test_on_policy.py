@@ -70,7 +70,7 @@ class Recorder:
 
         zero = tf.py_function(keep, leaves, tf.float32)
         stats = optimizers.GradientStats(zero, zero, zero)
-        return tf_agent.LossInfo(zero, agents.PolicyExtra(*[zero] * 8, optimizer=stats))
+        return tf_agent.LossInfo(zero, agents.PolicyExtra(*[zero] * 9, optimizer=stats))
 
 
 @pytest.fixture
