@@ -46,8 +46,7 @@ def _observation_spec(space: spaces.Space, env_id: str, name: str) -> Any:
         return array_spec.ArraySpec(space.shape, np.float32, name=name)
     if isinstance(space, spaces.Box):
         dtype = _kept(space)
-        limits: Any = np.iinfo(dtype)
-        low, high = (np.clip(bound, limits.min, limits.max).astype(dtype) for bound in (space.low, space.high))
+        low, high = (_in_range(bound).astype(dtype) for bound in (space.low, space.high))
         return array_spec.BoundedArraySpec(
             space.shape, dtype, low, high, name=name if space.shape else specs.quantities(name)
         )
@@ -181,6 +180,11 @@ def _kept(space: spaces.Space) -> np.dtype:
     if dtype == np.bool_ or (dtype == np.uint8 and space.shape):
         return np.dtype(np.uint8)
     return dtype if dtype in (np.int32, np.int64) else np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
+
+
+def _in_range(bound: np.ndarray) -> np.ndarray:
+    """A bound that int64 can hold."""
+    return np.minimum(bound, np.uint64(np.iinfo(np.int64).max)) if bound.dtype == np.uint64 else bound
 
 
 def _integer(value: Any) -> int:

@@ -177,10 +177,10 @@ def check_row_solver(owner: str, solver: Solver) -> None:
       ValueError: It can't, or has one, which it would ignore.
     """
     if not isinstance(solver, Solver):
-        raise ValueError(f"{owner}'s solver must be a Solver, got {solver!r}")
+        raise ValueError(f"solver must be a Solver, got {solver!r}")
     if not solver.solves_matrices:
         raise ValueError(
-            f"{owner}'s solver must solve with a matrix, which {type(solver).__name__} doesn't: take "
+            f"solver must be one that solves with a matrix, and {owner}'s is {type(solver).__name__}: take "
             "ConjugateGradient, Minres, MinresQLP or Cholesky"
         )
     if getattr(solver, "preconditioner", None) is not None:
