@@ -196,7 +196,10 @@ class GaussNewton(tf.linalg.LinearOperator):
             assert isinstance(rows, StackRows)
             return rows.kronecker_layers(self._scale)
         if isinstance(self._jacobian, LayerJacobian):
-            return self._jacobian.kronecker_layers(self._scaled_factor() if factor is None else factor, self._scale)
+            weights, positions = self._scale, self._metric.position_weights(self.outputs)
+            if positions is not None:  # of sum 1, as the scale is of B examples that count alike
+                weights = _per_example(weights * positions.shape[0]) * positions
+            return self._jacobian.kronecker_layers(self._scaled_factor() if factor is None else factor, weights)
         raise TypeError(
             "K-FAC needs to know the network's layers, and this is a plain function: give a Keras model or a "
             "LayeredNetwork, or use a solver such as Dual()"

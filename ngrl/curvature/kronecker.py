@@ -121,7 +121,7 @@ class KroneckerLayer:
       bias_slot: That of its bias, None without.
       inputs: ā [B, p, d̄], the last of d̄ being 1 with a bias.
       derivatives: g [B, R, p, m], scaled by sqrt(w_i/Σw).
-      weights: w_i/Σw, [B] or a scalar.
+      weights: w_i/Σw, [B] or a scalar, where positions count alike; or w_ip/Σw of L positions [B, L].
     """
 
     kernel_slot: int
@@ -132,11 +132,8 @@ class KroneckerLayer:
 
     def input_factor(self, sharing: Sharing = "expand") -> tf.Tensor:
         """A [d̄, d̄]."""
-        inputs = self.inputs
-        if sharing == "reduce":
-            inputs = tf.reduce_mean(inputs, axis=1, keepdims=True)
-        weighted = tf.reshape(self.weights / inputs.shape[1], [-1, 1, 1]) * inputs
-        return tf.matmul(_flat(weighted), _flat(inputs), transpose_a=True)
+        inputs, weights = self._weighted_inputs(sharing)
+        return tf.matmul(_flat(weights * inputs), _flat(inputs), transpose_a=True)
 
     def derivative_factor(self, sharing: Sharing = "expand") -> tf.Tensor:
         """G [m, m]."""
@@ -145,8 +142,23 @@ class KroneckerLayer:
 
     def input_rows(self, sharing: Sharing = "expand") -> tf.Tensor:
         """X [N, d̄] with A = XᵀX."""
-        inputs = tf.reduce_mean(self.inputs, axis=1, keepdims=True) if sharing == "reduce" else self.inputs
-        return _flat(tf.reshape(tf.sqrt(self.weights / inputs.shape[1]), [-1, 1, 1]) * inputs)
+        inputs, weights = self._weighted_inputs(sharing)
+        return _flat(tf.sqrt(weights) * inputs)
+
+    def _weighted_inputs(self, sharing: Sharing) -> tuple[tf.Tensor, tf.Tensor]:
+        """The inputs of positions, or with "reduce" their means, [B, p, d̄], and what each counts for (of rank 3)."""
+        inputs, weights = self.inputs, self.weights
+        if weights.shape.rank == 2 and weights.shape[1] == inputs.shape[1]:
+            positions = weights[..., tf.newaxis]
+            if sharing == "expand":
+                return inputs, positions
+            weights = tf.reduce_sum(positions, axis=1, keepdims=True)
+            return tf.reduce_sum(tf.math.divide_no_nan(positions, weights) * inputs, axis=1, keepdims=True), weights
+        if weights.shape.rank == 2:  # of other positions than this layer's, which count alike
+            weights = tf.reduce_sum(weights, axis=1)
+        if sharing == "reduce":
+            inputs = tf.reduce_mean(inputs, axis=1, keepdims=True)
+        return inputs, tf.reshape(weights / inputs.shape[1], [-1, 1, 1])
 
     def derivative_rows(self, sharing: Sharing = "expand") -> tf.Tensor:
         """X [N, m] with G = XᵀX."""

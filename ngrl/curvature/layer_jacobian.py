@@ -112,7 +112,7 @@ class LayerJacobian(NetworkJacobian):
         return LayerRows(self._variables, tuple(factored), rows, tuple(by_size(rows)))
 
     def kronecker_layers(self, factor: tf.Tensor, weights: tf.Tensor) -> KroneckerLayers:
-        """Inputs and derivatives of every layer, for a factor [B, R, K] and example weights w_i/Σw ([B] or a scalar).
+        """Inputs and derivatives of every layer, for a factor [B, R, K] and weights as of `KroneckerLayer`.
 
         Scales, shifts, and vectors that no layer uses have exact blocks.
 

@@ -28,6 +28,11 @@ class OutputMetric(abc.ABC):
         """Raise a ValueError if this metric can't belong to `outputs` [B, K]."""
         del outputs
 
+    def position_weights(self, outputs: tf.Tensor) -> tf.Tensor | None:
+        """What each of L positions of an example counts for in the mean, [B, L] of sum 1; None: all alike."""
+        del outputs
+        return None
+
     def num_rows(self, num_outputs: int) -> int:
         """R, the number of Jacobian rows per example with K = `num_outputs`."""
         return num_outputs
@@ -255,6 +260,11 @@ class OverTime(OutputMetric):
             raise ValueError(f"outputs must be [{batch}, {steps}·K] for weights {[batch, steps]}, got {outputs.shape}")
         self.metric.check(self._steps(outputs))
 
+    def position_weights(self, outputs: tf.Tensor) -> tf.Tensor:
+        """w_it/Σw."""
+        weights = tf.cast(self.weights, outputs.dtype)
+        return tf.math.divide_no_nan(weights, tf.reduce_sum(weights))
+
     def num_rows(self, num_outputs: int) -> int:
         steps = self.weights.shape[1]
         return steps * self.metric.num_rows(num_outputs // steps)
@@ -286,9 +296,7 @@ class OverTime(OutputMetric):
 
     def _root(self, outputs: tf.Tensor) -> tf.Tensor:
         """√(B w_it/Σw), [N, 1]."""
-        weights = tf.cast(self.weights, outputs.dtype)
-        shares = tf.math.divide_no_nan(weights * weights.shape[0], tf.reduce_sum(weights))
-        return tf.reshape(tf.sqrt(shares), [-1, 1])
+        return tf.reshape(tf.sqrt(self.weights.shape[0] * self.position_weights(outputs)), [-1, 1])
 
     def _steps(self, values: tf.Tensor) -> tf.Tensor:
         """[B, L·K] as [N, K], N = B·L."""

@@ -40,7 +40,7 @@ def kronecker_layers(
       groups: All uses of the variables.
       leftover: Rows [n, size] of variables that no layer uses.
       variables: Those of the flat parameter vector, in its order.
-      weights: w_i/Σw, [B] or a scalar.
+      weights: w_i/Σw, [B] or a scalar, or those of positions [B, L].
 
     Raises:
       TypeError: A variable has no Kronecker rule.

@@ -10,6 +10,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, loops, networks, optimizers, replay, seeding, solvers, training
+from ngrl.agents.heads import head_for
 from ngrl.agents.policy import Policy
 from ngrl.curvature import Categorical, GaussNewton, LayeredNetwork, OverTime
 from ngrl.environments import CompiledEnvironments
@@ -102,6 +103,34 @@ def sequences():
     jacobian = [slow_jacobian(network, theta, x, first, memory[0]) for x, first, memory in zip(*given, strict=True)]
     outputs = [slow_steps(network, theta, x, first, memory[0])[0] for x, first, memory in zip(*given, strict=True)]
     return network, inputs, np.stack(outputs), np.stack(jacobian)
+
+
+def masked_fisher(value):
+    """The Fisher of a recurrent policy over four sequences of four steps, some of them masked; w and inputs [16]."""
+    network = networks.ActorNetwork(tensor_spec.TensorSpec([3], tf.float32), DISCRETE, (5,), recurrent=4, seed=1)
+    network.create_variables(network.input_tensor_spec)
+    policy = Policy(network, head_for(DISCRETE), 0.0, 0, tf.Variable(0, dtype=tf.int64), 4)
+    rng = np.random.default_rng(0)
+    weights = np.ones(16, np.float32)
+    weights[[3, 4, 9, 10, 11]] = 0
+    encoded, memory = (rng.normal(size=(16, size)).astype(np.float32) for size in (3, 4))
+    encoded[weights == 0] = memory[weights == 0] = value
+    inputs = MemoryInputs(tf.constant(encoded), tf.zeros(16, bool), tf.constant(memory))
+    return policy.fisher(inputs, tf.constant(weights)), weights, encoded
+
+
+def test_kfacs_factors_are_those_of_the_steps_that_count():
+    operator, weights, encoded = masked_fisher(0.0)
+    found = operator.kronecker_layers()
+    kernel = next(layer for layer in found.layers if found.variables[layer.kernel_slot].shape[0] == 3)
+    expected = np.einsum("n,nd,ne->de", weights / weights.sum(), encoded, encoded)
+    np.testing.assert_allclose(kernel.input_factor()[:3, :3], expected, rtol=1e-5)
+    rows = kernel.input_rows()
+    np.testing.assert_allclose(tf.matmul(rows, rows, transpose_a=True), kernel.input_factor(), rtol=1e-5, atol=1e-7)
+    means = np.einsum("sl,sld->sd", *(part.reshape(4, 4, -1).squeeze() for part in (weights, encoded)))
+    shares = weights.reshape(4, 4).sum(1)
+    reduced = np.einsum("s,sd,se->de", 1 / (shares * weights.sum()), means, means)
+    np.testing.assert_allclose(kernel.input_factor("reduce")[:3, :3], reduced, rtol=1e-5)
 
 
 def test_rows_over_time_are_the_exact_derivatives_of_each_steps_outputs(sequences):

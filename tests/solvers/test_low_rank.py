@@ -115,8 +115,7 @@ def test_bad_input_of_rank_and_model_is_answered_in_one_line():
     ):
         with pytest.raises(ValueError, match=word):
             Kfac(**arguments)
-    optimizer = NaturalGradient(0.1, Kfac(quadratic_model="factored"), 1.0, max_kl=0.1, momentum=0.9)
     with pytest.raises(ValueError, match="momentum=0"):
-        optimizer.apply_output_gradient(tf.ones([5, 2], tf.float64), linearised(network()))
+        NaturalGradient(0.1, Kfac(quadratic_model="factored"), 1.0, max_kl=0.1, momentum=0.9)
     config = Kfac(rank=4, quadratic_model="factored").get_config()
     assert Kfac.from_config(config).get_config() == config
