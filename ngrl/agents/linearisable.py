@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.networks import network, sequential
 
-from ngrl.curvature import DenseStack, LayeredNetwork, layers_of
+from ngrl.agents.network_check import trained_layers
+from ngrl.curvature import DenseStack, LayeredNetwork
 from ngrl.networks import ActorNetwork, DenseNetwork, QNetwork, ValueNetwork
 
 # A network without a trunk is its chain of layers as long as no subclass has a version of its own of what leads from
@@ -36,7 +37,7 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
         return _encode_of(net), LayeredNetwork(net.unrolled, net)
     chain = next((kind for kind in _CHAINS if _is_chain(net, kind)), None)
     stack: Callable[[Any], tf.Tensor] | None = None
-    if any(layer.weights and not layer.trainable for layer in layers_of(net)):
+    if not all(trained_layers(net)):
         pass  # a stack's layers are all trained
     elif chain is ActorNetwork and not net.is_discrete and net.log_std is None:
         pass  # the bound of a state-dependent log σ is no Dense layer

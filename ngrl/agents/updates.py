@@ -118,7 +118,7 @@ class NaturalUpdate(PolicyUpdate):
         if not self.is_natural:
             raise ValueError(f"{self.name} needs NaturalGradient as its optimizer, got {type(optimizer).__name__}")
         self._every = check_count(f"{self.name}: fisher_every", fisher_every)
-        if self._every > 1 and getattr(optimizer.solver, "kind", None) == "empirical":
+        if self._every > 1 and optimizer.solver.needs_output_gradient:
             raise ValueError(
                 f'{self.name}: Kfac(kind="empirical") takes the gradient\'s own states: set fisher_every=1'
             )

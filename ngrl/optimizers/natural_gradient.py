@@ -88,7 +88,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         self.solver: Any = solvers.Dual() if solver is None else solver
         if not isinstance(self.solver, solvers.Solver):
             raise ValueError(f"solver must be an ngrl solver, got {solver!r}")
-        if momentum and getattr(self.solver, "quadratic_model", None) == "factored":
+        if momentum and not self.solver.models_other_steps:
             raise ValueError(
                 'quadratic_model="factored" knows the curvature along its own solution alone: take momentum=0, or '
                 '"exact"'

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl.reports.runs import MixedRunsError, Run
-from ngrl.runs.files import ReadError, write_bytes, write_json
+from ngrl.runs.files import reading, write_bytes, write_json
 from ngrl.runs.record import read_record, record_path
 
 
@@ -39,15 +39,10 @@ def keep(runs: Sequence[Run], folder: Path) -> None:
         write_json(record_path(target), record)
         configuration = run.path / "operative_config.gin"
         if configuration.exists():
-            write_bytes(target / configuration.name, _content(configuration))
+            with reading(configuration):
+                content = configuration.read_bytes()
+            write_bytes(target / configuration.name, content)
         run.curve.thinned().write(target / "curve.csv")
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ReadError(f"can't read {path}: {error.strerror}") from error
 
 
 def _command(command: str, run: Run) -> str:

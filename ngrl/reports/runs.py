@@ -14,7 +14,7 @@ from ngrl.reports.curve import Curve
 from ngrl.runs import identity
 from ngrl.runs.episodes import WINDOW
 from ngrl.runs.events import read_scalars
-from ngrl.runs.files import ReadError
+from ngrl.runs.files import ReadError, reading
 from ngrl.runs.record import Status, lock_path, processes, read_record, record_path, status_of
 
 _NAME = re.compile(r"(?P<cell>.+)-seed(?P<seed>\d+)")
@@ -158,10 +158,9 @@ def _directories(folders: Iterable[Path]) -> Iterable[Path]:
         if record_path(folder).exists() or lock_path(folder).exists():
             yield folder
             continue
-        try:
-            yield from sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        except OSError as error:
-            raise ReadError(f"can't read {folder}: {error.strerror}") from error
+        with reading(folder):
+            found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        yield from found
 
 
 def _read(path: Path, any_version: bool) -> Run:

@@ -65,6 +65,15 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(failure(path, error)) from error
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what keeps a file from being read inside this context into a `ReadError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise ReadError(f"can't read {path}: {error.strerror}") from error
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file as a whole: a reader sees the old or the new content, never half of it.
 

@@ -107,6 +107,16 @@ class Kfac(Solver):
         self._factors = Factors(self.decay, self.inverse, self.sharing, self.rank, self.seed)
         self._targets = seeding.key(seed, seeding.Stream.FACTOR_TARGETS)
 
+    @property
+    def needs_output_gradient(self) -> bool:  # type: ignore[override]
+        """As of the kind."""
+        return self.kind == "empirical"
+
+    @property
+    def models_other_steps(self) -> bool:  # type: ignore[override]
+        """As of the quadratic model."""
+        return self.quadratic_model == "exact"
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

@@ -31,7 +31,7 @@ class PreconditionedSolver(Solver):
             preconditioner = tf.keras.utils.deserialize_keras_object(preconditioner)
         if preconditioner is not None and not isinstance(preconditioner, Kfac):
             raise ValueError(f"preconditioner must be None or a Kfac, got {preconditioner!r}")
-        if preconditioner is not None and preconditioner.kind == "empirical":
+        if preconditioner is not None and preconditioner.needs_output_gradient:
             raise ValueError('a preconditioner is given no loss: take another kind of Kfac than "empirical"')
         self.preconditioner: Kfac | None = preconditioner
 

@@ -139,6 +139,12 @@ class Solver(abc.ABC):
     #: Whether it takes any self-adjoint operator, such as a matrix; else it needs a network's rows or layers.
     solves_matrices = True
 
+    #: Whether `answer` needs a gradient given by the outputs, the derivatives of a loss.
+    needs_output_gradient = False
+
+    #: Whether the curvature is known along other steps than the solution alone, as momentum needs it.
+    models_other_steps = True
+
     #: Whether `answer` takes gradients outside of the operator's rows only with λ > 0.
     needs_damping_outside_rows = False
 

@@ -107,7 +107,7 @@ def test_discrete_actions_of_any_dtype_can_be_drawn_and_reach_the_environment_in
     env = load("test/OfSpaces-v0", 2, action_space=spaces.Discrete(3, dtype=dtype))
     env.reset()
     drawn = tensor_spec.sample_spec_nest(tensor_spec.from_spec(env.action_spec()), outer_dims=(2,))
-    env.step(drawn.numpy())
+    assert env.step(drawn.numpy()).reward.tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize(

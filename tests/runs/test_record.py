@@ -25,8 +25,11 @@ def test_look_at_whether_a_run_is_in_use_does_not_make_a_start_fail(tmp_path):
         fcntl.flock(looking, fcntl.LOCK_SH)
         end = threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
         end.start()
-        RunDirectory(tmp_path / "run", {}).close()
+        directory = RunDirectory(tmp_path / "run", {})
+        directory.write(status="training")
+        directory.close()
         end.join()
+    assert status_of(read_record(tmp_path / "run")) is Status.TRAINING
 
 
 def test_value_that_is_none_is_removed(tmp_path):
