@@ -6,7 +6,7 @@ import tensorflow as tf
 from tf_agents.networks import network
 
 from ngrl.agents.network_check import check_separate, check_trainable, trained_layers
-from ngrl.agents.target_update import TargetUpdate, follow_update
+from ngrl.agents.target_update import TargetUpdate, check_follower, follow_update
 
 
 class Average(tf.Module):
@@ -25,7 +25,8 @@ class Average(tf.Module):
       natural: Whether the network is trained by natural steps.
 
     Raises:
-      ValueError: The average's weights are not of the network's shapes, or are the network's own.
+      ValueError: The average's weights are not of the network's shapes, or are the network's own; or no average
+        follows by that rule.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Average(tf.Module):
         natural: bool,
     ):
         super().__init__(name="Average")
+        check_follower(owner, update)
         average.create_variables(observation_spec)
         check_trainable(owner, average, natural, carries_state=True)  # if not, the network itself was refused
         check_separate(owner, noun, online, "the average", average)

@@ -185,7 +185,7 @@ class CompatibleRegression(CompatibleCritic):
       damping: λ.
 
     Raises:
-      ValueError: An argument is out of its range.
+      ValueError: An argument is out of its range, or the solver remembers something from one solve to the next.
     """
 
     def __init__(self, solver: Solver | None = None, damping: float = 0.0):
@@ -193,6 +193,8 @@ class CompatibleRegression(CompatibleCritic):
         solver = MinresQLP(rtol=1e-5) if solver is None else solver
         if not isinstance(solver, Solver):
             raise ValueError(f"CompatibleRegression: solver must be an ngrl solver, got {solver!r}")
+        if solver.slots([tf.Variable([0.0], trainable=False)]):
+            raise ValueError(f"CompatibleRegression solves each batch afresh, and {solver!r} remembers the one before")
         self._solver = solver
         self._damping = float(damping)
 

@@ -83,6 +83,20 @@ class FunctionalRegularisation(TargetUpdate):
         self._update.apply(online, target, step)
 
 
+def check_follower(owner: str, update: TargetUpdate) -> None:
+    """Refuse a rule by which an average can't follow: it has no loss that could hold the online network back.
+
+    Raises:
+      ValueError: It is none, or functional regularisation.
+    """
+    if not isinstance(update, TargetUpdate):
+        raise ValueError(f"{owner}: an average follows by HardUpdate or SoftUpdate, got {update!r}")
+    if isinstance(update, FunctionalRegularisation):
+        raise ValueError(
+            f"{owner}: FunctionalRegularisation is for DqnAgent.target_update, an average follows by SoftUpdate"
+        )
+
+
 def follow_update(
     rule: TargetUpdate,
     online: Sequence[tf.Variable],

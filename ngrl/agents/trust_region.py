@@ -8,7 +8,7 @@ import tensorflow as tf
 from ngrl import losses
 from ngrl.agents.heads import ActionHead, CategoricalHead
 from ngrl.agents.minibatches import masked_rows
-from ngrl.agents.target_update import SoftUpdate, TargetUpdate
+from ngrl.agents.target_update import SoftUpdate, TargetUpdate, check_follower
 from ngrl.checks import check_choice, check_optional_number
 from ngrl.configurable import configurable
 
@@ -60,6 +60,7 @@ class TrustRegion:
         self._delta = check_optional_number("TrustRegion: delta", delta, "[0, inf)")
         self._statistics = check_choice("TrustRegion: statistics", statistics, ("probabilities", "logits"))
         self.average_update = SoftUpdate(0.01) if average_update is None else average_update
+        check_follower("TrustRegion", self.average_update)
 
     def check(self, is_discrete: bool) -> None:
         """Refuse statistics that the policy doesn't have.

@@ -7,6 +7,7 @@ elsewhere, truncation included), `q_t` [B, A] the action values of the state tha
 
 import tensorflow as tf
 
+from ngrl.checks import check_number
 from ngrl.configurable import configurable
 
 
@@ -73,7 +74,11 @@ def huber(target: tf.Tensor, prediction: tf.Tensor, delta: float = 1.0) -> tf.Te
       target: y.
       prediction: q, of the shape of y.
       delta: δ, the error from which the loss grows linearly.
+
+    Raises:
+      ValueError: δ is no positive number.
     """
+    check_number("huber: delta", delta, "(0, inf)")
     error = tf.abs(target - prediction)
     quadratic = tf.minimum(error, delta)
     return 0.5 * tf.square(quadratic) + delta * (error - quadratic)

@@ -356,6 +356,17 @@ def test_average_that_does_not_fit_the_q_network_is_refused():
         agent.average_into(agent.q_network, agents.SoftUpdate())
 
 
+@pytest.mark.parametrize(
+    ("update", "problem"),
+    [(agents.FunctionalRegularisation(), "is for DqnAgent.target_update"), (0.005, "got 0.005")],
+)
+def test_average_follows_by_a_rule_that_moves_weights_alone(update, problem):
+    with pytest.raises(ValueError, match=f"DqnAgent: .*{problem}"):
+        make().average_into(networks.QNetwork(OBSERVATION, 2), update)
+    with pytest.raises(ValueError, match=f"TrustRegion: .*{problem}"):
+        agents.TrustRegion(average_update=update)
+
+
 @pytest.mark.parametrize("optimizer", ["natural", "sgd"])
 def test_functional_regularisation_bootstraps_online_and_pulls_towards_the_network_that_follows(optimizer):
     made = {"natural": natural, "sgd": lambda: tf.keras.optimizers.SGD(0.3)}[optimizer]

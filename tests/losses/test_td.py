@@ -45,6 +45,12 @@ def test_elementwise_losses_and_their_slopes(loss, expected, slope):
     np.testing.assert_allclose(tape.gradient(value, prediction), slope)
 
 
+@pytest.mark.parametrize("delta", [0.0, -1.0, float("inf"), float("nan")])
+def test_huber_grows_linearly_from_a_positive_error(delta):
+    with pytest.raises(ValueError, match="huber: delta must"):
+        losses.huber(tf.zeros(2), tf.zeros(2), delta)
+
+
 def test_gather_actions_takes_one_value_a_row():
     np.testing.assert_allclose(losses.gather_actions(tf.constant(Q), tf.constant([1, 0, 1])), [5.0, 4.0, -1.0])
 
