@@ -28,7 +28,7 @@ ALLOWED = {
     "_autograph": set(),  # serves whoever writes for graphs
     "curvature": {"curvature", "_autograph", "seeding", "losses", "checks", "patches", "xla"},
     "solvers": {"solvers", "_autograph", "seeding", "losses", "checks", "configurable", "xla"},
-    "losses": {"losses", "_autograph", "curvature", "solvers", "configurable"},
+    "losses": {"losses", "_autograph", "checks", "curvature", "solvers", "configurable"},
     "optimizers": {*NUMERICS, "checks", "configurable"},
     "keras": {*NUMERICS, "keras", "checks"},
     "patches": set(),  # serves whoever convolves

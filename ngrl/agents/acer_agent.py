@@ -10,14 +10,15 @@ from tf_agents.trajectories import time_step as ts
 from tf_agents.typing import types
 
 from ngrl import losses, seeding
-from ngrl.agents.action_values import ActionValueCritic, DiscreteCritic, Judgement
+from ngrl.agents.action_values import ActionValueCritic, Judgement
+from ngrl.agents.average import begin_at
 from ngrl.agents.heads import ActionHead, head_for
 from ngrl.agents.minibatches import masked_rows
-from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
+from ngrl.agents.network_check import check_actions, check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
 from ngrl.agents.retrace import Retrace
 from ngrl.agents.schedules import Schedule, check_weight, counter, weight_at
-from ngrl.agents.steps import check_plain
+from ngrl.agents.steps import check_own, check_plain
 from ngrl.agents.target_update import follow_update
 from ngrl.agents.trajectories import boundaries, flat_rows, nan_guard, rows_of, sizes, time_major
 from ngrl.agents.trust_region import TrustRegion
@@ -156,17 +157,19 @@ class AcerAgent(tf_agent.TFAgent):
         self._retrace = Retrace() if retrace is None else retrace
         self._trust_region = TrustRegion() if trust_region is None else trust_region
         self._trust_region.check(actor_network.is_discrete)
-        if isinstance(critic, DiscreteCritic) != actor_network.is_discrete:
-            kind = "discrete" if actor_network.is_discrete else "continuous"
-            raise ValueError(f"{name}: {type(critic).__name__} does not fit {kind} actions")
+        critic.check(name, action_spec)
         check_plain(name, optimizer, "take Adam")
         check_plain(f"{name}: the critic", critic_optimizer, "take Adam")
-        actor_network.create_variables(time_step_spec.observation)
-        average_network.create_variables(time_step_spec.observation)
+        check_own(name, optimizer, critic_optimizer)
+        for policy_network in (actor_network, average_network):
+            check_actions(name, policy_network, action_spec)
+            policy_network.create_variables(time_step_spec.observation)
+            if policy_network.normaliser is not None:
+                raise ValueError(f"{name} updates no ObservationNormaliser: set normaliser to None")
         for network in (actor_network, average_network, critic):
             check_trainable(name, network, natural=False)
             check_unpenalised(name, network)
-        check_separate(name, "the policy", actor_network, "the average policy", average_network)
+        begin_at(name, "the policy", actor_network, average_network, time_step_spec.observation, natural=False)
         check_separate(name, "the policy", actor_network, "the critic", critic)
         self._actor, self._average, self._critic = actor_network, average_network, critic
         self._optimizer, self._critic_optimizer = optimizer, critic_optimizer
@@ -175,8 +178,6 @@ class AcerAgent(tf_agent.TFAgent):
         with tf.init_scope():
             optimizer.build(actor_network.trainable_weights)
             critic_optimizer.build(critic.variables)
-            for source, destination in zip(actor_network.variables, average_network.variables, strict=True):
-                destination.assign(source)
         policy = actor_policy.ActorPolicy(time_step_spec, action_spec, actor_network)
         super().__init__(
             time_step_spec,

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from ngrl import losses
 from ngrl.agents.heads import ActionHead
-from ngrl.networks import QNetwork, StochasticDuelingNetwork
+from ngrl.agents.network_check import check_action_values
+from ngrl.networks import QNetwork, StochasticDuelingNetwork, action_size, is_discrete_action
 
 
 class Judgement(NamedTuple):
@@ -34,6 +35,10 @@ class ActionValueCritic(abc.ABC):
     @abc.abstractmethod
     def variables(self) -> Sequence[tf.Variable]:
         """What is trained."""
+
+    @abc.abstractmethod
+    def check(self, owner: str, action_spec: Any) -> None:
+        """Raise a ValueError where the environment's actions are others than those that it judges."""
 
     @abc.abstractmethod
     def judge(
@@ -79,6 +84,17 @@ class DiscreteCritic(tf.Module, ActionValueCritic):
         """What is trained."""
         return self.network.trainable_weights
 
+    def check(self, owner: str, action_spec: Any) -> None:
+        """Refuse actions of which it doesn't give a value each.
+
+        Raises:
+          ValueError: They are continuous, or more or fewer.
+        """
+        if not is_discrete_action(action_spec):
+            raise ValueError(f"{owner}: DiscreteCritic does not fit continuous actions")
+        size = action_size(action_spec)
+        check_action_values(owner, self.network, self.network.input_tensor_spec, size)
+
     def judge(
         self, observation: Any, actions: tf.Tensor, parameters: tf.Tensor, head: ActionHead, seed: tf.Tensor
     ) -> Judgement:
@@ -117,6 +133,18 @@ class DuelingCritic(tf.Module, ActionValueCritic):
     def variables(self) -> Sequence[tf.Variable]:
         """What is trained."""
         return self.network.trainable_variables
+
+    def check(self, owner: str, action_spec: Any) -> None:
+        """Refuse actions that are no vectors of the network's length.
+
+        Raises:
+          ValueError: They are discrete, or longer or shorter.
+        """
+        if is_discrete_action(action_spec):
+            raise ValueError(f"{owner}: DuelingCritic does not fit discrete actions")
+        size = action_size(action_spec)
+        if size != self.num_dimensions:
+            raise ValueError(f"{owner}: the critic is for {self.num_dimensions} actions, the environment has {size}")
 
     def judge(
         self, observation: Any, actions: tf.Tensor, parameters: tf.Tensor, head: ActionHead, seed: tf.Tensor

@@ -41,17 +41,7 @@ class Average(tf.Module):
     ):
         super().__init__(name="Average")
         check_follower(owner, update)
-        average.create_variables(observation_spec)
-        check_trainable(owner, average, natural, carries_state=True)  # if not, the network itself was refused
-        check_separate(owner, noun, online, "the average", average)
-        shapes = [[tuple(v.shape) for v in each.variables] for each in (online, average)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"{owner}: the average's weights {shapes[1]} don't match {noun}'s {shapes[0]}")
-        if trained_layers(online) != trained_layers(average):
-            raise ValueError(f"{owner}: the average's frozen layers are others than {noun}'s")
-        # Those too that no update moves: frozen layers, and the statistics of a frozen normalisation.
-        for source, destination in zip(online.variables, average.variables, strict=True):
-            destination.assign(source)
+        begin_at(owner, noun, online, average, observation_spec, natural)
         self.network = average
         self._online, self._update = online, update
 
@@ -59,3 +49,24 @@ class Average(tf.Module):
         """Follow an update; arguments as `follow_update`."""
         online, average = self._online.trainable_weights, self.network.trainable_weights
         follow_update(self._update, online, average, train_step_counter, skipped)
+
+
+def begin_at(
+    owner: str, noun: str, online: network.Network, average: network.Network, observation_spec: Any, natural: bool
+) -> None:
+    """Set an average's weights to those of the network that it will follow; arguments as `Average`.
+
+    Raises:
+      ValueError: The average's weights are not of the network's shapes, or are the network's own.
+    """
+    average.create_variables(observation_spec)
+    check_trainable(owner, average, natural, carries_state=True)  # if not, the network itself was refused
+    check_separate(owner, noun, online, "the average", average)
+    shapes = [[tuple(v.shape) for v in each.variables] for each in (online, average)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{owner}: the average's weights {shapes[1]} don't match {noun}'s {shapes[0]}")
+    if trained_layers(online) != trained_layers(average):
+        raise ValueError(f"{owner}: the average's frozen layers are others than {noun}'s")
+    # Those too that no update moves: frozen layers, and the statistics of a frozen normalisation.
+    for source, destination in zip(online.variables, average.variables, strict=True):
+        destination.assign(source)

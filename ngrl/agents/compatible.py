@@ -23,9 +23,15 @@ _MAX_CONDITION = 1e10
 class CompatibleCritic(abc.ABC):
     """Estimates w, the weights of the compatible features ψ = ∇_θ log π(a|s), which are the natural gradient."""
 
-    def check(self, num_parameters: int, has_values: bool) -> None:
-        """Raise a ValueError if this critic can't serve a policy of that size, or needs a critic network."""
-        del num_parameters, has_values
+    def check(self, num_parameters: int, has_values: bool, has_vectors: bool) -> None:
+        """Raise a ValueError if this critic can't serve such a policy.
+
+        Args:
+          num_parameters: The policy's.
+          has_values: Whether there is a critic network.
+          has_vectors: Whether the policy sees its observations as vectors, without a trunk.
+        """
+        del num_parameters, has_values, has_vectors
 
     @abc.abstractmethod
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
@@ -74,11 +80,12 @@ class LstdQ(CompatibleCritic):
         self._basis = basis
         self._damping = float(damping)
 
-    def check(self, num_parameters: int, has_values: bool) -> None:
-        """Refuse policies that are too large, and a basis of values where there are none.
+    def check(self, num_parameters: int, has_values: bool, has_vectors: bool) -> None:
+        """Refuse policies that are too large, and a basis of values or of vectors where there are none.
 
         Raises:
-          ValueError: The policy has more than 1,024 parameters, or there is no critic network for `basis="critic"`.
+          ValueError: The policy has more than 1,024 parameters, there is no critic network for `basis="critic"`, or the
+            policy has a trunk for another basis.
         """
         if num_parameters > _MOST_UNKNOWNS:
             raise ValueError(
@@ -87,6 +94,8 @@ class LstdQ(CompatibleCritic):
             )
         if self._basis == "critic" and not has_values:
             raise ValueError("LstdQ: basis='critic' needs a critic network")
+        if self._basis != "critic" and not has_vectors:
+            raise ValueError(f"LstdQ: basis={self._basis!r} is for policies without a trunk: take 'critic'")
 
     def __call__(self, steps: Steps, scores: EmpiricalFisher) -> Solution:
         phi = _double(self._features(steps))
@@ -116,8 +125,7 @@ class LstdQ(CompatibleCritic):
             values = steps.values[..., tf.newaxis]
             return tf.concat([values, tf.ones_like(values)], axis=-1)
         encoded = steps.encoded
-        if encoded is None:
-            raise ValueError(f"LstdQ: basis={self._basis!r} is for policies without a trunk: take 'critic'")
+        assert encoded is not None
         constant = tf.ones_like(encoded[..., :1])
         if self._basis == "linear":
             return tf.concat([encoded, constant], axis=-1)

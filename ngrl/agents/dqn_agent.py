@@ -14,12 +14,13 @@ from tf_agents.typing import types
 from ngrl import losses
 from ngrl.agents.average import Average
 from ngrl.agents.linearisable import linearisable
-from ngrl.agents.network_check import check_separate, check_trainable, freeze_alike, penalty_of
+from ngrl.agents.minibatches import masked_rows
+from ngrl.agents.network_check import check_action_values, check_separate, check_trainable, freeze_alike, penalty_of
 from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.schedules import counter
 from ngrl.agents.steps import Stepper, differentiated, is_natural
 from ngrl.agents.target_update import FunctionalRegularisation, TargetUpdate, follow_update
-from ngrl.agents.trajectories import boundaries, by_trajectory, flat_rows, sizes, time_major
+from ngrl.agents.trajectories import boundaries, by_trajectory, flat_rows, one_each, sizes, time_major
 from ngrl.checks import check_choice, check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, SquaredError
@@ -118,12 +119,16 @@ class DqnAgent(tf_agent.TFAgent):
         self._pull = target_update.weight if isinstance(target_update, FunctionalRegularisation) else 0.0
         if double_q and (target_update is None or self._pull):
             raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
+        if not (target_update is None or isinstance(target_update, TargetUpdate)):
+            raise ValueError(f"{name}: target_update must be HardUpdate(), SoftUpdate() or None, got {target_update!r}")
+        if not callable(td_loss):
+            raise ValueError(f"{name}: td_loss must be a function such as half_squared_error, got {td_loss!r}")
         check_choice("fisher_outputs", fisher_outputs, ("chosen", "all"))
         if is_natural(optimizer) and optimizer.line_search is not None:
             raise ValueError("DqnAgent takes no line search, which measures the KL of a policy: set line_search=None")
         q_network.create_variables(time_step_spec.observation)
         check_trainable(name, q_network, is_natural(optimizer))
-        _check_output(q_network, time_step_spec.observation, self._num_actions)
+        check_action_values(name, q_network, time_step_spec.observation, self._num_actions)
         self._penalty = penalty_of(name, q_network, optimizer)
         self._q_network = q_network
         self._optimizer = optimizer
@@ -146,8 +151,9 @@ class DqnAgent(tf_agent.TFAgent):
         with tf.init_scope():
             optimizer.build(q_network.trainable_weights)
 
-        if isinstance(epsilon_greedy, (int, float)):
-            epsilon_greedy = tf.Variable(float(epsilon_greedy), trainable=False, name="epsilon")
+        if not isinstance(epsilon_greedy, (tf.Variable, tf.Tensor)) and not callable(epsilon_greedy):
+            value = check_number(f"{name}: epsilon_greedy", epsilon_greedy, "[0, 1]")
+            epsilon_greedy = tf.Variable(value, trainable=False, name="epsilon")
         self._epsilon = epsilon_greedy
         policy = q_policy.QPolicy(time_step_spec, action_spec, q_network=q_network)
         super().__init__(
@@ -268,11 +274,14 @@ class DqnAgent(tf_agent.TFAgent):
         self, observation: Any, action: tf.Tensor, target: tf.Tensor, mask: tf.Tensor, weights: tf.Tensor | None
     ) -> _Batch:
         """B steps of which those count whose mask is 1, each with its weight where there are weights."""
+        # Masked entries have no gradient then, whatever they hold: a slope of 0 times NaN would be NaN.
+        kept = (observation, tf.cast(action, tf.int32), target)
+        observation, action, target = tf.nest.map_structure(lambda leaf: masked_rows(leaf, mask > 0), kept)
         return _Batch(
             observation=observation,
-            action=tf.cast(action, tf.int32),
-            target=tf.where(mask > 0, target, 0),  # so that a masked entry has no gradient either, whatever it holds
-            weights=mask if weights is None else mask * tf.cast(weights, mask.dtype),
+            action=action,
+            target=target,
+            weights=mask if weights is None else mask * one_each(self.name, weights, mask.shape[0]),
             lagging=self._target_network(observation)[0] if self._pull else (),
         )
 
@@ -363,11 +372,3 @@ def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:
             f"DqnAgent needs one discrete action counted from 0, the environment has {describe_actions(action_spec)}"
         )
     return number
-
-
-def _check_output(q_network: network.Network, observation_spec: Any, num_actions: int) -> None:
-    output_spec = q_network.create_variables(observation_spec)
-    if tuple(output_spec.shape) != (num_actions,):
-        raise ValueError(
-            f"the Q-network's output has shape {tuple(output_spec.shape)}, the environment {num_actions} actions"
-        )

@@ -7,6 +7,7 @@ from tf_agents.networks import network
 
 from ngrl.agents.steps import Penalty, is_natural
 from ngrl.curvature import check_network, describe_layer, layers_of
+from ngrl.networks import ActorNetwork, action_size, describe_actions, is_discrete_action
 from ngrl.optimizers import check_penalised
 
 
@@ -43,6 +44,36 @@ def check_trainable(owner: str, net: Any, natural: bool, carries_state: bool = F
                 f"{owner}: {describe_layer(layer)} adds a loss in its call, which would not count: regularise its "
                 "weights, or its outputs in the agent's loss"
             )
+
+
+def check_actions(owner: str, actor: ActorNetwork, action_spec: Any) -> None:
+    """Refuse a policy that is for other actions than the environment's.
+
+    Raises:
+      ValueError: It is no `ActorNetwork`, or for more or fewer actions, longer or shorter vectors, or the other kind.
+    """
+    if not isinstance(actor, ActorNetwork):
+        raise ValueError(f"{owner}: the policy's network must be an ngrl.networks.ActorNetwork, got {actor!r}")
+    kinds = [is_discrete_action(spec) for spec in (actor.action_spec, action_spec)]
+    if kinds[0] != kinds[1] or action_size(actor.action_spec) != action_size(action_spec):
+        raise ValueError(
+            f"{owner}: the policy's network is for {describe_actions(actor.action_spec)}, the environment has "
+            f"{describe_actions(action_spec)}"
+        )
+
+
+def check_action_values(owner: str, net: network.Network, observation_spec: Any, num_actions: int) -> None:
+    """Refuse a network whose output is not one value for each action.
+
+    Raises:
+      ValueError: It is of another shape.
+    """
+    output_spec = net.create_variables(observation_spec)
+    if tuple(output_spec.shape) != (num_actions,):
+        raise ValueError(
+            f"{owner}: the Q-network's output has shape {tuple(output_spec.shape)}, the environment {num_actions} "
+            "actions"
+        )
 
 
 def penalty_of(owner: str, net: Any, optimizer: tf.keras.optimizers.Optimizer) -> Penalty | None:

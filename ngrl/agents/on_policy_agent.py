@@ -18,11 +18,12 @@ from ngrl.agents.critic import Critic, CriticStats
 from ngrl.agents.heads import head_for
 from ngrl.agents.host_policy import HostPolicy
 from ngrl.agents.minibatches import masked_rows
-from ngrl.agents.network_check import check_separate, check_trainable, check_unpenalised
+from ngrl.agents.network_check import check_actions, check_separate, check_trainable, check_unpenalised
 from ngrl.agents.policies import DRAWN, CollectPolicy, sampled_step
 from ngrl.agents.policy import Policy, PolicyBatch
 from ngrl.agents.recall import check_critic, recalled
 from ngrl.agents.schedules import Schedule, check_weight, counter
+from ngrl.agents.steps import check_own
 from ngrl.agents.target_update import TargetUpdate
 from ngrl.agents.trajectories import (
     Steps,
@@ -30,6 +31,7 @@ from ngrl.agents.trajectories import (
     by_trajectory,
     flat_rows,
     nan_guard,
+    one_each,
     rows_of,
     sizes,
     time_major,
@@ -138,12 +140,14 @@ class OnPolicyAgent(tf_agent.TFAgent):
         if not isinstance(update, PolicyUpdate):
             raise ValueError(f"{name}: update must be a PolicyUpdate such as NaturalUpdate(optimizer), got {update!r}")
         check_weight(name, "entropy_weight", entropy_weight)
+        check_actions(name, actor_network, action_spec)
         actor_network.create_variables(time_step_spec.observation)
         check_trainable(name, actor_network, update.is_natural, carries_state=actor_network.cell is not None)
         check_unpenalised(name, actor_network)
         if critic is not None:
             check_separate(name, "the policy", actor_network, "the critic", critic.network)
             check_critic(name, actor_network, critic.network)
+            check_own(name, update.optimizer, critic.optimizer)
         self._actor = actor_network
         self._update = update
         self._critic = critic
@@ -349,8 +353,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         value = tf.zeros_like(returns) if values is None else values[:-1]
         step_weights = rows_of(masks.weights)
         if weights is not None:
-            per_step = tf.reshape(tf.cast(weights, tf.float32), [-1, 1])  # of a scalar or of [B]
-            step_weights *= tf.reshape(tf.broadcast_to(per_step, [num_trajectories, num_rows - 1]), [-1])
+            step_weights *= tf.repeat(one_each(self.name, weights, num_trajectories), num_rows - 1)
         # The row between two episodes has weight 0 but may hold anything, NaN included: where its numbers reach a
         # derivative they must be 0, since 0 · NaN is NaN.
         used = step_weights > 0

@@ -11,11 +11,11 @@ from tf_agents.typing import types
 
 from ngrl import losses, seeding
 from ngrl.agents.dqn_agent import DqnAgent, DqnExtra, TdLoss
-from ngrl.agents.minibatches import add_stats, for_each_minibatch, masked_rows, shuffled_minibatches
+from ngrl.agents.minibatches import add_stats, for_each_minibatch, shuffled_minibatches
 from ngrl.agents.q_lambda import QLambda
-from ngrl.agents.schedules import Schedule, check_weight, counter, weight_at
-from ngrl.agents.trajectories import flat_rows, nan_guard, rows_of, sizes
-from ngrl.checks import check_count
+from ngrl.agents.schedules import Schedule, counter, weight_at
+from ngrl.agents.trajectories import flat_rows, nan_guard, one_each, rows_of, sizes
+from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.replay import Experience
 
@@ -41,7 +41,7 @@ class PqnAgent(DqnAgent):
     """Parallelised Q-network for one discrete action.
 
     `train` takes what `collect_policy` collected since the latest update, a TF-Agents `Trajectory` [B, T, ...]: targets
-    are Peng's Q(λ) by the network as it is, and then every row is trained on in epochs of shuffled minibatches
+    are Peng's Q(λ) by the network as it is, and then steps are trained on in epochs of shuffled minibatches
     (Gallici et al. 2024, algorithm 1). What keeps it stable is a network with `layer_norm`.
 
     Args:
@@ -85,7 +85,8 @@ class PqnAgent(DqnAgent):
         train_step_counter: tf.Variable | None = None,
         name: str = "PqnAgent",
     ):
-        check_weight(name, "epsilon", epsilon)
+        if not isinstance(epsilon, tf.keras.optimizers.schedules.LearningRateSchedule):
+            check_number(f"{name}: epsilon", epsilon, "[0, 1]")
         self._epochs = check_count(f"{name}: epochs", epochs)
         self._batch_size = check_count(f"{name}: batch_size", batch_size)
         self._target = QLambda(trace_lambda=trace_lambda)
@@ -110,6 +111,10 @@ class PqnAgent(DqnAgent):
         """As `DqnAgent.act`; by default with the ε of this train step."""
         return super().act(observation, seed, self._epsilon if epsilon is None else epsilon)
 
+    def zero_extra(self) -> PqnExtra:  # type: ignore[override]
+        """An all-zero `LossInfo.extra`."""
+        return PqnExtra(super().zero_extra(), tf.zeros([]))
+
     def _train(self, experience: trajectory.Trajectory, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
         batch = self._batch(experience, weights)
         seed = seeding.at(self._order, self.train_step_counter)
@@ -129,7 +134,7 @@ class PqnAgent(DqnAgent):
                 extra=sums.extra._replace(optimizer=add_stats(total.extra.optimizer, more.extra.optimizer))
             )
 
-        zero = tf_agent.LossInfo(tf.zeros([]), self.zero_extra())
+        zero = tf_agent.LossInfo(tf.zeros([]), super().zero_extra())
         total = for_each_minibatch(minibatches, update, zero, together)
         stats = total.extra.optimizer
         epsilon = weight_at(self._epsilon_schedule, self.train_step_counter)
@@ -148,11 +153,9 @@ class PqnAgent(DqnAgent):
         targets, masks = self._returns(self._target, experience)
         left = tf.nest.map_structure(lambda leaf: leaf[:, :-1], (experience.observation, experience.action))
         mask = rows_of(masks.weights)
-        # The row between two episodes may hold anything, and a slope of 0 times NaN would be NaN.
-        observation, action = tf.nest.map_structure(lambda leaf: masked_rows(leaf, mask > 0), flat_rows(left))
         if weights is not None:
-            per_step = tf.reshape(tf.cast(weights, tf.float32), [-1, 1])  # of a scalar or of [B]
-            weights = tf.reshape(tf.broadcast_to(per_step, [num_trajectories, num_rows - 1]), [-1])
-        targets = rows_of(targets)
-        guard = nan_guard(mask, targets, tf.reduce_max(self._q_network(observation)[0], axis=1))
-        return self._masked(observation, action, targets + guard, mask, weights)
+            weights = tf.repeat(one_each(self.name, weights, num_trajectories), num_rows - 1)
+        observation, action = flat_rows(left)
+        batch = self._masked(observation, action, rows_of(targets), mask, weights)
+        guard = nan_guard(mask, batch.target, tf.reduce_max(self._q_network(batch.observation)[0], axis=1))
+        return batch._replace(target=batch.target + guard)

@@ -44,11 +44,14 @@ def _cut(rows: MemoryInputs, which: Any) -> MemoryInputs:
 
 
 def check_critic(owner: str, network: ActorNetwork, critic_network: Any) -> None:
-    """Refuse a critic that doesn't see what a policy remembers.
+    """Refuse a critic that doesn't see what a policy remembers, or normalises as no policy does.
 
     Raises:
-      ValueError: The policy has a memory, and the critic isn't for its `critic_spec`.
+      ValueError: The policy has a memory, and the critic isn't for its `critic_spec`; or the critic has a normaliser
+        that isn't the policy's, which alone is updated.
     """
+    if critic_network.normaliser not in (None, network.normaliser):
+        raise ValueError(f"{owner}: the critic's normaliser would never be updated: give it the policy's, or None")
     if network.cell is not None and critic_network.input_tensor_spec != network.critic_spec:
         raise ValueError(
             f"{owner}: the critic of a policy that remembers is to be a ValueNetwork for the policy's critic_spec "

@@ -36,6 +36,12 @@ def check_plain(owner: str, optimizer: tf.keras.optimizers.Optimizer, advice: st
         raise ValueError(f"{owner} follows a plain gradient, its optimizer is NaturalGradient: {advice}")
 
 
+def check_own(owner: str, one: Any, other: Any) -> None:
+    """Raise a ValueError where policy and critic were given one optimizer, which serves the variables of one."""
+    if one is other:
+        raise ValueError(f"{owner}: policy and critic have one optimizer, and each needs its own: make another")
+
+
 class Stepper:
     """Steps of an optimizer, natural or not, on a loss of a network's outputs.
 

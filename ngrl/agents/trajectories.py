@@ -57,6 +57,20 @@ def nan_guard(weights: tf.Tensor, *numbers: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reduce_all(finite), 0.0, float("nan"))
 
 
+def one_each(owner: str, weights: tf.Tensor, number: int | None) -> tf.Tensor:
+    """The weights of that many examples [B], from a scalar, [B] or [B, 1].
+
+    Raises:
+      ValueError: They are another number of weights.
+    """
+    flat = tf.reshape(tf.cast(weights, tf.float32), [-1])
+    if flat.shape[0] == 1 and number is not None:
+        return tf.repeat(flat, number)
+    if flat.shape.is_fully_defined() and number is not None and flat.shape[0] != number:
+        raise ValueError(f"{owner}.train takes a weight for each of {number}, got weights of shape {weights.shape}")
+    return flat
+
+
 def time_major(values: tf.Tensor) -> tf.Tensor:
     """[B, T, ...] as [T, B, ...]."""
     return tf.transpose(values, [1, 0, *range(2, values.shape.rank)])

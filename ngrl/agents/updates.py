@@ -288,6 +288,10 @@ class CompatibleUpdate(NaturalUpdate):
 
     def __init__(self, optimizer: NaturalGradient, compatible_critic: CompatibleCritic | None = None):
         super().__init__(optimizer)
+        if optimizer.solver.needs_output_gradient:
+            raise ValueError(
+                f'{self.name}: Kfac(kind="empirical") takes the derivatives of a loss, w has none: take another kind'
+            )
         self.compatible_critic = LstdQ() if compatible_critic is None else compatible_critic
         if not isinstance(self.compatible_critic, CompatibleCritic):
             raise ValueError(f"{self.name}: compatible_critic must be a CompatibleCritic, got {compatible_critic!r}")
@@ -305,7 +309,7 @@ class CompatibleUpdate(NaturalUpdate):
             )
         if policy.entropy_weight != 0:
             raise ValueError(f"{self.name}: entropy_weight must be 0, a compatible critic's gradient holds no entropy")
-        self.compatible_critic.check(num_parameters(policy.variables), has_critic)
+        self.compatible_critic.check(num_parameters(policy.variables), has_critic, policy.network.encoder is not None)
         super().build(policy, has_critic)
 
     def __call__(self, policy: Policy, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:

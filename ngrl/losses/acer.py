@@ -6,6 +6,8 @@ has a defined answer. c is the level at which importance weights are truncated, 
 
 import tensorflow as tf
 
+from ngrl.losses.shapes import check_alike
+
 _LEAST_LOG = -80.0
 
 
@@ -33,6 +35,7 @@ def truncated_policy_objective(
       advantages: Q^ret(x, a) − V(x), or Q^opc − V [...]; constants for the gradient.
       truncation: c; infinity leaves the weights as they are.
     """
+    check_alike(log_probs, behaviour_log_probs, advantages)
     ratio = truncated_ratio(log_probs - behaviour_log_probs, truncation)
     return _score_objective(ratio * tf.stop_gradient(advantages), log_probs)
 
@@ -56,6 +59,7 @@ def bias_correction_objective(
       weights: w_j [..., J]; constants. An action of weight 0 adds 0, whatever the rest says of it.
       truncation: c.
     """
+    check_alike(log_probs, behaviour_log_probs, advantages, weights)
     weights = tf.stop_gradient(weights)
     log_ratio = tf.where(weights > 0, log_probs - behaviour_log_probs, tf.zeros_like(log_probs))
     coefficient = weights * correction_weight(log_ratio, truncation) * tf.stop_gradient(advantages)
@@ -72,8 +76,7 @@ def trust_region_projection(gradient: tf.Tensor, kl_gradient: tf.Tensor, delta: 
       kl_gradient: k of KL(f(·|Φ_average) ‖ f(·|Φ)) with respect to Φ [..., K].
       delta: δ ≥ 0.
     """
-    gradient.shape.assert_has_rank(kl_gradient.shape.rank)
-    gradient.shape.assert_is_compatible_with(kl_gradient.shape)
+    check_alike(gradient, kl_gradient)
     excess = tf.maximum(0.0, tf.reduce_sum(kl_gradient * gradient, axis=-1, keepdims=True) - delta)
     square = tf.reduce_sum(tf.square(kl_gradient), axis=-1, keepdims=True)
     return gradient - tf.math.divide_no_nan(excess, square) * kl_gradient
@@ -126,6 +129,7 @@ def stochastic_dueling(values: tf.Tensor, advantages: tf.Tensor, policy_advantag
       advantages: A(x, a) [...].
       policy_advantages: A(x, u_i) of draws from the present policy [..., n].
     """
+    check_alike(values, advantages)
     return values + advantages - tf.reduce_mean(policy_advantages, axis=-1)
 
 

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ngrl.losses.shapes import check_steps
+
 
 class LinearSystem(NamedTuple):
     """`A x = b`, with A [D, D] in general not symmetric and possibly singular."""
@@ -69,8 +71,8 @@ def lstd_q_system(
     Returns:
       The system, with D = M + P unknowns, v before w. All zero if every weight is.
     """
-    _check(r_t, discount_t, continues_t, weights)
-    _check(r_t, phi_tm1[..., 0], phi_t[..., 0], psi[..., 0])
+    check_steps(r_t, discount_t, continues_t, weights)
+    check_steps(r_t, phi_tm1[..., 0], phi_t[..., 0], psi[..., 0])
     used = weights > 0
     discount = gamma * _masked(discount_t, used)
     features = _masked(tf.concat([phi_tm1, psi], axis=-1), used)
@@ -119,7 +121,7 @@ def episode_sums(
       psi: ψ of the actions taken [T, B, P].
       gamma: The agent's discount factor.
     """
-    _check(r_t, discount_t, continues_t, weights, is_first_tm1, psi[..., 0])
+    check_steps(r_t, discount_t, continues_t, weights, is_first_tm1, psi[..., 0])
     used = weights > 0
     starts = tf.cast(tf.logical_and(tf.cast(is_first_tm1, tf.bool), used), r_t.dtype)
     inside = _shifted(continues_t) * (1 - starts)
@@ -160,13 +162,6 @@ def episodic_regression(
     returns -= tf.reduce_sum(scale * returns)
     root = tf.sqrt(scale)
     return tf.stop_gradient(root[:, tf.newaxis] * scores), tf.stop_gradient(root * returns)
-
-
-def _check(*tensors: tf.Tensor) -> None:
-    """All are [T, B] and alike: a broadcast would be a silent error."""
-    for tensor in tensors:
-        tensor.shape.assert_has_rank(2)
-        tensor.shape.assert_is_compatible_with(tensors[0].shape)
 
 
 def _masked(values: tf.Tensor, used: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from ngrl.losses.shapes import check_alike
 from ngrl.losses.td import weighted_mean
 
 # The standard deviation of equal numbers, relative to their size, is below this many units of rounding.
@@ -57,7 +58,7 @@ def importance_ratio(log_probs: tf.Tensor, behaviour_log_probs: tf.Tensor) -> tf
     ρ is capped at the square root of the largest number of its type (about 1e19 in float32), with gradient 0 there:
     an infinite ratio would turn PPO's clipped branch, whose gradient is 0, into 0 · ∞.
     """
-    _check_alike(log_probs, behaviour_log_probs)
+    check_alike(log_probs, behaviour_log_probs)
     cap = 0.5 * math.log(log_probs.dtype.max)
     return tf.exp(tf.minimum(log_probs - tf.stop_gradient(behaviour_log_probs), cap))
 
@@ -146,20 +147,13 @@ def explained_variance(returns: tf.Tensor, values: tf.Tensor, weights: tf.Tensor
     return tf.where(_is_constant(std), tf.zeros_like(explained), explained)
 
 
-def _check_alike(*tensors: tf.Tensor) -> None:
-    """One rank and shape for all: [N] against [N, 1] would broadcast to [N, N]."""
-    for tensor in tensors:
-        tensor.shape.assert_has_rank(tensors[0].shape.rank)
-        tensor.shape.assert_is_compatible_with(tensors[0].shape)
-
-
 def _mask(weights: tf.Tensor | None, *tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """The weights, and the tensors with 0 where the weight is 0.
 
     Masked before any arithmetic: a mask applied after it would multiply a masked NaN's slope by 0, which is NaN.
     """
     weights = tf.ones_like(tensors[0]) if weights is None else tf.cast(weights, tensors[0].dtype)
-    _check_alike(*tensors, weights)
+    check_alike(*tensors, weights)
     return weights, *(tf.where(weights > 0, tensor, tf.zeros_like(tensor)) for tensor in tensors)
 
 

@@ -9,7 +9,8 @@ Arrays are time-major, [T, B], with the symbols and boundaries of `ngrl.losses.r
 
 import tensorflow as tf
 
-from ngrl.losses.returns import accumulate_backwards, check_steps, within_batch
+from ngrl.losses.returns import accumulate_backwards, within_batch
+from ngrl.losses.shapes import check_steps
 
 
 def retrace_coefficient(

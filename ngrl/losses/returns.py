@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from ngrl.losses.shapes import check_steps
+
 
 class BoundaryMasks(NamedTuple):
     """What a trajectory's step types say of its rows: `continues_t` [T, B] and `weights` [T, B]."""
@@ -152,13 +154,6 @@ def generalised_advantage(
     discount = gamma * discount_t
     delta = r_t + tf.math.multiply_no_nan(v_t, discount) - v_tm1
     return tf.stop_gradient(accumulate_backwards(delta, discount * gae_lambda * continues_t))
-
-
-def check_steps(*tensors: tf.Tensor) -> None:
-    """All are [T, B] and alike: a broadcast of [T, 1] against [T, B] would be a silent error."""
-    for tensor in tensors:
-        tensor.shape.assert_has_rank(2)
-        tensor.shape.assert_is_compatible_with(tensors[0].shape)
 
 
 def within_batch(continues_t: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ngrl.checks import check_number
 from ngrl.configurable import configurable
+from ngrl.losses.shapes import check_alike
 
 
 def gather_actions(values: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
@@ -53,6 +54,7 @@ def double_q_target(
 @configurable
 def squared_error(target: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
     """`(y − q)²` elementwise (Knight & Lerner, eq. 11)."""
+    check_alike(target, prediction)
     return tf.square(target - prediction)
 
 
@@ -63,6 +65,7 @@ def half_squared_error(target: tf.Tensor, prediction: tf.Tensor) -> tf.Tensor:
     Its Hessian with respect to `q` is 1, so that the Fisher of Knight & Lerner's eq. 14 with β = 1 is its
     Gauss-Newton matrix and a step of size 1 solves the linearised regression.
     """
+    check_alike(target, prediction)
     return 0.5 * tf.square(target - prediction)
 
 
@@ -79,6 +82,7 @@ def huber(target: tf.Tensor, prediction: tf.Tensor, delta: float = 1.0) -> tf.Te
       ValueError: δ is no positive number.
     """
     check_number("huber: delta", delta, "(0, inf)")
+    check_alike(target, prediction)
     error = tf.abs(target - prediction)
     quadratic = tf.minimum(error, delta)
     return 0.5 * tf.square(quadratic) + delta * (error - quadratic)
@@ -89,5 +93,6 @@ def weighted_mean(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
 
     A masked entry (w = 0) does not count whatever it holds, non-finite numbers included.
     """
+    check_alike(values, weights)
     values = tf.where(weights > 0, values, tf.zeros_like(values))
     return tf.math.divide_no_nan(tf.reduce_sum(weights * values), tf.reduce_sum(weights))

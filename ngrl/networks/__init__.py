@@ -1,7 +1,13 @@
 """Builders of Q, actor and value networks."""
 
 from ngrl import _autograph, _tf_agents  # noqa: F401  isort: skip  (the latter says what to install)
-from ngrl.networks.actor_network import ActorNetwork, describe_actions, is_discrete_action, num_discrete_actions
+from ngrl.networks.actor_network import (
+    ActorNetwork,
+    action_size,
+    describe_actions,
+    is_discrete_action,
+    num_discrete_actions,
+)
 from ngrl.networks.conv_network import ConvNetwork
 from ngrl.networks.dense_network import DenseNetwork
 from ngrl.networks.dueling_network import StochasticDuelingNetwork
@@ -30,6 +36,7 @@ __all__ = [
     "RunningMoments",
     "StochasticDuelingNetwork",
     "ValueNetwork",
+    "action_size",
     "clip_finite",
     "describe_actions",
     "encode_observation",

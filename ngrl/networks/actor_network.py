@@ -38,6 +38,16 @@ def describe_actions(action_spec: Any) -> str:
     return f"{kind} from {flat[0].minimum} to {flat[0].maximum}"
 
 
+def action_size(action_spec: Any) -> int:
+    """A of one discrete action counted from 0, D of one vector of real numbers.
+
+    Raises:
+      ValueError: It is neither.
+    """
+    flat = tf.nest.flatten(action_spec)[0]
+    return int(flat.maximum) + 1 if is_discrete_action(action_spec) else int(flat.shape[0])
+
+
 def is_discrete_action(action_spec: Any) -> bool:
     """Whether the spec is one discrete action counted from 0 (True) or one vector of real numbers (False).
 
@@ -121,8 +131,7 @@ class ActorNetwork(DenseNetwork):
         log_std = 0.0 if initial_log_std is None else float(initial_log_std)
         if not math.isfinite(min_log_std) or not math.isfinite(log_std) or log_std < min_log_std:
             raise ValueError(f"initial_log_std ({log_std}) must be finite and not below min_log_std ({min_log_std})")
-        flat = tf.nest.flatten(action_spec)[0]
-        size = int(flat.maximum) + 1 if discrete else int(flat.shape[0])
+        size = action_size(action_spec)
         in_chain = not discrete and std == "state_dependent"
         super().__init__(
             input_tensor_spec,
@@ -152,6 +161,11 @@ class ActorNetwork(DenseNetwork):
     def is_discrete(self) -> bool:
         """Whether actions are discrete."""
         return self._is_discrete
+
+    @property
+    def action_spec(self) -> Any:
+        """Spec of the actions that it is for."""
+        return self._action_spec
 
     @property
     def log_std(self) -> tf.Variable | None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from acer_reference import GAMMA, SlowAcer, everything, make, make_critic, modules, replayed
-from on_policy_reference import LAST, POLICIES, SPEC, make_actor
+from on_policy_reference import DISCRETE, LAST, OBSERVATION, POLICIES, SPEC, make_actor
+from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
-from ngrl import agents, losses, optimizers
+from ngrl import agents, losses, networks, optimizers
 from ngrl.replay import BEHAVIOUR
 
 SETTINGS = {"truncation": 1.2, "trust_region": 0.05, "retrace_lambda": 0.9, "entropy_weight": 0.02}
@@ -279,6 +280,34 @@ def test_trajectories_without_behaviour_probabilities_are_refused_in_one_line(in
 def test_wrong_argument_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def acer(actor=None, average=None, critic=None, optimizer=None, critic_optimizer=None):
+    """An agent for three discrete actions."""
+    optimizers = [given or tf.keras.optimizers.SGD(1.0) for given in (optimizer, critic_optimizer)]
+    actors = [given or make_actor(hidden=()) for given in (actor, average)]
+    return agents.AcerAgent(SPEC, DISCRETE, *actors, critic or make_critic("discrete"), *optimizers)
+
+
+def test_networks_that_do_not_fit_each_other_or_the_environment_are_refused():
+    five = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 4)
+    values = agents.DiscreteCritic(networks.QNetwork(OBSERVATION, 5, ()))
+    normalised = make_actor(hidden=(), normaliser=networks.ObservationNormaliser(OBSERVATION))
+    shared = tf.keras.optimizers.SGD(1.0)
+    for options, message in (
+        ({"actor": networks.ActorNetwork(OBSERVATION, five, ())}, "the policy's network is for .* from 0 to 4"),
+        ({"average": networks.ActorNetwork(OBSERVATION, five, ())}, "the policy's network is for .* from 0 to 4"),
+        ({"average": make_actor(hidden=(6,))}, r"the average's weights .* don't match the policy's"),
+        ({"actor": normalised}, "updates no ObservationNormaliser"),
+        ({"critic": values}, r"the Q-network's output has shape \(5,\), the environment 3 actions"),
+        ({"optimizer": shared, "critic_optimizer": shared}, "policy and critic have one optimizer"),
+    ):
+        with pytest.raises(ValueError, match=f"AcerAgent:? {message}"):
+            acer(**options)
+    longer = tensor_spec.BoundedTensorSpec([3], tf.float32, -1, 1)
+    dueling = agents.DuelingCritic(networks.StochasticDuelingNetwork(OBSERVATION, longer, ()))
+    with pytest.raises(ValueError, match="AcerAgent: the critic is for 3 actions, the environment has 2"):
+        make("gaussian", critic=dueling)
 
 
 # --- acting

@@ -279,6 +279,8 @@ def test_collect_policy_follows_the_epsilon_it_is_given():
         ({"fisher_outputs": "some"}, "fisher_outputs"),
         ({"max_gradient_norm": 10.0}, "max_kl"),
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),
+        ({"target_update": 0.01}, r"target_update must be HardUpdate\(\), SoftUpdate\(\) or None, got 0.01"),
+        ({"td_loss": None}, "td_loss must be a function such as half_squared_error, got None"),
     ],
 )
 def test_contradicting_options_are_refused(options, message):
@@ -354,6 +356,44 @@ def test_average_that_does_not_fit_the_q_network_is_refused():
         agent.average_into(networks.QNetwork(OBSERVATION, 2, (4,)), agents.SoftUpdate())
     with pytest.raises(ValueError, match=r"DqnAgent: the average shares '.*' with the Q-network"):
         agent.average_into(agent.q_network, agents.SoftUpdate())
+
+
+@pytest.mark.parametrize("epsilon", [7, -0.1, "a", True, None])
+def test_epsilon_is_a_probability(epsilon):
+    with pytest.raises(ValueError, match="DqnAgent: epsilon_greedy must"):
+        make(epsilon_greedy=epsilon)
+
+
+def test_epsilon_may_be_a_number_of_numpys():
+    agent = make(epsilon_greedy=np.float32(0.25))
+    agent.set_epsilon(0.5)
+    assert agent.collect_policy._get_epsilon() == 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["natural", "sgd"])
+def test_rows_that_are_no_transitions_may_hold_anything(optimizer):
+    step_types = np.array([[MID, MID], [LAST, FIRST], [MID, LAST]])
+    batch = experience(3, step_types)
+    spoilt = batch.observation.numpy()
+    spoilt[1] = np.nan
+    trained = []
+    for observation in (batch.observation, tf.constant(spoilt)):
+        agent = make(natural() if optimizer == "natural" else tf.keras.optimizers.SGD(0.1))
+        assert agent.train(batch._replace(observation=observation)).extra.optimizer.skipped == 0
+        trained.append(weights(agent).tobytes())
+    assert trained[0] == trained[1]
+
+
+def test_weights_are_one_for_each_transition_in_a_row_or_a_column():
+    batch, given = experience(), np.linspace(0.1, 2.0, 8).astype(np.float32)
+    trained = []
+    for shaped in (given, given[:, np.newaxis]):
+        agent = make(tf.keras.optimizers.SGD(0.1))
+        agent.train(batch, weights=tf.constant(shaped))
+        trained.append(weights(agent).tobytes())
+    assert trained[0] == trained[1]
+    with pytest.raises(ValueError, match=r"DqnAgent\.train takes a weight for each of 8, got weights of shape \(3,\)"):
+        agent.train(batch, weights=tf.ones([3]))
 
 
 @pytest.mark.parametrize(

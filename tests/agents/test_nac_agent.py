@@ -347,6 +347,10 @@ def test_more_scores_than_memory_is_meant_for_are_refused(monkeypatch):
         (lambda: agents.CompatibleRegression(solvers.Kfac()), "solves each batch afresh"),
         (lambda: nac(agents.LstdQ(basis="critic")), "needs a critic network"),
         (lambda: nac("lstd"), "compatible_critic"),
+        (
+            lambda: nac(agents.LstdQ(), optimizer=optimizers.NaturalGradient(solver=solvers.Kfac(kind="empirical"))),
+            "takes the derivatives of a loss, w has none",
+        ),
         (lambda: nac(agents.LstdQ(), optimizer=tf.keras.optimizers.SGD()), "CompatibleUpdate needs NaturalGradient"),
     ],
 )

@@ -6,6 +6,7 @@ import tensorflow as tf
 from on_policy_reference import (
     AGENTS,
     BOX,
+    DISCRETE,
     LAST,
     MID,
     OBSERVATION,
@@ -21,6 +22,8 @@ from on_policy_reference import (
     transitions,
     weights,
 )
+from tf_agents.networks import actor_distribution_network
+from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, networks, optimizers
@@ -324,8 +327,39 @@ def test_wrong_arguments_are_named():
         agents.ReinforceAgent(SPEC, BOX, make_actor("gaussian"), 0.1)
     with pytest.raises(ValueError, match="entropy_weight must be finite and not negative"):
         AGENTS["ppo"](entropy_weight=-0.1)
-    with pytest.raises(ValueError, match="does not match action spec"):
-        AGENTS["npg"](policy="gaussian", actor=make_actor("discrete"))
+    shared = tf.keras.optimizers.Adam(0.1)
+    with pytest.raises(ValueError, match="ReinforceAgent: policy and critic have one optimizer"):
+        agents.ReinforceAgent(SPEC, DISCRETE, make_actor(), shared, make_critic(shared))
+    other = networks.ObservationNormaliser(OBSERVATION)
+    with pytest.raises(ValueError, match="NpgAgent: the critic's normaliser would never be updated"):
+        AGENTS["npg"](critic=make_critic(normaliser=other))
+
+
+@pytest.mark.parametrize(
+    ("policy", "spec", "problem"),
+    [
+        ("gaussian", DISCRETE, r"the policy's network is for actions of shape \(\) and dtype int64 from 0 to 2, the "),
+        ("discrete", BOX, r"the environment has actions of shape \(\) and dtype int64 from 0 to 2"),
+        ("discrete", tensor_spec.BoundedTensorSpec([], tf.int64, 0, 4), "is for .* from 0 to 4, the environment has"),
+        ("gaussian", tensor_spec.BoundedTensorSpec([3], tf.float32, -1, 1), r"is for actions of shape \(3,\)"),
+    ],
+)
+def test_policy_that_is_for_other_actions_is_refused(policy, spec, problem):
+    with pytest.raises(ValueError, match=f"NpgAgent: .*{problem}"):
+        AGENTS["npg"](policy=policy, actor=networks.ActorNetwork(OBSERVATION, spec, (4,)))
+
+
+def test_policy_that_is_no_actor_network_is_refused():
+    network = actor_distribution_network.ActorDistributionNetwork(OBSERVATION, BOX)
+    with pytest.raises(ValueError, match=r"NpgAgent: the policy's network must be an ngrl\.networks\.ActorNetwork"):
+        AGENTS["npg"](policy="gaussian", actor=network)
+
+
+@every_agent
+def test_weights_are_one_for_each_trajectory(kind):
+    agent = AGENTS[kind]()
+    with pytest.raises(ValueError, match=r"train takes a weight for each of 4, got weights of shape \(3,\)"):
+        agent.train(experience(), weights=tf.ones([3]))
 
 
 @pytest.mark.parametrize("option", [{"std": "state_independent"}, {"initial_log_std": 0.0}])

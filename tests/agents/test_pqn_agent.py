@@ -51,6 +51,17 @@ def targets(agent, batch):
     return found
 
 
+@pytest.mark.parametrize("epsilon", [7.0, -0.1, float("nan")])
+def test_epsilon_is_a_probability(epsilon):
+    with pytest.raises(ValueError, match=r"PqnAgent: epsilon must lie in \[0, 1\]"):
+        make(epsilon=epsilon)
+
+
+def test_start_of_an_accumulator_is_like_what_train_returns():
+    agent = make()
+    tf.nest.assert_same_structure(agent.train(experience()).extra, agent.zero_extra())
+
+
 def test_update_is_a_gradient_step_towards_pengs_returns_of_every_step_that_is_one():
     agent, batch = make(), experience()
     expected = targets(agent, batch)

@@ -51,6 +51,13 @@ def test_huber_grows_linearly_from_a_positive_error(delta):
         losses.huber(tf.zeros(2), tf.zeros(2), delta)
 
 
+@pytest.mark.parametrize("loss", [losses.squared_error, losses.half_squared_error, losses.huber, losses.weighted_mean])
+def test_a_column_is_not_broadcast_against_a_row(loss):
+    for column in (tf.zeros([3, 1]), tf.zeros([1])):
+        with pytest.raises(ValueError, match="are incompatible"):
+            loss(tf.zeros([3]), column)
+
+
 def test_gather_actions_takes_one_value_a_row():
     np.testing.assert_allclose(losses.gather_actions(tf.constant(Q), tf.constant([1, 0, 1])), [5.0, 4.0, -1.0])
 
