@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fork_server import Server
+from fork_server import Server, play_live_policies
 
 import ngrl  # noqa: F401
 
@@ -27,10 +27,11 @@ def forked(server, tmp_path_factory):
     """Runs a command of ngrl's, or a script, as `subprocess.run` would in a new process, but sooner."""
     folder = tmp_path_factory.mktemp("commands")
 
-    def run(what, arguments, cwd):
+    def run(what, arguments, cwd, **options):
         out, err = folder / "stdout", folder / "stderr"
         argv = [str(argument) for argument in arguments]
-        code = server.ask(wait=server.ask(**what, argv=argv, cwd=str(cwd), output=str(out), errors=str(err)))
+        files = {"cwd": str(cwd), "output": str(out), "errors": str(err)}
+        code = server.ask(wait=server.ask(**what, argv=argv, **files, **options))
         return subprocess.CompletedProcess(argv, code, out.read_text(), err.read_text())
 
     return run
@@ -38,11 +39,17 @@ def forked(server, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command(forked):
-    """`python -m ngrl.<module> ...`."""
-    return lambda module, *arguments, cwd: forked({"command": module}, arguments, cwd)
+    """`python -m ngrl.<module> ...`; `export=False` leaves out the export of policies."""
+    return lambda module, *arguments, cwd, **options: forked({"command": module}, arguments, cwd, **options)
 
 
 @pytest.fixture(scope="session")
 def script(forked):
     """`python <path> ...`, where TensorFlow and ngrl may have been loaded before."""
     return lambda path, *arguments, cwd: forked({"script": str(path)}, arguments, cwd)
+
+
+@pytest.fixture
+def _live_policies(monkeypatch):
+    """No policy is exported, which takes longer than a short run; those that would have been are played."""
+    play_live_policies(monkeypatch.setattr)

@@ -61,7 +61,8 @@ def test_launch_prints_its_own_lines_and_nothing_of_libraries(finished):
 def test_operative_config_repeats_the_run(command, finished, tmp_path):
     folder, _ = finished
     first = folder / "runs" / "ngdqn_cartpole_v1"
-    result = command("launch", f"--gin_file={first / 'operative_config.gin'}", "--root_dir=again", cwd=tmp_path)
+    arguments = [f"--gin_file={first / 'operative_config.gin'}", "--root_dir=again"]
+    result = command("launch", *arguments, cwd=tmp_path, export=False)
     assert result.returncode == 0, result.stderr
 
     def episodes(run):
@@ -180,7 +181,7 @@ def test_directory_of_another_experiment_is_refused_and_noresume_moves_it_aside(
     typo = bind("Environment.env_id='CartPool-v1'")
     assert command("launch", "--noresume", *fresh, *typo, cwd=folder).returncode == 2
     assert not (folder / "fresh.1").exists()
-    result = command("launch", "--noresume", *fresh, *other, cwd=folder)
+    result = command("launch", "--noresume", *fresh, *other, cwd=folder, export=False)
     assert result.returncode == 0, result.stderr
     assert (folder / "fresh.1" / "run.json").read_bytes() == before
 
@@ -273,13 +274,13 @@ def test_stopped_run_resumes_with_the_same_command(command, tmp_path):
     assert process.returncode == 143
     assert "the same command resumes run" in stderr.splitlines()[-1]
     steps = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step_*"))
-    result = command("launch", *arguments, *bind(f"run.num_env_steps={steps + 400}"), cwd=tmp_path)
+    result = command("launch", *arguments, *bind(f"run.num_env_steps={steps + 400}"), cwd=tmp_path, export=False)
     assert result.returncode == 0, result.stderr
     assert re.search(rf"resuming at {steps:,} environment steps", result.stderr)
 
 
-@pytest.mark.parametrize("module", ["launch", "evaluate"])
-def test_help_needs_no_tensorflow(module, tmp_path):
+@pytest.mark.parametrize(("module", "shown"), [("launch", "examples"), ("evaluate", "--policy_dir")])
+def test_help_needs_no_tensorflow(module, shown, tmp_path):
     code = (
         f"import sys; from ngrl import {module}\n"
         f"try: {module}.main(['--help'])\n"
@@ -288,4 +289,4 @@ def test_help_needs_no_tensorflow(module, tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "examples" in result.stdout or "--policy_dir" in result.stdout
+    assert shown in result.stdout

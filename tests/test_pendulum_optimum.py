@@ -28,15 +28,22 @@ def test_a_coarse_plan_swings_up_from_everywhere():
     assert -200 < np.mean(returns) < -100
 
 
-def test_table_has_a_line_for_each_seed_and_their_mean(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["pendulum_optimum.py", "--seeds", "3", "4", "--episodes", "2"])
+@pytest.fixture
+def _coarse(monkeypatch):
+    """A grid of a fortieth of the points."""
     coarse = pendulum_optimum.Planner(angles=61, speeds=61, torques=5)
     monkeypatch.setattr(pendulum_optimum, "Planner", lambda: coarse)
+
+
+@pytest.mark.usefixtures("_coarse")
+def test_table_has_a_line_for_each_seed_and_their_mean(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pendulum_optimum.py", "--seeds", "3", "4", "--episodes", "2"])
     pendulum_optimum.main()
     three, four, mean = (float(line.split("|")[2].strip(" *")) for line in capsys.readouterr().out.splitlines()[2:])
     assert mean == pytest.approx((three + four) / 2, abs=0.1)
 
 
+@pytest.mark.usefixtures("_coarse")
 def test_bad_input_is_answered_in_a_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["pendulum_optimum.py", "--episodes", "0"])
     with pytest.raises(SystemExit) as caught:

@@ -1,5 +1,6 @@
 """`ngrl.report` on synthetic run directories, whose numbers are known."""
 
+import functools
 import json
 import math
 import os
@@ -23,19 +24,13 @@ from ngrl.runs.events import EventFile
 ROOT = Path(__file__).parents[1]
 
 
-def run_report(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "ngrl.report", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+@pytest.fixture(scope="module")
+def run_report(command):
+    return functools.partial(command, "report", cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, run_report):
     """A report of two methods on all four environments, a grid, and directories that belong to no report."""
     folder = tmp_path_factory.mktemp("report")
     study = folder / "study"
@@ -137,7 +132,7 @@ def test_pictures_are_files_and_tensorboard_images(made):
         assert f"({name}.png)" in (out / "report.md").read_text()
 
 
-def test_report_made_from_the_kept_results_is_the_same(made):
+def test_report_made_from_the_kept_results_is_the_same(made, run_report):
     folder, out, _ = made
     again = folder / "again"
     result = run_report("--runs", folder / "results" / "study", "--out", again)
@@ -261,7 +256,7 @@ def test_report_needs_no_tensorflow(made, tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"), [(None, "no such folder"), ("empty", "no run that is over"), ("file", "no such folder")]
 )
-def test_wrong_input_gets_one_line(tmp_path, content, expected):
+def test_wrong_input_gets_one_line(tmp_path, content, expected, run_report):
     target = tmp_path / "runs"
     if content == "empty":
         target.mkdir()

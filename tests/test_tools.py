@@ -2,58 +2,61 @@
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import bench_memory
+import bench_rounds
 import fingerprint
 import plot_runs
+import pytest
 import scores
 from support.report_runs import write_run
 
 from ngrl import figures
 
 ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / "tools"
 
 
 def tool(name, *arguments, cwd):
-    command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+    command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=280)
 
 
-def test_scores_prints_a_table_and_plot_runs_draws_the_curves(tmp_path):
+def test_scores_prints_a_table_and_plot_runs_draws_the_curves(script, tmp_path):
     experiment = tmp_path / "short.gin"
     experiment.write_text(
         f"include '{ROOT / 'gin' / 'ngdqn_cartpole_v1.gin'}'\nrun.num_env_steps = 4000\nEvaluation.episodes = 2\n"
-        "OffPolicyLoop.warmup_steps = 3800\n"  # a hundred episodes soon
+        "OffPolicyLoop.warmup_steps = 3800\nOffPolicyLoop.jit_compile = False\n"  # a hundred episodes soon
     )
-    result = tool("scores.py", experiment, "--seeds", 0, "--runs", tmp_path / "runs", cwd=tmp_path)
+    result = script(TOOLS / "scores.py", experiment, "--seeds", 0, "--runs", tmp_path / "runs", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     name, scores = next(iter(json.loads(result.stdout.splitlines()[-1]).items()))
     assert f"| {name} | 0 | {scores['0']['best_100_episode_mean']:.1f} |" in result.stdout
     assert f"| {scores['0']['greedy']:.1f} |" in result.stdout
     picture = tmp_path / "curves.png"
-    result = tool("plot_runs.py", tmp_path / "runs" / f"{name}-seed0", "--out", picture, cwd=tmp_path)
+    result = script(TOOLS / "plot_runs.py", tmp_path / "runs" / f"{name}-seed0", "--out", picture, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert picture.read_bytes()[1:4] == b"PNG"
 
 
 def test_rounds_of_bench_take_turns():
-    bench_rounds = runpy.run_path(str(ROOT / "tools" / "bench_rounds.py"))
     turns = []
     runs = {name: lambda name=name: turns.append(name) or len(turns) for name in "ab"}
-    assert bench_rounds["interleave"](runs, 3) == {"a": [1, 3, 5], "b": [2, 4, 6]}
+    assert bench_rounds.interleave(runs, 3) == {"a": [1, 3, 5], "b": [2, 4, 6]}
     assert turns == list("ababab")
-    assert bench_rounds["quartiles"]([1.0, 2.0, 3.0]) == {"median": 2.0, "q1": 1.0, "q3": 3.0}
+    assert bench_rounds.quartiles([1.0, 2.0, 3.0]) == {"median": 2.0, "q1": 1.0, "q3": 3.0}
 
 
 _EVERY_PART = """
-import json, sys
+import functools, json, sys
 sys.path.insert(0, sys.argv[1])
 import bench
+bench.BATCH = 8
+bench.update_time = functools.cache(bench.update_time)  # two parts measure the same
 bench.ENVIRONMENTS = {"CartPole-v1": bench.ENVIRONMENTS["CartPole-v1"]}
 bench.NETWORKS = {"4-8-2": (4, (8,), 2, 3.0)}
 bench.UPDATES_PER_CALL = 2
@@ -85,7 +88,7 @@ bench.main()
 
 def test_every_part_of_bench_measures_and_its_ratios_are_printed_as_json(tmp_path):
     """With one small network and one environment, in one process but for the memory's; Ray has a test of its own."""
-    command = [sys.executable, "-c", _EVERY_PART, str(ROOT / "tools")]
+    command = [sys.executable, "-c", _EVERY_PART, str(TOOLS)]
     # What is measured is of no interest: XLA needn't optimise.
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     result = subprocess.run(
@@ -144,7 +147,21 @@ def test_fingerprints_of_two_like_runs_are_the_same(server, tmp_path, monkeypatc
     assert capsys.readouterr().out.splitlines()[-1] == "1 fingerprints are the same"
 
 
-def test_scores_of_runs_that_finished_are_told_where_another_failed(tmp_path):
+@pytest.fixture
+def scores_that_fail(monkeypatch, capsys):
+    """Runs `scores.py` in a folder, where it fails; what it prints, and its lines of what failed."""
+
+    def run(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr("sys.argv", ["scores.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            scores.main()
+        return capsys.readouterr().out, stopped.value.code.splitlines()
+
+    return run
+
+
+def test_scores_of_runs_that_finished_are_told_where_another_failed(scores_that_fail, tmp_path):
     run = tmp_path / "runs" / "good-seed0"
     run.mkdir(parents=True)
     evaluation = {"mean": 7.25}
@@ -154,17 +171,15 @@ def test_scores_of_runs_that_finished_are_told_where_another_failed(tmp_path):
     folder.mkdir()
     (folder / "good.gin").touch()
     (folder / "bad.gin").write_text("run.num_env_stps = 1\n")
-    result = tool(
-        "scores.py", folder / "bad.gin", folder / "good.gin", "--seeds", 0, "--runs", run.parent, cwd=tmp_path
-    )
-    assert result.returncode == 1
-    assert "| good | 0 | 9.5 | 10 | 8.5 | 7.2 | 1.0 |" in result.stdout
-    assert json.loads(result.stdout.splitlines()[-1]) == {"good": {"0": {"best_100_episode_mean": 9.5, "greedy": 7.25}}}
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("scores: ")]
+    files = [folder / "bad.gin", folder / "good.gin"]
+    printed, (line,) = scores_that_fail(*files, "--seeds", 0, "--runs", run.parent, cwd=tmp_path)
+    assert "| good | 0 | 9.5 | 10 | 8.5 | 7.2 | 1.0 |" in printed
+    assert json.loads(printed.splitlines()[-1]) == {"good": {"0": {"best_100_episode_mean": 9.5, "greedy": 7.25}}}
+    assert line.startswith("scores: ")
     assert "num_env_stps" in line
 
 
-def test_scores_are_not_those_of_another_experiment_of_the_name_nor_of_one_without_scores(tmp_path):
+def test_scores_are_not_those_of_another_experiment_of_the_name_nor_of_one_without_scores(scores_that_fail, tmp_path):
     (tmp_path / "gin").mkdir()
     for name, config, final in (
         ("other", {"DqnAgent.gamma": "0.9"}, {"best_100_episode_mean": 9.5}),
@@ -175,9 +190,7 @@ def test_scores_are_not_those_of_another_experiment_of_the_name_nor_of_one_witho
         run.mkdir(parents=True)
         (run / "run.json").write_text(json.dumps({"status": "finished", "config": config, "final": final}))
     files = ["gin/other.gin", "gin/points.gin"]
-    result = tool("scores.py", *files, "--seeds", 0, "--runs", tmp_path / "runs", cwd=tmp_path)
-    assert result.returncode == 1
-    other, points = [line for line in result.stderr.splitlines() if line.startswith("scores: ")]
+    _, (other, points) = scores_that_fail(*files, "--seeds", 0, "--runs", tmp_path / "runs", cwd=tmp_path)
     assert "belongs to another experiment: DqnAgent.gamma (0.9 there, 0.99 here)" in other
     assert points == "scores: gin/points.gin trains no agent: it has no scores"
 

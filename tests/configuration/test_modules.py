@@ -39,10 +39,9 @@ def test_module_in_the_working_folder_is_found_by_a_command_that_does_not_look_t
 @pytest.mark.parametrize(
     ("content", "expected"), [(None, "No module named 'toy_of_mine'"), ("raise ValueError('mine\\nagain')", "mine")]
 )
-def test_evaluate_says_in_a_line_that_a_module_cannot_be_imported(tmp_path, content, expected):
+def test_evaluate_says_in_a_line_that_a_module_cannot_be_imported(command, tmp_path, content, expected):
     if content:
         (tmp_path / "toy_of_mine.py").write_text(content)
-    command = [sys.executable, "-m", "ngrl.evaluate", "--policy_dir=.", "--allow_gin_import=toy_of_mine"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = command("evaluate", "--policy_dir=.", "--allow_gin_import=toy_of_mine", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f'ngrl.evaluate: cannot import "toy_of_mine": {expected}\n'

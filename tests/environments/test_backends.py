@@ -8,6 +8,7 @@ from pathlib import Path
 import gin
 import numpy as np
 import pytest
+from fork_server import play_live_policies
 from run_contents import assert_identical, rows, variables
 from tf_agents.environments import utils
 
@@ -159,7 +160,9 @@ def test_state_of_a_backend_from_elsewhere_comes_back(load, corridors):
     )
 
 
-def test_run_on_a_backend_from_elsewhere_is_resumed_bit_for_bit_and_its_policy_plays_there(corridors, tmp_path):
+def test_run_on_a_backend_from_elsewhere_is_resumed_bit_for_bit_and_its_policy_plays_there(
+    corridors, tmp_path, monkeypatch
+):
     """All by names in gin; `tests/test_documents.py` runs the page's own commands."""
 
     def run(name, steps):
@@ -180,8 +183,11 @@ def test_run_on_a_backend_from_elsewhere_is_resumed_bit_for_bit_and_its_policy_p
         finally:
             gin.clear_config()
 
-    run("parts", 300)
-    final, whole = run("parts", 600), run("whole", 600)
+    with monkeypatch.context() as patch:
+        play_live_policies(patch.setattr)
+        run("parts", 300)
+        final = run("parts", 600)
+    whole = run("whole", 600)
     assert_identical(variables(tmp_path / "whole"), variables(tmp_path / "parts"))
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
     assert final["evaluation"] == whole["evaluation"]

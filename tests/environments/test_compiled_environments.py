@@ -171,6 +171,23 @@ def test_boundaries_are_those_of_gymnasiums_members(env_id, truncation_is_termin
     assert (True, False) in kinds or env_id != "CartPole-v1"
 
 
+@pytest.mark.parametrize("truncation_is_terminal", [False, True])
+def test_steps_that_a_loop_takes_within_its_own_call_are_those_of_the_environment(truncation_is_terminal):
+    settings = {"truncation_is_terminal": truncation_is_terminal, "max_episode_steps": 12}
+    inside, outside = (load("CartPole-v1", 4, 5, "compiled", **settings) for _ in range(2))
+    for environment in (inside, outside):
+        environment.reset_arrays()
+    state, last, random = inside.state, set(), np.random.default_rng(0)
+    for _ in range(80):
+        actions = (random.random(4) < 0.7).astype(np.int64)
+        state, found = inside.advance(state, tf.constant(actions))
+        expected = outside.step_arrays(actions)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        last |= set(expected.discount[expected.step_type == LAST])
+    assert last == ({0.0} if truncation_is_terminal else {0.0, 1.0})
+
+
 def test_state_goes_on_bit_for_bit_in_the_middle_and_at_the_end_of_episodes():
     environment, other = (load("CartPole-v1", 5, seed, "compiled", max_episode_steps=15) for seed in (1, 2))
     actions = np.random.default_rng(0).integers(2, size=(80, 5))

@@ -176,6 +176,16 @@ def test_a_state_saved_after_a_fault_restores_to_the_reset_that_is_due(load):
     assert other.get_state()["episode"].tolist() == [1]
 
 
+def test_an_observation_that_is_not_a_number_is_the_one_that_was_saved(load):
+    poison = {"fault": "nan observation", "at": 1}
+    env, other = (load("test/Misbehaving-v0", 2, check_finite=False, env_kwargs=poison) for _ in range(2))
+    env.reset()
+    observation = env.step(np.array([0, 1])).observation
+    assert np.isnan(observation[0]).any()
+    other.set_state(env.get_state())
+    np.testing.assert_array_equal(other.current_time_step().observation, observation)
+
+
 def test_an_environment_that_does_not_follow_from_its_seed_is_caught(load):
     env = load("test/Forgetful-v0", 2)
     env.reset()

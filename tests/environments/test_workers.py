@@ -89,6 +89,18 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     assert 'must start its work under if __name__ == "__main__":' in done.stderr
 
 
+def test_restoring_may_take_longer_than_a_step_may(load):
+    env = load("CartPole-v1", 2, backend=AsyncEnvironments(timeout=60.0))
+    env.reset()
+    step = env.step(np.array([0, 1]))
+    state = env.get_state()
+    env._vector._timeout = 1e-9
+    env.set_state(state)
+    np.testing.assert_array_equal(env.current_time_step().observation, step.observation)
+    with pytest.raises(EnvironmentFault, match="no answer within 1e-09 s"):
+        env.step(np.array([0, 1]))
+
+
 def test_workers_leave_ctrl_c_to_the_parent(load):
     env = load("CartPole-v1", 2, backend="async")
     env.reset()

@@ -130,6 +130,15 @@ def test_damaged_checkpoint_goes_with_the_next_save_and_the_whole_one_stays(two)
         CheckpointStore(two.parent, Module(), keep=1).restore_latest()
 
 
+def test_save_at_an_earlier_step_than_a_damaged_checkpoints_is_the_one_that_stays(two):
+    flip(two / "state.json", 3)
+    two.rename(two.with_name("step_0000000009"))
+    store = CheckpointStore(two.parent, Module(), keep=1)
+    store.restore_latest()
+    store.save(3, LoopState({"number": 0}, {"numbers": np.arange(0)}))
+    assert [path.name for path in two.parent.iterdir()] == ["step_0000000003"]
+
+
 @pytest.mark.parametrize("content", ["", "garbled \0", 'model_checkpoint_path: "elsewhere/ckpt-9"\n'])
 def test_state_file_of_tensorflow_is_never_read(two, content):
     (two.parent / "checkpoint").write_text(content)

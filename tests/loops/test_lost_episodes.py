@@ -89,6 +89,8 @@ def test_lost_episode_is_truncated_in_an_on_policy_batch(monkeypatch, batch_size
         np.testing.assert_allclose((x[:, 1:] - x[:, :-1] - 0.02 * velocity[:, :-1])[inside], 0, atol=1e-6)
     # In CartPole a step is worth 1. The lost episode counts for nothing, nor does the step in which it was lost.
     assert all(episode.episode_return == episode.length for episode in finished)
+    counted = sum(episode.length for episode in finished) + sum(loop.statistics.state()["lengths"])
+    assert counted == loop.statistics.env_steps - (AT - 1)
     resets = sum(int((rows.step_type[:, :-1] == LAST).sum()) for rows in batches)
     assert loop.statistics.env_steps == 2 * batch_size - resets
     assert loop.statistics.episodes == resets - 1 + int((batches[1].step_type[:, -1] == LAST).sum())

@@ -73,6 +73,7 @@ def test_restored_loop_goes_on_bit_for_bit(tmp_path):
     assert_identical(everything(agent, first, tmp_path / "a"), everything(other_agent, second, tmp_path / "b"))
 
 
+@pytest.mark.usefixtures("_live_policies")
 def test_interrupted_run_leaves_what_an_uninterrupted_one_does(tmp_path):
     def run(name, num_env_steps):
         def agent(*specs, seed):

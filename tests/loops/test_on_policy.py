@@ -14,6 +14,7 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, loops, optimizers
+from ngrl.optimizers import SkipCause
 from ngrl.replay import Experience
 
 FIRST, MID, LAST = 0, 1, 2
@@ -286,6 +287,23 @@ def test_updates_that_are_skipped_in_a_row_end_the_run_with_the_first_cause(kind
     assert loop.skipped_updates >= 3
     assert snapshot(agent) == before
     assert loop.scalars()["ngrl/skipped_updates"] == loop.skipped_updates
+
+
+def test_cause_of_a_streak_is_that_of_its_first_update_be_it_the_policys_or_the_critics():
+    def info(policy=SkipCause.NONE, critic=SkipCause.NONE):
+        stats = optimizers.GradientStats(0.0, float(policy > 0), float(policy))
+        of_critic = {"critic_skipped": float(critic > 0), "critic_skip_cause": float(critic)}
+        return tf_agent.LossInfo(0.0, agents.PolicyExtra(*[0.0] * 7, **of_critic, optimizer=stats))
+
+    _, loop = make(max_skipped_updates=2)
+    loop.train_steps = 2
+    loop._count(info(critic=SkipCause.GRADIENT))
+    loop._count(info(policy=SkipCause.LOSS))
+    with pytest.raises(loops.NonFiniteError, match=r"its gradient was not finite \(train step 1\)$"):
+        loop.check_streak()
+    loop._count(info())
+    loop.check_streak()
+    assert loop.skipped_updates == 2
 
 
 @pytest.mark.parametrize("kind", AGENTS)

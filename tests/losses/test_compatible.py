@@ -191,9 +191,9 @@ def test_xla_agrees():
 def test_arrays_that_would_broadcast_are_refused():
     data = Trajectories()
     data.discount = data.discount[:, :1]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"^Shapes .* are incompatible$"):
         data.lstd(0.9, 0.8)
     data = Trajectories()
     data.psi = data.psi[:-1]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"^Shapes .* are incompatible$"):
         data.episodes(0.9)

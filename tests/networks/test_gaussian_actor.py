@@ -64,9 +64,17 @@ def test_std_stays_above_its_bound_and_is_set_back_onto_it():
     np.testing.assert_allclose(actor.std, [np.exp(-2.0)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"std": 0.0}, {"std": -1.0}, {"mean": float("nan")}, {"std": 0.001}])
-def test_arguments_out_of_range_are_refused(options):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"std": 0.0}, r"^std must be positive and finite, got 0\.0"),
+        ({"std": -1.0}, r"^std must be positive and finite, got -1\.0"),
+        ({"mean": float("nan")}, "^mean must be finite, got nan"),
+        ({"std": 0.001}, r"not below min_log_std \(-5\.0\)"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
         make(**options)
 
 

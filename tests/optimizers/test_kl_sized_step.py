@@ -161,3 +161,13 @@ def test_state_is_checkpointed(tmp_path):
     second.update(restored)
     assert second.w.numpy().tobytes() == first.w.numpy().tobytes()
     assert int(restored.iterations) == 2
+
+
+def test_curvature_that_the_radius_cannot_be_divided_by_counts_as_none():
+    """2δ / xᵀFx overflows: no length that can be written down reaches the border."""
+    w = tf.Variable([1.0])
+    optimizer = NaturalGradient(None, solvers.Cholesky(), damping=1.0, max_kl=1e30)
+    operator = tf.linalg.LinearOperatorDiag(tf.constant([1e-20]))
+    stats = optimizer.apply_natural_gradient([(tf.constant([1.0]), w)], operator)
+    assert (stats.step_norm, stats.skipped) == (0, 0)
+    np.testing.assert_array_equal(w, [1.0])

@@ -296,6 +296,7 @@ def test_warm_up_from_a_learning_rate_of_zero_goes_on():
         pytest.param(lambda w: -w, 0.0, 9.0, id="failed"),
         pytest.param(lambda w: w + NAN, 0.0, 9.0, id="failed, not finite"),
         pytest.param(lambda w: 0 * w + 1e18, 1e18, 6.0, id="failed, lost in the rounding of the loss"),
+        pytest.param(lambda w: w + NAN, 1e18, 9.0, id="failed, not finite, though lost in the rounding of the loss"),
     ],
 )
 def test_levenberg_marquardt_follows_the_search(loss, start_loss, expected):

@@ -176,6 +176,12 @@ def test_damping_keeps_below_its_maximum():
     assert float(rule.update(tf.constant(6.0), tf.constant(-1.0))) == 7.0
 
 
+def test_damping_that_begins_beyond_its_bounds_is_not_taken_the_wrong_way():
+    rule = optimizers.LevenbergMarquardt(minimum=1.0, maximum=7.0)
+    assert float(rule.update(tf.constant(0.5), tf.constant(1.0))) == 0.5  # a good model's
+    assert float(rule.update(tf.constant(8.0), tf.constant(-1.0))) == 8.0  # a poor one's
+
+
 def test_levenberg_marquardt_without_a_loss_function_is_refused():
     optimizer = optimizers.NaturalGradient(damping=optimizers.LevenbergMarquardt())
     with pytest.raises(ValueError, match="LevenbergMarquardt needs loss_fn"):

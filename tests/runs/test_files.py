@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ngrl.runs.files import write_bytes, write_csv, write_json
+from ngrl.runs.files import remove_unfinished, unfinished, write_bytes, write_csv, write_json
 
 
 def test_numbers_that_json_lacks_are_null(tmp_path):
@@ -47,3 +47,13 @@ def test_file_is_replaced_as_a_whole(tmp_path):
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_a_killed_process_left_half_written_goes_and_nothing_else(tmp_path):
+    for folder in (unfinished(tmp_path / "policy"), tmp_path / "train"):
+        folder.mkdir()
+        (folder / "x").touch()
+    for path in (unfinished(tmp_path / "run.json"), tmp_path / "run.json"):
+        path.touch()
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "train"}

@@ -37,12 +37,14 @@ def listed(result):
     return [line.split()[2].rstrip(":") for line in result.stdout.splitlines()[1:]]
 
 
-def test_slurm_task_runs_its_share_of_the_study():
+def test_slurm_task_runs_its_share_of_the_study(command):
     script = LAUNCH / "slurm.sh"
     assert shells(script.read_text())
     task = {"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "40"}
     more = ["launch/paper.gin", "--dry_run", "--runs=nowhere"]
-    result = run(["bash", str(script), *more], NGRL_PYTHON=sys.executable, **task)
+    option, module, *arguments = run(["bash", str(script), *more], NGRL_PYTHON="echo", **task).stdout.split()
+    assert (option, module) == ("-m", "ngrl.sweep")
+    result = command("sweep", *arguments, cwd=ROOT)
     # Trials 7, 47, 87 and 127 of 160: ten seeds each of four environments for each method.
     assert listed(result) == [
         "ngdqn_cartpole_v0-seed7",
@@ -69,7 +71,7 @@ def test_slurm_script_without_a_study_says_what_is_missing():
     assert "give a study" in result.stderr
 
 
-def test_kubernetes_pod_runs_its_share_of_the_study():
+def test_kubernetes_pod_runs_its_share_of_the_study(command):
     job = yaml.safe_load((LAUNCH / "kubernetes_job.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
     spec = job["spec"]
@@ -77,31 +79,33 @@ def test_kubernetes_pod_runs_its_share_of_the_study():
     pod = spec["template"]["spec"]
     (container,) = pod["containers"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-    python, *arguments = (word.replace("$(JOB_COMPLETION_INDEX)", "39") for word in container["command"])
-    assert python == ".venv/bin/python"
-    result = run([sys.executable, *arguments, "--dry_run", "--runs=nowhere"])
+    words = [word.replace("$(JOB_COMPLETION_INDEX)", "39") for word in container["command"]]
+    (*start, module), arguments = words[:3], words[3:]
+    assert (start, module) == ([".venv/bin/python", "-m"], "ngrl.sweep")
+    result = command("sweep", *arguments, "--dry_run", "--runs=nowhere", cwd=ROOT)
     # The pods' shares make up the whole study: as many as there are completions, and the last has the last trial.
     assert f"--shard=39/{spec['completions']}" in arguments
     assert listed(result)[-1] == "paper-dqn_lunar-seed9"
 
 
-def test_ray_cluster_file_is_one_that_ray_takes_and_its_commands_parse():
+def test_ray_cluster_file_is_one_that_ray_takes_and_its_commands_parse(command):
     jsonschema = pytest.importorskip("jsonschema")
     ray = pytest.importorskip("ray")
     text = (LAUNCH / "ray_cluster.yaml").read_text()
     cluster = yaml.safe_load(text)
     jsonschema.validate(cluster, json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text()))
-    commands = [*cluster["head_start_ray_commands"], *cluster["worker_start_ray_commands"]]
-    assert all(map(shells, commands))
+    starts = [*cluster["head_start_ray_commands"], *cluster["worker_start_ray_commands"]]
+    assert len(starts) > 2
+    assert all(map(shells, starts))
     options = run([sys.executable, "-m", "ray.scripts.scripts", "start", "--help"]).stdout
-    for command in commands:
-        for word in command.split():
+    for start in starts:
+        for word in start.split():
             if word.startswith("--"):
                 assert word.split("=")[0] in options, word
     # The comment's command is a sweep that this version understands.
     line = next(line for line in text.splitlines() if "ngrl.sweep" in line)
     words = line.partition(".venv/bin/python ")[2].partition(" -m ngrl.sweep ")[2] or line.partition("ngrl.sweep ")[2]
-    result = run([sys.executable, "-m", "ngrl.sweep", *words.rstrip("'").split(), "--dry_run", "--runs=nowhere"])
+    result = command("sweep", *words.rstrip("'").split(), "--dry_run", "--runs=nowhere", cwd=ROOT)
     assert len(listed(result)) == 160
 
 

@@ -11,6 +11,7 @@ from ngrl.reports.runs import METHODS
 from ngrl.training import RunContext, configurables
 
 BASE = Path(__file__).parents[2] / "gin" / "base"
+pytestmark = pytest.mark.usefixtures("_live_policies")
 
 
 def is_of_a_policy(path):

@@ -22,6 +22,8 @@ from ngrl.training import evaluation, final_evaluation
 from ngrl.training.progress import Progress
 
 CARTPOLE = environments.Environment("CartPole-v1")
+#: What a run exports is of no interest.
+LIVE = pytest.mark.usefixtures("_live_policies")
 
 
 def natural_agent(time_step_spec, action_spec, seed, learning_rate=1.0):
@@ -51,6 +53,7 @@ def test_training_time_limit_is_that_of_training_alone(tmp_path):
         run(tmp_path / "run", 600, training_time_limit=8)
 
 
+@LIVE
 def test_score_of_the_same_policy_stays_where_it_is_not_to_be_played_with_again(tmp_path):
     scored = run(tmp_path / "run", 300)["evaluation"]
     assert run(tmp_path / "run", 300, episodes=0)["evaluation"]["mean"] == scored["mean"]
@@ -66,6 +69,7 @@ def rates(root_dir):
     return [event.step for event in events.Tensors("perf/env_steps_per_second")]
 
 
+@LIVE
 def test_run_that_is_as_long_as_asked_for_says_so_and_takes_no_time(tmp_path, monkeypatch):
     notes = []
     monkeypatch.setattr(Progress, "note", lambda self, text: notes.append(text))
@@ -85,6 +89,7 @@ def test_training_time_limit_must_be_positive(tmp_path):
         run(tmp_path / "run", 300, training_time_limit=0)
 
 
+@LIVE
 def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
     """Compiled by XLA, as a user's would be; every agent's without it: `test_kills.py`."""
     for name, steps in (("whole", 600), ("parts", 300), ("parts", 600)):
@@ -97,17 +102,20 @@ def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
+@LIVE
 def test_seed_may_be_numpys(tmp_path):
     assert run(tmp_path / "run", 100, seed=np.int64(1), episodes=0)["env_steps"] >= 100
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1
 
 
+@LIVE
 def test_same_seed_repeats_a_run_and_another_seed_does_not(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         run(tmp_path / name, 300, seed=seed)
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
 
 
+@LIVE
 def test_episodes_csv_agrees_with_a_slow_recount(tmp_path):
     final = run(tmp_path, 4000)
     table = rows(tmp_path)
@@ -161,12 +169,14 @@ def test_directory_holds_everything_about_the_run(tmp_path):
     assert steps == [pytest.approx(800, abs=4), final["env_steps"]]
 
 
+@LIVE
 def test_run_can_be_limited_by_episodes(tmp_path):
     final = train(tmp_path, "CartPole-v1", natural_agent, small_loop, num_episodes=7, num_envs=1, episodes=0)
     assert final["episodes"] == 7
     assert "evaluation" not in final
 
 
+@LIVE
 def test_directory_of_another_experiment_is_refused_and_left_alone(tmp_path):
     run(tmp_path, 200, episodes=0, config=lambda: {"Environment.env_id": "CartPole-v1", "DqnAgent.gamma": "0.95"})
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -219,6 +229,7 @@ def test_environment_that_says_nothing_of_why_it_cannot_be_drawn_is_refused_too(
         training.evaluation.check_video(environments.Environment("CartPole-v1"))
 
 
+@LIVE
 def test_checkpoints_that_vanished_are_an_error_and_not_a_fresh_start(tmp_path):
     run(tmp_path, 300, episodes=0)
     shutil.rmtree(tmp_path / "checkpoints")
@@ -228,6 +239,7 @@ def test_checkpoints_that_vanished_are_an_error_and_not_a_fresh_start(tmp_path):
     assert (tmp_path / "episodes.csv").read_bytes() == before
 
 
+@LIVE
 def test_directory_of_other_settings_is_refused_without_any_config(tmp_path):
     run(tmp_path, 200, episodes=0)
     # As docs/python.md says.
@@ -239,6 +251,7 @@ def test_directory_of_other_settings_is_refused_without_any_config(tmp_path):
         run(tmp_path, 400, truncation_is_terminal=True, episodes=0)
 
 
+@LIVE
 def test_run_of_skipped_updates_stops_with_the_first_cause(tmp_path):
     # The learning rate overflows the step, and with it the solution.
     agent = functools.partial(natural_agent, learning_rate=math.inf)
@@ -270,6 +283,7 @@ def _without_trust_region(agent):
     return build
 
 
+@LIVE
 def test_signal_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
     class Interrupting(loops.OffPolicyLoop):
         signalled = False
@@ -337,6 +351,7 @@ def test_run_without_a_time_limit_warns_before_training_and_its_evaluation_ends(
     assert shlex.split(tensorboard)[-2:] == ["--logdir", "my runs"]
 
 
+@LIVE
 def test_run_says_of_time_limits_only_what_concerns_it(tmp_path, monkeypatch):
     listening = Listening()
     final = run_in_the_wall(tmp_path / "bound", listening, max_episode_steps=10)

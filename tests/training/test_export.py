@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageSequence
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
@@ -83,6 +83,31 @@ def test_what_is_no_policy_is_refused(tmp_path):
         training.load_policy(tmp_path)
 
 
+def test_export_takes_the_place_of_an_older_one(tmp_path):
+    for number in range(2):
+        training.export_policy(make_agent().policy, tmp_path / "policy", {"env_id": "a", "seed": number})
+    assert training.load_policy(tmp_path / "policy")[1]["seed"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "can't read .*ngrl_policy.json"),
+        ("[]", "it isn't what an export writes"),
+        ('{"env_kwargs": 3}', "it isn't what an export writes"),
+        ('{"specs": {"observation": {}}}', "it isn't what an export writes"),
+        ('{"specs": null}', "it isn't what an export writes"),
+    ],
+)
+def test_damaged_description_is_told_in_a_line(tmp_path, content, message):
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "ngrl_policy.json").write_text(content)
+    with pytest.raises(training.PolicyError, match=message) as caught:
+        training.load_policy(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_evaluation_counts_each_environments_share_and_repeats():
     def random_actor(step):
         return (np.abs(step.observation[:, 0] * 1e4).astype(np.int64)) % 2
@@ -150,6 +175,8 @@ def test_bound_never_lengthens_an_environments_own_limit():
     assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 0, None)
     result = training.evaluate(into_the_wall, cliff_of(50), 1, max_episode_steps=9)
     assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 1, 9)
+    result = training.evaluate(into_the_wall, cliff_of(9), 1, max_episode_steps=9)
+    assert (result.lengths, result.broken_off, result.max_episode_steps) == ([9], 0, None)
     with pytest.raises(ValueError, match="max_episode_steps must be a positive integer, got 0"):
         training.evaluate(into_the_wall, CLIFF, 1, max_episode_steps=0)
 
@@ -157,8 +184,8 @@ def test_bound_never_lengthens_an_environments_own_limit():
 def test_video_of_an_episode_that_never_ends_is_broken_off(tmp_path, monkeypatch):
     path = tmp_path / "movies" / "wall.gif"
     assert evaluation.record_video(into_the_wall, CLIFF, path, max_episode_steps=6) == 6
-    with Image.open(path) as video:
-        assert video.is_animated or video.n_frames == 1  # equal frames are joined
+    with Image.open(path) as video:  # every other step for 40 ms; equal frames are joined
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(video)) == 3 * 40
     assert [entry.name for entry in path.parent.iterdir()] == ["wall.gif"]
     monkeypatch.setattr(evaluation, "UNLIMITED_VIDEO_STEPS", 14)
     assert evaluation.record_video(into_the_wall, CLIFF, path) == 14

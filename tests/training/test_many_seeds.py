@@ -55,18 +55,19 @@ def test_seeds_of_one_command_have_their_own_runs_and_any_of_them_is_resumed_alo
     ]
     settings += ["OnPolicyLoop.batch_size=128", "ClippedUpdate.epochs=1", "Critic.epochs=1"]
 
-    def run(steps, *arguments):
+    def run(steps, *arguments, **options):
         bindings = [f"--gin_bindings={setting}" for setting in (*settings, f"run.num_env_steps={steps}")]
-        result = command("launch", "--noprogress", f"--gin_file={GIN}", *bindings, *arguments, cwd=tmp_path)
+        arguments = ["--noprogress", f"--gin_file={GIN}", *bindings, *arguments]
+        result = command("launch", *arguments, cwd=tmp_path, **options)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    printed = run(300, "--seeds=3,1", "--root_dir=parts")
+    printed = run(300, "--seeds=3,1", "--root_dir=parts", export=False)
     assert [line.split(":")[0] for line in printed.splitlines() if " episodes, " in line] == [
         "parts-seed3",
         "parts-seed1",
     ]
-    run(600, "--seed=1", "--root_dir=parts-seed1")
+    run(600, "--seed=1", "--root_dir=parts-seed1", export=False)
     run(600, "--seeds=3,1", "--root_dir=whole")
     assert_identical(variables(tmp_path / "whole-seed1"), variables(tmp_path / "parts-seed1"))
     assert rows(tmp_path / "whole-seed1") == rows(tmp_path / "parts-seed1")

@@ -169,6 +169,14 @@ def test_a_block_is_written_where_files_cannot_be_linked(tmp_path, monkeypatch):
     np.testing.assert_array_equal(store.restore_latest().blocks["block"], np.arange(3))
 
 
+def test_checkpoint_that_nobody_restored_makes_room_for_one_of_its_step(tmp_path):
+    for number in (1, 2):
+        CheckpointStore(tmp_path, Module(number)).save(7, state(number))
+    module = Module(0)
+    assert CheckpointStore(tmp_path, module).restore_latest().values == {"number": 2}
+    np.testing.assert_array_equal(module.v, [2.0, 2.0, 2.0])
+
+
 def test_only_damaged_checkpoints_are_an_error_and_none_at_all_is_a_fresh_start(tmp_path):
     store = CheckpointStore(tmp_path / "c", Module(1))
     assert store.restore_latest() is None
@@ -319,23 +327,23 @@ SCALARS = {
 
 
 @pytest.mark.parametrize(
-    ("limits", "start", "update"),
+    ("limits", "start", "update", "percentage"),
     [
-        ((1000, None), (0, 0), (1003, 9)),
-        ((1000, None), (1003, 9), (1003, 9)),
-        ((None, 20), (0, 0), (500, 23)),
-        ((None, 20), (500, 23), (500, 23)),
-        ((1000, 20), (0, 0), (500, 23)),
+        ((1000, None), (0, 0), (1003, 9), "100%"),
+        ((1000, None), (1003, 9), (1003, 9), "100%"),
+        ((None, 20), (0, 0), (500, 23), "100%"),
+        ((None, 20), (500, 23), (500, 23), "100%"),
+        ((1000, 20), (0, 0), (500, 23), " 50%"),
     ],
 )
-def test_progress_bar_bears_going_beyond_its_end(limits, start, update):
+def test_progress_bar_bears_going_beyond_its_end(limits, start, update, percentage):
     stream = TerminalStream()
     terminal = Terminal("name", stream)
     terminal.start(*limits, *start)
     terminal.update(*update, SCALARS)
     terminal.stop()
     shown = stream.getvalue()
-    assert "100%" in shown or (limits[0] and limits[1])
+    assert percentage in shown
     for part in ("mean100 12.5", "best100 –", "ε 0.250", "λ 1", f"{update[1]} episodes"):
         assert part in shown
 

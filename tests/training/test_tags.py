@@ -17,6 +17,7 @@ from ngrl.examples.descent import Descent, Trajectory
 from ngrl.keras import NaturalGradientModel
 
 PLAIN = "a plain optimizer"
+pytestmark = pytest.mark.usefixtures("_live_policies")
 
 
 def declared(*writers):
