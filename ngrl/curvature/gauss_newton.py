@@ -18,6 +18,7 @@ from ngrl.curvature.layer_jacobian import LayeredNetwork, LayerJacobian, LayerRo
 from ngrl.curvature.metrics import OutputMetric, SquaredError
 from ngrl.curvature.row_blocks import RowBlocks
 from ngrl.curvature.stack_jacobian import StackJacobian, StackRows
+from ngrl.curvature.unchanged import is_unchanged
 
 Forward = Callable[[Any], tf.Tensor]
 
@@ -285,7 +286,7 @@ def _linearize(
 ) -> StackJacobian | NetworkJacobian:
     """The Jacobian of `forward`: layer by layer if it is a dense stack in exactly `variables`, or has layers."""
     stack = forward if isinstance(forward, DenseStack) else None
-    if isinstance(forward, tf.keras.Sequential) and type(forward).call is tf.keras.Sequential.call:
+    if is_unchanged(forward, tf.keras.Sequential, "__call__", "call"):
         stack = DenseStack.from_layers(forward.layers)
         if stack is not None and tf.is_tensor(inputs) and forward.inputs:
             # A model casts what it is given to the dtype of its input layer, a DenseStack knows none.

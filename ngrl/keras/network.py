@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.curvature import DenseStack, GaussNewton, LayeredNetwork, OutputMetric, check_network, describe_layer
+from ngrl.curvature.dense_stack import is_dense
 from ngrl.keras.losses import Objective
 
 _ACTIVATIONS = {
@@ -118,8 +119,8 @@ def _ending(output: Any) -> _Ending:
     """Take a model's output apart at a last sigmoid or softmax, of a layer of its own or of a Dense layer."""
     layer = output.node.layer
     keras = tf.keras.layers
-    is_dense = isinstance(layer, keras.Dense) and type(layer).call is keras.Dense.call
-    if is_dense or type(layer) is keras.Activation:
+    linear = is_dense(layer)
+    if linear or type(layer) is keras.Activation:
         activation = layer.activation
     elif type(layer) is keras.Softmax and layer.axis in (-1, 1):
         activation = tf.keras.activations.softmax
@@ -129,7 +130,7 @@ def _ending(output: Any) -> _Ending:
     if name is None:
         return _Ending(None, output, None, tf.identity)
     (tensor,) = output.node.keras_inputs
-    return _Ending(name, tensor, _without_activation(layer) if is_dense else None, activation)
+    return _Ending(name, tensor, _without_activation(layer) if linear else None, activation)
 
 
 def _without_activation(layer: tf.keras.layers.Dense) -> tf.keras.layers.Dense:

@@ -377,3 +377,14 @@ def test_sequences_of_unknown_length_train_as_those_of_a_known_one():
         states.append(model.get_weights())
     for known, unknown in zip(*states, strict=True):
         np.testing.assert_allclose(unknown, known, rtol=1e-4, atol=1e-6)
+
+
+def test_a_flatten_that_changes_the_order_trains_the_model_that_predicts():
+    inputs = tf.keras.Input([2, 3])
+    flat = LAYERS.Flatten(data_format="channels_first")(inputs)
+    model = NaturalGradientModel(inputs, LAYERS.Dense(1)(flat))
+    model.compile(optimizers.NaturalGradient(damping=1e-6), "mse")
+    x = tf.random.stateless_normal([64, 2, 3], (1, 2))
+    y = tf.reduce_sum(x * tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), [1, 2])[:, tf.newaxis]
+    model.fit(x, y, batch_size=64, epochs=1, verbose=0)
+    assert model.evaluate(x, y, verbose=0) < 1e-6
