@@ -9,7 +9,16 @@ from ngrl import seeding
 from ngrl.curvature import Categorical, GaussNewton, KroneckerFactored, SquaredError
 from ngrl.curvature.kronecker import Outer
 from ngrl.optimizers import NaturalGradient
-from ngrl.solvers import Dual, Kfac, OutputGradient, ParameterGradient, Result, blocked_cholesky
+from ngrl.solvers import (
+    ConjugateGradient,
+    Dual,
+    Kfac,
+    OutputGradient,
+    ParameterGradient,
+    Result,
+    blocked_cholesky,
+    factor_inverses,
+)
 
 MODES = ["eager", "graph", "xla"]
 INVERSES = ["factored", "exact", "ekfac"]  # of both factors; PRONG has a test file of its own
@@ -349,6 +358,75 @@ def test_numbers_that_are_not_finite_reach_no_factor(inverse):
     stats = optimizer.apply_output_gradient(tf.ones([5, 2], tf.float64), bad)
     assert stats.skipped == 1
     assert [v.numpy().tobytes() for v in optimizer.variables] == before
+
+
+def overflowing():
+    """Finite inputs whose squares aren't."""
+    inputs = RNG(1).normal(size=(5, 3))
+    inputs[0, 0] = 1e160
+    return inputs
+
+
+@pytest.mark.parametrize("mode", ["eager", "xla"])
+@pytest.mark.parametrize(
+    "settings", [*({"inverse": inverse} for inverse in (*INVERSES, "prong")), {"rank": 1}], ids=str
+)
+def test_a_batch_whose_squares_overflow_reaches_no_average(settings, mode):
+    stack = network()
+    solver = Kfac(period=3, **settings)
+
+    def step(inputs, pull, state):
+        answer = solver.answer(linearised(stack, inputs=inputs), OutputGradient(pull), 1e-2, state)
+        return answer.state, answer.solution.result
+
+    step = compiled(step, mode)
+    good, pull = tf.constant(RNG(1).normal(size=(5, 3))), tf.constant(RNG(2).normal(size=(5, 2)))
+    state = {name: tf.constant(value) for name, value in solver.slots(stack.variables).items()}
+    for number in range(5):  # the first batch, those between inverses, and those with new ones
+        # The example that overflows has no error of its own.
+        left, _ = step(tf.constant(overflowing()), pull * [[0.0], [1.0], [1.0], [1.0], [1.0]], state)
+        for name, value in left.items():
+            np.testing.assert_array_equal(value, state[name], err_msg=f"{name} of batch {number}")
+        state, result = step(good, pull, state)
+        assert result == Result.CONVERGED
+
+
+def test_eigenvalues_of_ekfac_take_no_batch_whose_products_overflow():
+    stack = network((3, 2))
+    solver = Kfac(inverse="ekfac", period=100)
+    good, bad = RNG(1).normal(size=(5, 3)), np.vstack([1e100 * np.eye(3)[0], RNG(1).normal(size=(4, 3))])
+    state = None
+    for inputs, scale in ((good, 1.0), (bad, 1e100), (good, 1.0)):
+        metric = SquaredError(beta=scale)
+        operator = linearised(stack, inputs=inputs, metric=metric)
+        answer = solver.answer(operator, OutputGradient(tf.ones([5, 2], tf.float64)), 1e-2, state)
+        state = answer.state
+    assert np.all(np.isfinite(state["0/eigenvalues"]))
+
+
+@pytest.mark.parametrize("inverse", [*INVERSES, "prong"])
+@pytest.mark.parametrize("preconditions", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_solver_called_on_numbers_that_overflow_breaks_down_and_raises_nothing(inverse, preconditions, jit_compile):
+    stack = network()
+    operator = linearised(stack, inputs=overflowing())
+    solver = Kfac(inverse=inverse)
+    solver = ConjugateGradient(preconditioner=solver) if preconditions else solver
+    rhs = np.ones(operator.shape[0])
+    call = (
+        (lambda: solver(operator, rhs, 0.1))
+        if not jit_compile
+        else compiled(lambda: solver(linearised(stack, inputs=overflowing()), rhs, 0.1), "xla")
+    )
+    solution = call()
+    assert solution.result == Result.BREAKDOWN
+    assert not np.any(solution.value)
+
+
+def test_an_eigenbasis_of_numbers_that_are_not_finite_has_no_eigenvalues():
+    for matrix in (np.full((3, 3), np.nan), np.diag([1.0, np.inf, 1.0])):
+        *_, eigenvalues = factor_inverses.eigenbasis(tf.constant(matrix), tf.eye(2, dtype=tf.float64))
+        assert np.all(np.isnan(eigenvalues))
 
 
 @pytest.mark.parametrize("inverse", ["factored", "exact"])
