@@ -11,7 +11,7 @@ from ngrl import seeding
 from ngrl.checks import check_choice, check_count, check_number, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.solvers import factor_inverses
-from ngrl.solvers.kronecker_factors import Factors, Inverse, Judged, Sharing, State, when
+from ngrl.solvers.kronecker_factors import Factors, Inverse, Judged, Sharing, State, misnamed, when
 from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats, damped
 from ngrl.solvers.system import CombinedRows, FactoredModel, RightHandSide, RowProducts, System
 
@@ -91,7 +91,8 @@ class Kfac(Solver):
 
         Raises:
           ValueError: `decay` isn't in [0, 1), a period no positive integer, `inverse` none of the four, `kind` none
-            of the three, `sharing` or `quadratic_model` none of the two, or `rank` isn't for this `inverse`.
+            of the three, `sharing` or `quadratic_model` none of the two, or `rank`, `eigenvalue_period` or `kind` isn't
+            for this `inverse`.
         """
         self.decay = check_number("decay", decay, "[0, 1)")
         self.period = check_count("period", period)
@@ -103,6 +104,10 @@ class Kfac(Solver):
         self.rank = check_optional_count("rank", rank)
         if rank is not None and inverse != "factored":
             raise ValueError(f'rank needs inverse="factored", got {inverse!r}')
+        if self.eigenvalue_period != 1 and inverse != "ekfac":
+            raise ValueError(f'eigenvalue_period needs inverse="ekfac", got {inverse!r}: leave it at 1')
+        if kind != "expectation" and inverse == "prong":
+            raise ValueError('kind is of G, which inverse="prong" takes for I: leave it at "expectation"')
         self.quadratic_model = check_choice("quadratic_model", quadratic_model, _QUADRATIC_MODELS)
         self.seed = seeding.check_seed(seed)
         self._factors = Factors(self.decay, self.inverse, self.sharing, self.rank, self.seed)
@@ -299,5 +304,6 @@ def _check(layers: Any, state: Mapping[str, tf.Tensor]) -> None:
         if name not in state or state[name].shape[0] != size:
             variable = layers.variables[int(name.split("/")[0])]
             raise ValueError(
-                f"K-FAC has no factor of size {size} for {variable.name}: it was built for other variables"
+                f"K-FAC has no factor of size {size} for {variable.name}: "
+                + (misnamed(layers) or "it was built for other variables")
             )

@@ -37,7 +37,7 @@ class Factors:
         biases = _biases(variables)
         for slot, variable in enumerate(variables):
             size = variable.shape.num_elements()
-            if _last_name(variable).startswith(_NO_KERNELS) or variable.shape.rank < 2:
+            if not _is_kernel(variable):
                 if slot not in biases.values():
                     state[f"{slot}/exact"] = tf.zeros([size, size], dtype)
                 continue
@@ -189,6 +189,29 @@ def _if_finite(numbers: Sequence[tf.Tensor], change: Callable[[State], State], s
     """`change(state)` if some scalars are finite, else `state`; and whether they are."""
     finite = tf.reduce_all(tf.math.is_finite(tf.stack(numbers)))
     return when(finite, change, state), finite
+
+
+def misnamed(layers: Any) -> str | None:
+    """Which variable is taken for another than its layer says, for a message; None if none is.
+
+    Before the first batch nothing but variables is known: kernels and biases are told by their names and places.
+    """
+    biases = _biases(layers.variables)
+    for layer in layers.layers:
+        kernel = layers.variables[layer.kernel_slot]
+        if not _is_kernel(kernel):
+            return f"the name of a kernel must not begin with {', '.join(_NO_KERNELS)}"
+        if layer.bias_slot is not None and biases.get(layer.kernel_slot) != layer.bias_slot:
+            bias = layers.variables[layer.bias_slot].name
+            return f"its bias, {bias}, must have a name that begins with bias and come next in the order of variables"
+        if layer.bias_slot is None and layer.kernel_slot in biases:
+            other = layers.variables[biases[layer.kernel_slot]].name
+            return f"{other}, which is no bias of that, must have a name that doesn't begin with bias"
+    return None
+
+
+def _is_kernel(variable: tf.Variable) -> bool:
+    return variable.shape.rank > 1 and not _last_name(variable).startswith(_NO_KERNELS)
 
 
 def _last_name(variable: tf.Variable) -> str:

@@ -8,6 +8,8 @@ from small_stacks import compiled, linearised, network, slices
 from ngrl import seeding
 from ngrl.curvature import Categorical, GaussNewton, KroneckerFactored, SquaredError
 from ngrl.curvature.kronecker import Outer
+from ngrl.curvature.rules import layer_rule
+from ngrl.curvature.uses import Linear
 from ngrl.optimizers import NaturalGradient
 from ngrl.solvers import (
     ConjugateGradient,
@@ -458,6 +460,8 @@ def test_bad_input_is_answered_in_one_line():
         ({"eigenvalue_period": 0}, "eigenvalue_period"),
         ({"inverse": "kfac"}, "inverse"),
         ({"kind": "exact"}, "kind"),
+        ({"eigenvalue_period": 2}, "eigenvalue_period needs"),
+        ({"kind": "sampled", "inverse": "prong"}, "kind is of G"),
     ):
         with pytest.raises(ValueError, match=word):
             Kfac(**arguments)
@@ -476,3 +480,50 @@ def test_bad_input_is_answered_in_one_line():
     with pytest.raises(TypeError, match="kronecker_layers"):
         Kfac()(tf.linalg.LinearOperatorIdentity(3, dtype=tf.float64, is_self_adjoint=True), np.ones(3), 1.0)
     assert Kfac.from_config(Kfac(decay=0.5, period=3, inverse="ekfac").get_config()).period == 3
+
+
+class Named(tf.keras.layers.Layer):
+    """A Dense layer whose weights have other names, or another order."""
+
+    def __init__(self, kernel, bias, bias_first=False):
+        super().__init__(name="mine")
+        self.names, self.bias_first = (kernel, bias), bias_first
+
+    def build(self, shape):
+        kernel, bias = self.names
+        if self.bias_first:
+            self.b = self.add_weight(bias, [2])
+        self.w = self.add_weight(kernel, [shape[-1], 2])
+        if not self.bias_first:
+            self.b = self.add_weight(bias, [2])
+
+    def call(self, inputs):
+        return inputs @ self.w + self.b
+
+
+@layer_rule(Named)
+def named(layer, record, inputs):
+    return record(Linear(layer.w, layer.b, inputs))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: Named("w", "b"), "mine/w:0: its bias, mine/b:0, must have a name that begins with bias"),
+        (lambda: Named("kernel", "bias", bias_first=True), "mine/kernel:0: its bias.*next in the order of variables"),
+        (lambda: Named("beta_kernel", "bias"), "the name of a kernel must not begin with bias, gamma, beta"),
+    ],
+)
+def test_names_that_hide_what_a_variable_is_are_told(layer, message):
+    model = tf.keras.Sequential([tf.keras.Input([3]), layer()])
+    operator = GaussNewton(model, model.trainable_variables, np.ones([4, 3], np.float32))
+    with pytest.raises(ValueError, match=message):
+        Kfac()(operator, np.ones(8), 1.0)
+
+
+def test_names_that_say_what_a_variable_is_serve_rules_of_ones_own():
+    model = tf.keras.Sequential([tf.keras.Input([3]), Named("w", "bias_of_mine")])
+    inputs = RNG(0).normal(size=[6, 3]).astype(np.float32)
+    operator = GaussNewton(model, model.trainable_variables, inputs)
+    expected = np.linalg.solve(operator.to_dense() + np.eye(8), np.ones(8))
+    np.testing.assert_allclose(Kfac(inverse="exact")(operator, np.ones(8), 1.0).value, expected, rtol=1e-4)
