@@ -107,9 +107,7 @@ class GaussNewton(tf.linalg.LinearOperator):
                 "name": name,
             },
         )
-        self._has_cheap_rows = isinstance(self._jacobian, StackJacobian) or (
-            isinstance(self._jacobian, LayerJacobian) and self._jacobian.has_rows
-        )
+        self._has_cheap_rows = self.has_rows and isinstance(self._jacobian, (StackJacobian, LayerJacobian))
         if self._has_cheap_rows and self.rows_per_example == 1:
             # The product goes through these rows. Made here, loops around the product share them.
             self._rows()
@@ -128,6 +126,11 @@ class GaussNewton(tf.linalg.LinearOperator):
     def example_weights(self) -> tf.Tensor:
         """w_i/Σw: [B], or a scalar without weights."""
         return self._scale
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether an example's outputs depend on that example alone, as far as layers tell: else there are no rows."""
+        return not isinstance(self._jacobian, LayerJacobian) or self._jacobian.has_rows
 
     @property
     def unruled(self) -> tuple[str, ...]:

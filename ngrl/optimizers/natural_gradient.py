@@ -291,7 +291,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             self._velocity.assign(tf.where(outcome.taken, direction.value, self._velocity))
         for name, slot in self._solver_state.items():
             new = direction.solver_state[name]
-            slot.assign(new if self.solver.guards_state else tf.where(outcome.taken, new, slot))
+            guarded = self.solver.guards_state and name not in self.solver.step_slots
+            slot.assign(new if guarded else tf.where(outcome.taken, new, slot))
         if self.damping_rule.needs_reduction_ratio:
             self._adapt_damping(proposal, outcome)
         self.iterations.assign_add(tf.cast(outcome.taken, self.iterations.dtype))
