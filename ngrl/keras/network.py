@@ -8,9 +8,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.curvature import DenseStack, GaussNewton, LayeredNetwork, OutputMetric, check_network, describe_layer
+from ngrl.curvature import (
+    DenseStack,
+    GaussNewton,
+    LayeredNetwork,
+    OutputMetric,
+    check_network,
+    describe_layer,
+    is_unchanged,
+)
 from ngrl.curvature.dense_stack import is_dense
 from ngrl.keras.losses import Objective
+
+_FUNCTIONAL = tf.keras.Sequential.__bases__[0]  # Keras has no public name for it
 
 _ACTIVATIONS = {
     "sigmoid": (tf.keras.activations.sigmoid, tf.sigmoid, tf.nn.sigmoid, tf.math.sigmoid),
@@ -65,7 +75,8 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
     Raises:
       ValueError: The model has several outputs or inputs that are not dense tensors, draws random numbers or changes
         its state when it is called, computes in another dtype than its variables', has constrained variables, masks
-        its output, or does not end as the objective needs it.
+        its output, does not end as the objective needs it, or has a call of its own where its last activation is left
+        out.
     """
     _check(model)
     output = model.outputs[0]
@@ -77,7 +88,9 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
                 f"the loss takes logits (from_logits=True), but the model ends in a {ending.name} activation: remove "
                 "one of them"
             )
-        layers, activation, modules = _chain(output, model.inputs), tf.identity, [model]
+        # What a subclass makes of the model's layers in a call of its own is asked of the model alone.
+        layers = _chain(output, model.inputs) if is_unchanged(model, _FUNCTIONAL, "__call__", "call") else None
+        activation, modules = tf.identity, [model]
 
         def forward(inputs: Any) -> tf.Tensor:
             return model(inputs, training=True)
@@ -87,6 +100,11 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
                 f"the loss takes probabilities, of a {expected} activation: the model must end in a Dense layer with "
                 f"activation='{expected}' or in tf.keras.layers.Activation('{expected}'), or else give logits to a "
                 f"loss of tf.keras.losses made with from_logits=True; it ends in {describe_layer(output.node.layer)}"
+            )
+        if not is_unchanged(model, _FUNCTIONAL, "__call__", "call"):
+            raise ValueError(
+                f"{type(model).__name__} has a call of its own, in which the last activation isn't known: put it into "
+                "layers, or give logits to a loss of tf.keras.losses made with from_logits=True"
             )
         trunk, linear, activation = tf.keras.Model(model.inputs, ending.tensor), ending.linear, ending.activation
         layers = _chain(ending.tensor, model.inputs)

@@ -102,12 +102,7 @@ class Kfac(Solver):
         self.inverse = check_choice("inverse", inverse, _INVERSES)
         self.sharing = check_choice("sharing", sharing, _SHARING)
         self.rank = check_optional_count("rank", rank)
-        if rank is not None and inverse != "factored":
-            raise ValueError(f'rank needs inverse="factored", got {inverse!r}')
-        if self.eigenvalue_period != 1 and inverse != "ekfac":
-            raise ValueError(f'eigenvalue_period needs inverse="ekfac", got {inverse!r}: leave it at 1')
-        if kind != "expectation" and inverse == "prong":
-            raise ValueError('kind is of G, which inverse="prong" takes for I: leave it at "expectation"')
+        _check_used(inverse, rank, self.eigenvalue_period, kind)
         self.quadratic_model = check_choice("quadratic_model", quadratic_model, _QUADRATIC_MODELS)
         self.seed = seeding.check_seed(seed)
         self._factors = Factors(self.decay, self.inverse, self.sharing, self.rank, self.seed)
@@ -288,6 +283,16 @@ class Kfac(Solver):
             diagonalises = learns & tf.equal(age % self.eigenvalue_period, 0)
             state, _ = when(diagonalises, diagonalise, (state, tf.constant(True)))
         return {"count": count + tf.cast(learns, count.dtype), **state}, works
+
+
+def _check_used(inverse: Inverse, rank: int | None, eigenvalue_period: int, kind: Kind) -> None:
+    """Raises a ValueError if a setting is given that the inverse has no use for."""
+    if rank is not None and inverse != "factored":
+        raise ValueError(f'rank needs inverse="factored", got {inverse!r}')
+    if eigenvalue_period != 1 and inverse != "ekfac":
+        raise ValueError(f'eigenvalue_period needs inverse="ekfac", got {inverse!r}: leave it at 1')
+    if kind != "expectation" and inverse == "prong":
+        raise ValueError('kind is of G, which inverse="prong" takes for I: leave it at "expectation"')
 
 
 def _layers_of(operator: tf.linalg.LinearOperator) -> Any:
