@@ -25,7 +25,7 @@ from ngrl.agents.trust_region import TrustRegion
 from ngrl.checks import check_number, check_optional_number
 from ngrl.configurable import configurable
 from ngrl.networks import ActorNetwork
-from ngrl.optimizers import GradientStats, apply_finite_gradients
+from ngrl.optimizers import GradientStats, apply_finite_gradients, sum_slices
 from ngrl.replay import BEHAVIOUR, Experience, check_behaviour
 
 # What `max_ratio` shows at most.
@@ -261,7 +261,7 @@ class AcerAgent(tf_agent.TFAgent):
         )
         critic_gradients = critic_tape.gradient(critic_loss, self._critic.variables)
         loss = policy_loss + critic_loss + view.guard
-        critic_norm = tf.linalg.global_norm(critic_gradients)
+        critic_norm = tf.linalg.global_norm(sum_slices(critic_gradients))
         stats = self._apply(actor_gradients, critic_gradients, critic_norm, loss)
         self.train_step_counter.assign_add(1)
         ratio = losses.truncated_ratio(view.log_ratio, _LARGEST_RATIO)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tf_agents.networks import network, sequential
 
 from ngrl.agents.network_check import trained_layers
-from ngrl.curvature import DenseStack, LayeredNetwork
+from ngrl.curvature import DenseStack, LayeredNetwork, is_unchanged
 from ngrl.networks import ActorNetwork, DenseNetwork, QNetwork, ValueNetwork
 
 # A network without a trunk is its chain of layers as long as no subclass has a version of its own of what leads from
@@ -41,11 +41,11 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
         pass  # a stack's layers are all trained
     elif chain is ActorNetwork and not net.is_discrete and net.log_std is None:
         pass  # the bound of a state-dependent log σ is no Dense layer
-    elif chain is not None:
+    elif chain is not None and is_unchanged(net, DenseNetwork, "dense"):
         stack = DenseStack.from_layers(net.layers_in_order, net.log_std if chain is ActorNetwork else None)
     elif type(net) is sequential.Sequential:
         # Such a network is its layers, applied in order.
-        stack = DenseStack.from_layers(net.layers)
+        stack = _accepting(DenseStack.from_layers(net.layers), net.input_tensor_spec)
     if chain is not None:
         if stack is None:
             finish = net.from_chain if chain is ActorNetwork else _identity
@@ -61,11 +61,14 @@ def linearisable(net: network.Network) -> tuple[Callable[[Any], Any], Callable[[
 
 
 def _is_chain(net: network.Network, kind: type[DenseNetwork]) -> bool:
-    return (
-        isinstance(net, kind)
-        and net.trunk is None
-        and all(getattr(type(net), name) is getattr(kind, name) for name in _CHAINS[kind])
-    )
+    return is_unchanged(net, kind, *_CHAINS[kind]) and net.trunk is None
+
+
+def _accepting(stack: DenseStack | None, spec: Any) -> DenseStack | None:
+    """A stack that takes inputs of this spec, of one array, or None."""
+    if stack is None or not isinstance(spec, tf.TensorSpec):
+        return stack
+    return stack if stack.accepts(tf.TensorSpec([None, *spec.shape], spec.dtype)) else None
 
 
 def _encode_of(net: Any) -> Callable[[Any], Any]:

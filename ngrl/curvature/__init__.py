@@ -9,6 +9,7 @@ from ngrl.curvature.kronecker import KroneckerFactored, KroneckerLayers
 from ngrl.curvature.layer_jacobian import LayeredNetwork
 from ngrl.curvature.metrics import Bernoulli, Categorical, DiagonalGaussian, OutputMetric, OverTime, SquaredError
 from ngrl.curvature.network_check import check_network, describe_layer, layers_of
+from ngrl.curvature.unchanged import is_unchanged
 
 __all__ = [
     "Bernoulli",
@@ -26,6 +27,7 @@ __all__ = [
     "check_network",
     "describe_layer",
     "flatten",
+    "is_unchanged",
     "layers_of",
     "num_parameters",
     "unflatten",

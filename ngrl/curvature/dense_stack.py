@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from ngrl.curvature.stack_jacobian import LinearLayer, StackJacobian, append_free
+from ngrl.curvature.unchanged import is_unchanged
 
 Activation = Callable[[tf.Tensor], tf.Tensor]
+
+# What a layer is called by. A stack calls none.
+_CALLS = ("__call__", "call")
 
 # A derivative as a function of the activation's value, which is at hand: φ' = f(φ(z)).
 _CLOSED_FORMS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
@@ -33,6 +38,19 @@ def _known_activations() -> dict[int, str]:
     for module, names in elementwise.items():
         known |= {id(getattr(module, name)): name for name in names if hasattr(module, name)}
     return known
+
+
+def is_dense(layer: Any) -> bool:
+    """Whether a layer is φ(x W + b) for variables W and b.
+
+    Raises:
+      ValueError: It may become so, but isn't built.
+    """
+    if not is_unchanged(layer, tf.keras.layers.Dense, *_CALLS):
+        return False
+    if not layer.built:
+        raise ValueError(f"layer {layer.name!r} isn't built")
+    return isinstance(layer.kernel, tf.Variable) and (not layer.use_bias or isinstance(layer.bias, tf.Variable))
 
 
 def _activate(activations: Sequence[Activation], z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -63,7 +81,7 @@ class _Block:
 class DenseStack:
     """A network y = forward(x) that is a chain of Dense layers with elementwise activations.
 
-    Calling it with inputs [B, d] (or [B, ...] if the chain starts with Flatten) gives outputs [B, K].
+    Calling it with inputs [B, d] (or [B, ...] if the chain starts with a channels-last Flatten) gives outputs [B, K].
     `GaussNewton` recognises it and works layer by layer, without tapes.
 
     With free outputs f [D], parameters that no input acts on (as the log standard deviations of a diagonal
@@ -81,7 +99,7 @@ class DenseStack:
           ValueError: a layer is of another kind, isn't built, occurs twice, or has another dtype; or
             `free_outputs` isn't a variable of shape [D] and that dtype, or belongs to a layer.
         """
-        self._flattens = False
+        self._flatten: tf.keras.layers.Flatten | None = None  # the first before any Dense layer
         self._input_activations: tuple[Activation, ...] = ()
         self._blocks: tuple[_Block, ...] = ()
         self._compute_dtypes: set[str] = set()
@@ -105,13 +123,12 @@ class DenseStack:
         if isinstance(layer, keras.InputLayer):
             return
         self._compute_dtypes.add(layer.compute_dtype)
-        if isinstance(layer, keras.Flatten):
-            # Behind a Dense layer with inputs [B, d] flattening changes nothing.
-            self._flattens = self._flattens or not self._blocks
+        if is_unchanged(layer, keras.Flatten, *_CALLS):
+            # Behind another, or a Dense layer with inputs [B, d], flattening changes nothing.
+            if not self._blocks and self._flatten is None:
+                self._flatten = layer
             return
-        if isinstance(layer, keras.Dense) and type(layer).call is keras.Dense.call:
-            if not layer.built:
-                raise ValueError(f"layer {layer.name!r} isn't built")
+        if is_dense(layer):
             self._blocks += (_Block(layer, ()),)
             self._append_activation(layer.activation, layer.name)
         elif type(layer) is keras.Activation:
@@ -162,9 +179,14 @@ class DenseStack:
             found.append(self._free_outputs)
         return found
 
-    def accepts(self, inputs: tf.Tensor) -> bool:
-        """Whether `inputs` reach the first Dense layer as a matrix [B, d]."""
-        return inputs.shape.rank is not None and (self._flattens or inputs.shape.rank == 2)
+    def accepts(self, inputs: tf.Tensor | tf.TensorSpec) -> bool:
+        """Whether `inputs` reach the first Dense layer as a matrix [B, d], their numbers in order."""
+        return inputs.shape.rank is not None and (self._reshapes or inputs.shape.rank == 2)
+
+    @property
+    def _reshapes(self) -> bool:
+        """Whether inputs of any rank are flattened in order. Channels first, that is so for matrices alone."""
+        return self._flatten is not None and self._flatten.data_format == "channels_last"
 
     def _prepare(self, inputs: tf.Tensor) -> tf.Tensor:
         """The first layer's input a_0 [B, d_0]."""
@@ -172,7 +194,7 @@ class DenseStack:
         if not self.accepts(inputs):
             raise ValueError(f"a dense stack needs inputs of shape [B, d], got {inputs.shape}")
         kernel = self._blocks[0].layer.kernel
-        if self._flattens and inputs.shape.rank != 2:
+        if inputs.shape.rank != 2:
             inputs = tf.reshape(inputs, [-1, kernel.shape[0]])
         inputs = tf.cast(inputs, kernel.dtype)
         for phi in self._input_activations:

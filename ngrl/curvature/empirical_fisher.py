@@ -14,7 +14,8 @@ class EmpiricalFisher(GaussNewton):
 
     For losses -log p(y_i | x_i) with targets sampled from the model itself this estimates the Fisher matrix;
     with targets from data it doesn't (Kunstner, Hennig & Balles 2019, arXiv:1905.12558). It is the
-    Gauss-Newton matrix of the losses as outputs [B, 1], and offers the same methods.
+    Gauss-Newton matrix of the losses as outputs [B, 1], and offers the same methods, but for `kronecker_layers`: of a
+    function of losses no layers are known.
     """
 
     def __init__(

@@ -18,6 +18,7 @@ from ngrl.curvature.layer_jacobian import LayeredNetwork, LayerJacobian, LayerRo
 from ngrl.curvature.metrics import OutputMetric, SquaredError
 from ngrl.curvature.row_blocks import RowBlocks
 from ngrl.curvature.stack_jacobian import StackJacobian, StackRows
+from ngrl.curvature.unchanged import is_unchanged
 
 Forward = Callable[[Any], tf.Tensor]
 
@@ -106,9 +107,7 @@ class GaussNewton(tf.linalg.LinearOperator):
                 "name": name,
             },
         )
-        self._has_cheap_rows = isinstance(self._jacobian, StackJacobian) or (
-            isinstance(self._jacobian, LayerJacobian) and self._jacobian.has_rows
-        )
+        self._has_cheap_rows = self.has_rows and isinstance(self._jacobian, (StackJacobian, LayerJacobian))
         if self._has_cheap_rows and self.rows_per_example == 1:
             # The product goes through these rows. Made here, loops around the product share them.
             self._rows()
@@ -127,6 +126,11 @@ class GaussNewton(tf.linalg.LinearOperator):
     def example_weights(self) -> tf.Tensor:
         """w_i/Σw: [B], or a scalar without weights."""
         return self._scale
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether an example's outputs depend on that example alone, as far as layers tell: else there are no rows."""
+        return not isinstance(self._jacobian, LayerJacobian) or self._jacobian.has_rows
 
     @property
     def unruled(self) -> tuple[str, ...]:
@@ -285,7 +289,7 @@ def _linearize(
 ) -> StackJacobian | NetworkJacobian:
     """The Jacobian of `forward`: layer by layer if it is a dense stack in exactly `variables`, or has layers."""
     stack = forward if isinstance(forward, DenseStack) else None
-    if isinstance(forward, tf.keras.Sequential) and type(forward).call is tf.keras.Sequential.call:
+    if is_unchanged(forward, tf.keras.Sequential, "__call__", "call"):
         stack = DenseStack.from_layers(forward.layers)
         if stack is not None and tf.is_tensor(inputs) and forward.inputs:
             # A model casts what it is given to the dtype of its input layer, a DenseStack knows none.

@@ -108,7 +108,11 @@ class LayerJacobian(NetworkJacobian):
         if len(self._leftover) == len(self._variables):
             return super().rows(factor)
         factored, explicit = self._blocks(self._pull_rows(factor))
-        rows = by_slot([*explicit, *self._leftover_rows(factor)], self._variables)
+        explicit += self._leftover_rows(factor)
+        if not (factored or explicit):  # nothing uses the variables
+            n = tf.reduce_prod(tf.shape(factor)[:2])
+            explicit = [(v, tf.zeros([n, v.shape.num_elements()], v.dtype)) for v in self._variables]
+        rows = by_slot(explicit, self._variables)
         return LayerRows(self._variables, tuple(factored), rows, tuple(by_size(rows)))
 
     def kronecker_layers(self, factor: tf.Tensor, weights: tf.Tensor) -> KroneckerLayers:

@@ -116,6 +116,8 @@ class SquaredError(_DiagonalMetric):
             chosen = tf.convert_to_tensor(self.chosen)
             if not chosen.dtype.is_integer:
                 raise ValueError(f"chosen must hold integers, got {chosen.dtype.name}")
+            if chosen.dtype not in (tf.uint8, tf.int8, tf.int32, tf.int64):  # of others there are no one-hot vectors
+                chosen = tf.cast(chosen, tf.int64)
             object.__setattr__(self, "chosen", chosen)
 
     def check(self, outputs: tf.Tensor) -> None:

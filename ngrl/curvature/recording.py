@@ -132,6 +132,8 @@ class Recording:
             self._busy = False
 
     def _record(self, use: Use) -> Any:
+        if not all(isinstance(weight, tf.Variable) for weight in use.weights):
+            raise NoRuleError  # a subclass computes them of others
         outputs = use.forward()
         if not any(weight.ref() in self._wanted for weight in use.weights):
             return outputs

@@ -8,8 +8,19 @@ from typing import Any
 
 import tensorflow as tf
 
-from ngrl.curvature import DenseStack, GaussNewton, LayeredNetwork, OutputMetric, check_network, describe_layer
+from ngrl.curvature import (
+    DenseStack,
+    GaussNewton,
+    LayeredNetwork,
+    OutputMetric,
+    check_network,
+    describe_layer,
+    is_unchanged,
+)
+from ngrl.curvature.dense_stack import is_dense
 from ngrl.keras.losses import Objective
+
+_FUNCTIONAL = tf.keras.Sequential.__bases__[0]  # Keras has no public name for it
 
 _ACTIVATIONS = {
     "sigmoid": (tf.keras.activations.sigmoid, tf.sigmoid, tf.nn.sigmoid, tf.math.sigmoid),
@@ -64,7 +75,8 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
     Raises:
       ValueError: The model has several outputs or inputs that are not dense tensors, draws random numbers or changes
         its state when it is called, computes in another dtype than its variables', has constrained variables, masks
-        its output, or does not end as the objective needs it.
+        its output, does not end as the objective needs it, or has a call of its own where its last activation is left
+        out.
     """
     _check(model)
     output = model.outputs[0]
@@ -76,7 +88,9 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
                 f"the loss takes logits (from_logits=True), but the model ends in a {ending.name} activation: remove "
                 "one of them"
             )
-        layers, activation, modules = _chain(output, model.inputs), tf.identity, [model]
+        # What a subclass makes of the model's layers in a call of its own is asked of the model alone.
+        layers = _chain(output, model.inputs) if is_unchanged(model, _FUNCTIONAL, "__call__", "call") else None
+        activation, modules = tf.identity, [model]
 
         def forward(inputs: Any) -> tf.Tensor:
             return model(inputs, training=True)
@@ -86,6 +100,11 @@ def build(model: tf.keras.Model, objective: Objective) -> Network:
                 f"the loss takes probabilities, of a {expected} activation: the model must end in a Dense layer with "
                 f"activation='{expected}' or in tf.keras.layers.Activation('{expected}'), or else give logits to a "
                 f"loss of tf.keras.losses made with from_logits=True; it ends in {describe_layer(output.node.layer)}"
+            )
+        if not is_unchanged(model, _FUNCTIONAL, "__call__", "call"):
+            raise ValueError(
+                f"{type(model).__name__} has a call of its own, in which the last activation isn't known: put it into "
+                "layers, or give logits to a loss of tf.keras.losses made with from_logits=True"
             )
         trunk, linear, activation = tf.keras.Model(model.inputs, ending.tensor), ending.linear, ending.activation
         layers = _chain(ending.tensor, model.inputs)
@@ -118,8 +137,8 @@ def _ending(output: Any) -> _Ending:
     """Take a model's output apart at a last sigmoid or softmax, of a layer of its own or of a Dense layer."""
     layer = output.node.layer
     keras = tf.keras.layers
-    is_dense = isinstance(layer, keras.Dense) and type(layer).call is keras.Dense.call
-    if is_dense or type(layer) is keras.Activation:
+    linear = is_dense(layer)
+    if linear or type(layer) is keras.Activation:
         activation = layer.activation
     elif type(layer) is keras.Softmax and layer.axis in (-1, 1):
         activation = tf.keras.activations.softmax
@@ -129,7 +148,7 @@ def _ending(output: Any) -> _Ending:
     if name is None:
         return _Ending(None, output, None, tf.identity)
     (tensor,) = output.node.keras_inputs
-    return _Ending(name, tensor, _without_activation(layer) if is_dense else None, activation)
+    return _Ending(name, tensor, _without_activation(layer) if linear else None, activation)
 
 
 def _without_activation(layer: tf.keras.layers.Dense) -> tf.keras.layers.Dense:

@@ -20,6 +20,8 @@ _CONSTANT_TOLERANCE = 16.0
 def categorical_log_prob(logits: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
     """`log π(a) = z_a − log Σ_j exp z_j`; logits z [..., A] and integer actions [...] to [...]."""
     actions.shape.assert_has_rank(logits.shape.rank - 1)
+    if actions.dtype not in (tf.int32, tf.int64):
+        actions = tf.cast(actions, tf.int64)
     return -tf.nn.sparse_softmax_cross_entropy_with_logits(labels=actions, logits=logits)
 
 

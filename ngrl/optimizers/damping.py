@@ -1,6 +1,9 @@
 """Rules that set the damping λ of `(F + λI) x = g` from step to step."""
 
 import abc
+import contextlib
+import numbers
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -76,8 +79,7 @@ class ScheduledDamping(DampingRule):
     """
 
     def __init__(self, schedule: Schedule | dict[str, Any]):
-        if isinstance(schedule, dict):
-            schedule = tf.keras.optimizers.schedules.deserialize(schedule)
+        schedule = schedule_of("schedule", schedule)
         if not isinstance(schedule, tf.keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(f"schedule must be a Keras learning-rate schedule, got {schedule!r}")
         self.schedule = schedule
@@ -85,7 +87,8 @@ class ScheduledDamping(DampingRule):
     @property
     def initial(self) -> float:
         """λ before the first step."""
-        return float(self.schedule(0))
+        with tf.init_scope():
+            return float(self.schedule(0))
 
     def current(self, value: tf.Tensor, iterations: tf.Tensor) -> tf.Tensor:
         """λ of this step: the schedule at `iterations`."""
@@ -185,7 +188,28 @@ def get(damping: "float | DampingRule | dict[str, Any]") -> DampingRule:
     if isinstance(damping, DampingRule):
         return damping
     if isinstance(damping, dict):
-        return tf.keras.utils.deserialize_keras_object(damping)
-    if isinstance(damping, (int, float)) and not isinstance(damping, bool):
+        return _described("damping", damping, tf.keras.utils.deserialize_keras_object, DampingRule, "a damping rule")
+    if isinstance(damping, numbers.Real) and not isinstance(damping, bool):
         return FixedDamping(damping)
     raise ValueError(f"damping must be a number or a damping rule, got {damping!r}")
+
+
+def schedule_of(name: str, value: Any) -> Any:
+    """The schedule that a dictionary describes, as Keras serialises it; anything else stays as it is.
+
+    Raises:
+      ValueError: The dictionary describes no schedule; the message calls it `name`.
+    """
+    if not isinstance(value, dict):
+        return value
+    return _described(name, value, tf.keras.optimizers.schedules.deserialize, Schedule, "a learning-rate schedule")
+
+
+def _described(name: str, value: dict[str, Any], deserialise: Callable[[Any], Any], kind: type, what: str) -> Any:
+    found = None
+    if "class_name" in value:
+        with contextlib.suppress(AttributeError, KeyError, TypeError):  # it is of no class that Keras knows
+            found = deserialise(value)
+    if not isinstance(found, kind):
+        raise ValueError(f"{name} must be or describe {what}, got {value!r}")
+    return found

@@ -8,7 +8,7 @@ import tensorflow as tf
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import unflatten
-from ngrl.optimizers.step import Proposal, ScalarFn
+from ngrl.optimizers.step import Proposal, ScalarFn, scalar
 
 
 class SearchResult(NamedTuple):
@@ -27,7 +27,7 @@ class BacktrackingLineSearch:
     """Shortens a step until the loss has improved and the divergence keeps within the trust region.
 
     Tries θ + shrink^j Δ for j = 0, 1, ..., `max_backtracks` and accepts the first with finite loss and divergence,
-    KL ≤ max_kl, L < L(θ), and L(θ) − L ≥ `min_reduction_ratio` · shrink^j · |gᵀΔ|.
+    KL ≤ max_kl, L < L(θ), and L(θ) − L ≥ −`min_reduction_ratio` · shrink^j · gᵀΔ.
 
     Args:
       shrink: Factor from one length to the next.
@@ -84,8 +84,8 @@ class BacktrackingLineSearch:
         def try_present(tried: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
             # What is measured are the variables as they entered this turn of the loop, and they stay if accepted. Were
             # they assigned and measured in one turn, XLA could round the two uses of the sum differently.
-            new_loss = _scalar(loss_fn(), "loss_fn")
-            kl = _scalar(divergence_fn(), "divergence_fn")
+            new_loss = tf.cast(scalar(loss_fn(), "loss_fn's value"), tf.float64)
+            kl = tf.cast(scalar(divergence_fn(), "divergence_fn's value"), tf.float64)
             decrease = old_loss - new_loss
             accepted = (
                 tf.math.is_finite(new_loss)
@@ -122,13 +122,6 @@ class BacktrackingLineSearch:
     def from_config(cls, config: dict[str, Any]) -> "BacktrackingLineSearch":
         """Inverse of `get_config`."""
         return cls(**config)
-
-
-def _scalar(value: Any, name: str) -> tf.Tensor:
-    value = tf.convert_to_tensor(value)
-    if value.shape.rank not in (0, None):
-        raise ValueError(f"{name} must return a scalar, got shape {value.shape}")
-    return tf.cast(value, tf.float64)
 
 
 def get(line_search: "BacktrackingLineSearch | dict[str, Any] | None") -> BacktrackingLineSearch | None:

@@ -41,12 +41,13 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
     2015, appendix C). A search that accepts no length leaves weights, velocity and the count of steps as they were.
 
     Args:
-      learning_rate: α, a number or a Keras schedule over the steps taken. None stands for infinity: `max_kl` alone
-        sets the length then, and a direction without curvature gives a step of 0.
+      learning_rate: α, a number or a Keras schedule over the steps taken, of which values below 0 count as 0. None
+        stands for infinity: `max_kl` alone sets the length then, and a direction without curvature gives a step of 0.
       solver: An `ngrl.solvers` object; `Dual()` by default.
       damping: λ, a number or a rule: `LevenbergMarquardt(...)`, `ScheduledDamping(...)`.
       max_kl: Radius of the trust region in function space: the step is shortened until ½ Δθᵀ F Δθ ≤ `max_kl`. A number,
-        or a Keras schedule over the steps taken, of which values below 0 count as 0.
+        or a Keras schedule over the steps taken, of which values below 0 count as 0. A NaN of a schedule skips the
+        step.
       momentum: μ in v ← μ v + x, with v in the place of x.
       scale_by_gradient_norm: Multiply x by ‖g‖, as Algorithm 1 of Knight & Lerner (2018) prints it.
       line_search: Shortens the step further until the measured loss has improved and the measured divergence is at
@@ -70,10 +71,11 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         name: str = "NaturalGradient",
     ):
         learning_rate = math.inf if learning_rate is None else learning_rate
-        if isinstance(max_kl, dict):  # as `get_config` serialises a schedule
-            max_kl = tf.keras.optimizers.schedules.deserialize(max_kl)
+        # As `get_config` serialises schedules.
+        learning_rate = damping_rules.schedule_of("learning_rate", learning_rate)
+        max_kl = damping_rules.schedule_of("max_kl", max_kl)
         scheduled_kl = isinstance(max_kl, damping_rules.Schedule)
-        if not (isinstance(learning_rate, (damping_rules.Schedule, tf.Variable, dict)) or tf.is_tensor(learning_rate)):
+        if not (isinstance(learning_rate, (damping_rules.Schedule, tf.Variable)) or tf.is_tensor(learning_rate)):
             check_number("learning_rate", learning_rate, "[0, inf]")
             if learning_rate == math.inf and (max_kl is None or max_kl == math.inf):
                 raise ValueError("learning_rate=None needs a finite max_kl, which then sets the length of every step")
@@ -156,8 +158,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
           What the step did.
 
         Raises:
-          ValueError: A gradient is None, the operator has another size or other variables, or the damping rule or the
-            line search needs a function that is not given.
+          ValueError: A gradient is None, the operator has another size or other variables, the loss is no scalar, or
+            the damping rule or the line search needs a function that is not given.
         """
         pairs = list(grads_and_vars)
         variables = [variable for _, variable in pairs]
@@ -277,6 +279,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         divergence_fn: ScalarFn | None,
     ) -> NaturalGradientStats:
         alpha = tf.cast(self._scheduled_learning_rate(), direction.value.dtype)
+        alpha = tf.where(alpha < 0, tf.zeros_like(alpha), alpha)
         max_kl = self._scheduled_max_kl()
         proposal = step.propose(direction, alpha, max_kl, loss)
         damping = self.damping
@@ -288,7 +291,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             self._velocity.assign(tf.where(outcome.taken, direction.value, self._velocity))
         for name, slot in self._solver_state.items():
             new = direction.solver_state[name]
-            slot.assign(new if self.solver.guards_state else tf.where(outcome.taken, new, slot))
+            guarded = self.solver.guards_state and name not in self.solver.step_slots
+            slot.assign(new if guarded else tf.where(outcome.taken, new, slot))
         if self.damping_rule.needs_reduction_ratio:
             self._adapt_damping(proposal, outcome)
         self.iterations.assign_add(tf.cast(outcome.taken, self.iterations.dtype))
@@ -306,7 +310,7 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         ratio = after = tf.constant(float("nan"), dtype)
         if self.damping_rule.needs_reduction_ratio:
             assert loss_fn is not None
-            after = tf.cast(loss_fn(), dtype)
+            after = tf.cast(step.scalar(loss_fn(), "loss_fn's value"), dtype)
             ratio = (after - tf.cast(proposal.loss, dtype)) / predicted
         return Outcome(
             taken=usable,
@@ -361,7 +365,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
             return None
         if isinstance(self.max_kl, float):
             return tf.constant(self.max_kl, tf.float64)
-        return tf.maximum(tf.cast(self.max_kl(self.iterations), tf.float64), 0)
+        radius = tf.cast(self.max_kl(self.iterations), tf.float64)
+        return tf.where(radius < 0, tf.zeros_like(radius), radius)  # NaN stays, and forbids the step
 
     def _adapt_damping(self, proposal: Proposal, outcome: Outcome) -> None:
         dtype = outcome.predicted.dtype
@@ -394,7 +399,13 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
 
 
 def _measured(loss: tf.Tensor | None, loss_fn: ScalarFn | None, dtype: tf.DType) -> tf.Tensor:
-    """The loss at the variables' present values; 0 where nothing tells it."""
+    """The loss at the variables' present values; 0 where nothing tells it.
+
+    Raises:
+      ValueError: It is no scalar.
+    """
     if loss is not None:
-        return loss
-    return tf.zeros([], dtype) if loss_fn is None else loss_fn()
+        value = step.scalar(loss, "loss")
+    else:
+        value = tf.zeros([], dtype) if loss_fn is None else step.scalar(loss_fn(), "loss_fn's value")
+    return value if value.dtype.is_floating else tf.cast(value, dtype)

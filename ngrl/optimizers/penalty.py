@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.curvature import GaussNewton, unflatten
-from ngrl.optimizers.damping import FixedDamping
+from ngrl.optimizers.damping import FixedDamping, ScheduledDamping
 from ngrl.optimizers.natural_gradient import NaturalGradient
 from ngrl.optimizers.step import NaturalGradientStats, ScalarFn
 
@@ -47,12 +47,26 @@ def check_penalised(optimizer: NaturalGradient) -> None:
     """Refuse an optimizer that can't take a step for a loss with regularisers.
 
     Raises:
-      ValueError: Its solver works on rows alone, and its damping is 0.
+      ValueError: As `check_damped_outside_rows`.
+    """
+    check_damped_outside_rows(optimizer, "the model has regularisers or other losses of its own")
+
+
+def check_damped_outside_rows(optimizer: NaturalGradient, why: str) -> None:
+    """Refuse an optimizer whose solver takes gradients outside of the operator's rows only with damping, and has none.
+
+    Args:
+      optimizer: To be asked before its first step.
+      why: What brings such gradients, as the message begins.
+
+    Raises:
+      ValueError: The solver works on rows alone, as `Dual` does, and its damping is 0 or a schedule that begins with 0:
+        a step that is skipped brings no schedule forward.
     """
     rule = optimizer.damping_rule
-    if optimizer.solver.needs_damping_outside_rows and isinstance(rule, FixedDamping) and rule.value == 0:
+    known = isinstance(rule, (FixedDamping, ScheduledDamping))
+    if optimizer.solver.needs_damping_outside_rows and known and not rule.initial > 0:
         raise ValueError(
-            "the model has regularisers or other losses of its own, with which "
-            f"{type(optimizer.solver).__name__} needs damping above 0: give NaturalGradient a damping, or a solver "
-            "such as ConjugateGradient"
+            f"{why}, with which {type(optimizer.solver).__name__} needs damping above 0: give NaturalGradient a "
+            "damping, or a solver such as ConjugateGradient"
         )

@@ -5,7 +5,7 @@ Symbols as in `ngrl.optimizers.natural_gradient`: g = ∇L(θ), F the curvature,
 
 import enum
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -19,7 +19,8 @@ class SkipCause(enum.IntEnum):
     """What was not finite when a step was skipped; the first of these that holds.
 
     `CURVATURE_PRODUCT` stands for a solver that broke down: on a product that is not finite, or on F + λI that is not
-    positive definite to the dtype's accuracy.
+    positive definite to the dtype's accuracy. `SOLUTION` stands for the step as well: for a rate or a radius that a
+    schedule gave and that is NaN.
     """
 
     NONE = 0
@@ -42,7 +43,9 @@ class NaturalGradientStats(NamedTuple):
 
     gradient_norm: tf.Tensor  # ‖g‖
     step_norm: tf.Tensor  # ‖Δθ‖ as applied; 0 for a skipped or failed step
-    predicted_kl: tf.Tensor  # ½ Δθᵀ F Δθ, the predicted divergence of the step as applied, without damping
+    # ½ Δθᵀ F Δθ, the predicted divergence of the step as applied, without damping; but ½ Δθᵀ (F̂ + λI) Δθ with
+    # Kfac(quadratic_model="factored"), which knows nothing else of it.
+    predicted_kl: tf.Tensor
     damping: tf.Tensor  # λ of this step
     reduction_ratio: tf.Tensor  # actual / predicted change of the loss; NaN where not measured and for a failed step
     solver_iterations: tf.Tensor
@@ -97,6 +100,18 @@ class Outcome(NamedTuple):
     measured_kl: tf.Tensor
 
 
+def scalar(value: Any, name: str) -> tf.Tensor:
+    """`value` as a tensor.
+
+    Raises:
+      ValueError: It is no scalar; the message calls it `name`.
+    """
+    value = tf.convert_to_tensor(value)
+    if value.shape.rank not in (0, None):
+        raise ValueError(f"{name} must be a scalar, got shape {value.shape}: take the mean over the batch")
+    return value
+
+
 def norm(vector: tf.Tensor) -> tf.Tensor:
     """`‖v‖`; [P] to a scalar."""
     return tf.sqrt(tf.reduce_sum(tf.square(vector)))
@@ -127,7 +142,7 @@ def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: tf.Tensor 
     Args:
       direction: x.
       learning_rate: α, a scalar of the direction's dtype.
-      max_kl: δ, a scalar, or None for s = α.
+      max_kl: δ, a scalar, or None for s = α. If it is NaN, so is s.
     """
     if max_kl is None:
         return learning_rate
@@ -137,7 +152,8 @@ def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: tf.Tensor 
     moves &= tf.math.is_finite(squared_bound)
     # A direction without curvature moves no output: a step of size α needs no bound.
     unbounded = tf.where(tf.math.is_inf(learning_rate), tf.zeros_like(learning_rate), learning_rate)
-    return tf.where(moves, tf.minimum(learning_rate, tf.sqrt(squared_bound)), unbounded)
+    size = tf.where(moves, tf.minimum(learning_rate, tf.sqrt(squared_bound)), unbounded)
+    return tf.where(tf.math.is_nan(radius), radius, size)
 
 
 def is_unusable(result: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:

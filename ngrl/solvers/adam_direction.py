@@ -64,10 +64,14 @@ class AdamDirection(Solver):
             for value, beta in ((mean, self.beta_1), (square, self.beta_2))
         ]
         value = unbiased[0] / (tf.sqrt(unbiased[1]) + self.epsilon)
+        is_finite = tf.reduce_all(tf.math.is_finite(value))
+        value = tf.where(is_finite, value, tf.zeros_like(value))
+        result = tf.where(is_finite, int(Result.CONVERGED), int(Result.BREAKDOWN))
         stats = SolverStats(tf.constant(0), tf.constant(float("nan"), value.dtype))
-        system = RowProducts(operator, rhs) if hasattr(operator, "row_matvec") else ParameterSystem(operator, rhs)
+        has_rows = getattr(operator, "has_rows", hasattr(operator, "row_matvec"))
+        system = RowProducts(operator, rhs) if has_rows else ParameterSystem(operator, rhs)
         kept = {"mean": mean, "square": square, "count": count}
-        return Answer(Solution(value, tf.constant(int(Result.CONVERGED)), stats), system.image(value), system, kept)
+        return Answer(Solution(value, result, stats), system.image(value), system, kept)
 
     def _solve(self, problem: Problem) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """The direction of a first step, its signs; the tolerance that is claimed is none."""

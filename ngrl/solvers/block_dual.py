@@ -18,8 +18,9 @@ class BlockDual(Solver):
     """Solves `(F̂ + λI) x = b` with F̂ = blockdiag(A_lᵀ A_l), by the Gram matrix A_l A_lᵀ [n, n] of each layer's rows.
 
     What two layers have to do with each other is left out, as K-FAC leaves it out; a layer's own block is exact, as
-    K-FAC's is not. The operator must offer `row_blocks()`, as `ngrl.curvature.GaussNewton` does. `stats.residual` is
-    NaN: the residual of the true system would cost as much as the solve.
+    K-FAC's is not. With λ = 0 it breaks down where a layer has fewer parameters than there are rows. The operator must
+    offer `row_blocks()`, as `ngrl.curvature.GaussNewton` does. `stats.residual` is NaN: the residual of the true system
+    would cost as much as the solve.
 
     Source: Ren & Goldfarb 2019 (arXiv:1906.02353), section 3, for each block of Martens & Grosse 2015, section 4.
     """

@@ -55,6 +55,8 @@ class ConjugateGradient(PreconditionedSolver):
     otherwise, so that every iterate is a descent direction still. (Martens 2010, section 4.8, takes a fixed part of v.)
     """
 
+    step_slots = ("solution",)
+
     def __init__(
         self,
         *,

@@ -81,10 +81,18 @@ def dampings(inputs_mean: tf.Tensor, derivatives_mean: tf.Tensor, damping: tf.Te
 
 
 def eigenbasis(inputs: tf.Tensor, derivatives: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """U_A, U_G, and the eigenvalues s_A s_Gᵀ [d̄, m] of A ⊗ G."""
-    (s_a, u_a), (s_g, u_g) = tf.linalg.eigh(inputs), tf.linalg.eigh(derivatives)
+    """U_A, U_G, and the eigenvalues s_A s_Gᵀ [d̄, m] of A ⊗ G; these are NaN where a matrix isn't finite."""
+    (s_a, u_a, a_finite), (s_g, u_g, g_finite) = _eigh(inputs), _eigh(derivatives)
     # Rounding leaves small negative ones where A is singular.
-    return u_a, u_g, tf.maximum(s_a, 0)[:, tf.newaxis] * tf.maximum(s_g, 0)
+    eigenvalues = tf.maximum(s_a, 0)[:, tf.newaxis] * tf.maximum(s_g, 0)
+    return u_a, u_g, tf.where(a_finite & g_finite, eigenvalues, tf.constant(float("nan"), eigenvalues.dtype))
+
+
+def _eigh(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Eigenvalues [n], eigenvectors [n, n], and whether the matrix [n, n] is finite; LAPACK's raises if it isn't."""
+    finite = tf.reduce_all(tf.math.is_finite(matrix))
+    values, vectors = tf.linalg.eigh(tf.where(finite, matrix, tf.eye(matrix.shape[0], dtype=matrix.dtype)))
+    return values, vectors, finite
 
 
 def dense(matrix: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from ngrl import seeding
 from ngrl.checks import check_choice, check_count, check_number, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.solvers import factor_inverses
-from ngrl.solvers.kronecker_factors import Factors, Inverse, Sharing, State
+from ngrl.solvers.kronecker_factors import Factors, Inverse, Judged, Sharing, State, misnamed, when
 from ngrl.solvers.solution import Answer, Problem, Result, Solution, Solver, SolverStats, damped
 from ngrl.solvers.system import CombinedRows, FactoredModel, RightHandSide, RowProducts, System
 
@@ -45,7 +45,8 @@ class Kfac(Solver):
     must offer `kronecker_layers()`, as `ngrl.curvature.GaussNewton` does on networks of Dense, convolutional, embedding
     and recurrent layers. `stats.residual` is NaN: the residual of the true system would cost as much as the solve.
 
-    A batch whose numbers aren't finite leaves the state as it was, and so does one of which no inverse can be made.
+    A batch whose numbers or their squares aren't finite leaves the state as it was, and so does one of which no inverse
+    can be made.
     What was learned of another is kept even where a line search accepts no length.
     """
 
@@ -90,7 +91,8 @@ class Kfac(Solver):
 
         Raises:
           ValueError: `decay` isn't in [0, 1), a period no positive integer, `inverse` none of the four, `kind` none
-            of the three, `sharing` or `quadratic_model` none of the two, or `rank` isn't for this `inverse`.
+            of the three, `sharing` or `quadratic_model` none of the two, or `rank`, `eigenvalue_period` or `kind` isn't
+            for this `inverse`.
         """
         self.decay = check_number("decay", decay, "[0, 1)")
         self.period = check_count("period", period)
@@ -100,8 +102,7 @@ class Kfac(Solver):
         self.inverse = check_choice("inverse", inverse, _INVERSES)
         self.sharing = check_choice("sharing", sharing, _SHARING)
         self.rank = check_optional_count("rank", rank)
-        if rank is not None and inverse != "factored":
-            raise ValueError(f'rank needs inverse="factored", got {inverse!r}')
+        _check_used(inverse, rank, self.eigenvalue_period, kind)
         self.quadratic_model = check_choice("quadratic_model", quadratic_model, _QUADRATIC_MODELS)
         self.seed = seeding.check_seed(seed)
         self._factors = Factors(self.decay, self.inverse, self.sharing, self.rank, self.seed)
@@ -255,41 +256,43 @@ class Kfac(Solver):
     def _renewed(self, layers: Any, damping: tf.Tensor, state: State, is_finite: tf.Tensor) -> tuple[State, tf.Tensor]:
         """The state after a batch, and whether what was made anew of the averages is finite.
 
-        Where it isn't, or the batch isn't, the state stays as it is.
+        Where it isn't, or the batch or what is squared of it isn't, the state stays as it is.
         """
         count = state.pop("count")
         number, age = count // self.factor_period + 1, count % self.period
         takes = is_finite & tf.equal(count % self.factor_period, 0)
         inverts = is_finite & tf.equal(age, 0)
 
-        def average(kept: State) -> State:
-            return kept | self._factors.averages(layers, kept, number)
+        def average(kept: Judged) -> Judged:
+            return self._factors.averages(layers, kept[0], number)
 
-        def renew(kept: tuple[State, tf.Tensor]) -> tuple[State, tf.Tensor]:
-            new = _when(takes, average, kept[0])
-            new |= self._factors.inverted(layers, new, damping)
-            works = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in new.values()])
+        def renew(kept: Judged) -> Judged:
+            new, works = when(takes, average, kept)
+            new = new | self._factors.inverted(layers, new, damping)
+            works &= tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in new.values()])
             return {name: tf.where(works, new[name], old) for name, old in kept[0].items()}, works
 
-        def diagonalise(kept: State) -> State:
+        def diagonalise(kept: Judged) -> Judged:
             # Steps since the basis was made: the average of what it diagonalises begins with them.
-            return kept | self._factors.eigenvalues(layers, kept, age // self.eigenvalue_period + 1)
+            return self._factors.eigenvalues(layers, kept[0], age // self.eigenvalue_period + 1)
 
-        state = _when(takes & ~inverts, average, state)
-        state, works = _when(inverts, renew, (state, tf.constant(True)))
+        state, learns = when(takes & ~inverts, average, (state, tf.constant(True)))
+        state, works = when(inverts, renew, (state, tf.constant(True)))
+        learns &= is_finite & works
         if self.inverse == "ekfac":
-            state = _when(is_finite & works & tf.equal(age % self.eigenvalue_period, 0), diagonalise, state)
-        return {"count": count + tf.cast(is_finite & works, count.dtype), **state}, works
+            diagonalises = learns & tf.equal(age % self.eigenvalue_period, 0)
+            state, _ = when(diagonalises, diagonalise, (state, tf.constant(True)))
+        return {"count": count + tf.cast(learns, count.dtype), **state}, works
 
 
-def _when(condition: tf.Tensor, change: Callable[[Any], Any], values: Any) -> Any:
-    """`change(values)` where the condition holds, else `values`.
-
-    A loop of one turn at most: XLA changes in place what a loop carries, and copies what either branch of a condition
-    gives, which for the factors costs as much as a third of a step.
-    """
-    once = (tf.constant(False),)
-    return tf.while_loop(lambda goes_on, _: goes_on, lambda _, kept: (*once, change(kept)), (condition, values))[1]
+def _check_used(inverse: Inverse, rank: int | None, eigenvalue_period: int, kind: Kind) -> None:
+    """Raises a ValueError if a setting is given that the inverse has no use for."""
+    if rank is not None and inverse != "factored":
+        raise ValueError(f'rank needs inverse="factored", got {inverse!r}')
+    if eigenvalue_period != 1 and inverse != "ekfac":
+        raise ValueError(f'eigenvalue_period needs inverse="ekfac", got {inverse!r}: leave it at 1')
+    if kind != "expectation" and inverse == "prong":
+        raise ValueError('kind is of G, which inverse="prong" takes for I: leave it at "expectation"')
 
 
 def _layers_of(operator: tf.linalg.LinearOperator) -> Any:
@@ -306,5 +309,6 @@ def _check(layers: Any, state: Mapping[str, tf.Tensor]) -> None:
         if name not in state or state[name].shape[0] != size:
             variable = layers.variables[int(name.split("/")[0])]
             raise ValueError(
-                f"K-FAC has no factor of size {size} for {variable.name}: it was built for other variables"
+                f"K-FAC has no factor of size {size} for {variable.name}: "
+                + (misnamed(layers) or "it was built for other variables")
             )

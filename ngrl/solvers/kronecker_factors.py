@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -14,6 +14,7 @@ from ngrl.solvers import factor_inverses
 from ngrl.solvers.solution import damped
 
 State = dict[str, tf.Tensor]
+Judged = tuple[State, tf.Tensor]  # and whether a batch could be taken into it
 Inverse = Literal["factored", "exact", "ekfac", "prong"]
 Sharing = Literal["expand", "reduce"]
 _NO_KERNELS = ("bias", "gamma", "beta")
@@ -36,7 +37,7 @@ class Factors:
         biases = _biases(variables)
         for slot, variable in enumerate(variables):
             size = variable.shape.num_elements()
-            if _last_name(variable).startswith(_NO_KERNELS) or variable.shape.rank < 2:
+            if not _is_kernel(variable):
                 if slot not in biases.values():
                     state[f"{slot}/exact"] = tf.zeros([size, size], dtype)
                 continue
@@ -56,8 +57,8 @@ class Factors:
     def _is_low_rank(self, size: int) -> bool:
         return self.rank is not None and size > 2 * self.rank
 
-    def averages(self, layers: Any, state: State, number: tf.Tensor) -> State:
-        """The running averages after their `number`th batch."""
+    def averages(self, layers: Any, state: State, number: tf.Tensor) -> Judged:
+        """The state after the `number`th batch in its running averages; as it was where a factor overflows."""
         found, rows = {}, {}
         for layer in layers.layers:
             place = f"{layer.kernel_slot}/"
@@ -70,13 +71,21 @@ class Factors:
             elif self.inverse != "prong":
                 found[f"{place}derivatives"] = layer.derivative_factor(self.sharing)
         found |= {f"{block.slot}/exact": block.factor() for block in layers.exact}
-        averages = {name: self._averaged(state[name], new, number) for name, new in found.items()}
+        low_rank: State = {}
         if rows:
             roots = [state[name] for name in rows]
             sketches = [self._sketch(name, state) for name in rows]
             keep = self._kept(number, roots[0].dtype)
-            averages |= zip(rows, factor_inverses.averaged(roots, list(rows.values()), sketches, keep), strict=True)
-        return averages
+            averaged = factor_inverses.averaged(roots, list(rows.values()), sketches, keep)
+            low_rank = dict(zip(rows, averaged, strict=True))
+        # No entry of a positive semi-definite matrix is larger than its trace, no difference of two than their sum.
+        traces = [2 * tf.linalg.trace(new) for new in found.values()]
+        traces += [tf.reduce_sum(tf.square(root)) for root in low_rank.values()]
+
+        def average(kept: State) -> State:
+            return kept | {name: self._averaged(kept[name], new, number) for name, new in found.items()} | low_rank
+
+        return _if_finite(traces, average, state)
 
     def _sketch(self, name: str, state: State) -> tf.Tensor:
         """What the average of low rank by this name is multiplied by, [n, r]."""
@@ -133,14 +142,17 @@ class Factors:
         matrix = state[f"{name}_inverse"]
         return factor_inverses.LowRank(matrix, state[f"{name}_scale"]) if f"{name}_scale" in state else matrix
 
-    def eigenvalues(self, layers: Any, state: State, number: tf.Tensor) -> State:
-        """Those of EKFAC after the `number`th batch in the present bases."""
+    def eigenvalues(self, layers: Any, state: State, number: tf.Tensor) -> Judged:
+        """The state after the `number`th batch in EKFAC's eigenvalues in the present bases; as it was on overflow."""
         found = {}
         for layer in layers.layers:
             bases = (state[f"{layer.kernel_slot}/{name}_inverse"] for name in ("inputs", "derivatives"))
-            name = f"{layer.kernel_slot}/eigenvalues"
-            found[name] = self._averaged(state[name], layer.second_moments(*bases), number)
-        return found
+            found[f"{layer.kernel_slot}/eigenvalues"] = layer.second_moments(*bases)
+
+        def average(kept: State) -> State:
+            return kept | {name: self._averaged(kept[name], new, number) for name, new in found.items()}
+
+        return _if_finite([tf.reduce_sum(new) for new in found.values()], average, state)
 
     def solve(self, layer: Any, part: Any, damping: tf.Tensor, state: State) -> Any:
         """One layer's part of the solution."""
@@ -161,6 +173,45 @@ class Factors:
 
     def _kept(self, number: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
         return tf.minimum(1 - 1 / tf.cast(number, dtype), tf.constant(self.decay, dtype))
+
+
+def when(condition: tf.Tensor, change: Callable[[Any], Any], values: Any) -> Any:
+    """`change(values)` where the condition holds, else `values`.
+
+    A loop of one turn at most: XLA changes in place what a loop carries, and copies what either branch of a condition
+    gives, which for the factors costs as much as a third of a step.
+    """
+    once = (tf.constant(False),)
+    return tf.while_loop(lambda goes_on, _: goes_on, lambda _, kept: (*once, change(kept)), (condition, values))[1]
+
+
+def _if_finite(numbers: Sequence[tf.Tensor], change: Callable[[State], State], state: State) -> Judged:
+    """`change(state)` if some scalars are finite, else `state`; and whether they are."""
+    finite = tf.reduce_all(tf.math.is_finite(tf.stack(numbers)))
+    return when(finite, change, state), finite
+
+
+def misnamed(layers: Any) -> str | None:
+    """Which variable is taken for another than its layer says, for a message; None if none is.
+
+    Before the first batch nothing but variables is known: kernels and biases are told by their names and places.
+    """
+    biases = _biases(layers.variables)
+    for layer in layers.layers:
+        kernel = layers.variables[layer.kernel_slot]
+        if not _is_kernel(kernel):
+            return f"the name of a kernel must not begin with {', '.join(_NO_KERNELS)}"
+        if layer.bias_slot is not None and biases.get(layer.kernel_slot) != layer.bias_slot:
+            bias = layers.variables[layer.bias_slot].name
+            return f"its bias, {bias}, must have a name that begins with bias and come next in the order of variables"
+        if layer.bias_slot is None and layer.kernel_slot in biases:
+            other = layers.variables[biases[layer.kernel_slot]].name
+            return f"{other}, which is no bias of that, must have a name that doesn't begin with bias"
+    return None
+
+
+def _is_kernel(variable: tf.Variable) -> bool:
+    return variable.shape.rank > 1 and not _last_name(variable).startswith(_NO_KERNELS)
 
 
 def _last_name(variable: tf.Variable) -> str:

@@ -48,6 +48,7 @@ from ngrl.solvers.solution import (
     dot,
     effective_rtol,
     eps,
+    safe_norm,
 )
 
 
@@ -123,19 +124,24 @@ class MinresQLP(PreconditionedSolver):
         Args:
           rtol: Relative residual at which to stop; at least 4 eps of the dtype is used.
           max_iterations: Most iterations of both phases, one product with the operator each.
-          max_norm: Largest allowed `||x||`; None for no limit.
-          max_condition: Largest allowed condition number; 0.1 / eps of the dtype if None.
+          max_norm: Largest allowed `||x||`; None for no limit, and with a preconditioner, which knows lengths in its
+            own norm alone.
+          max_condition: Largest allowed condition number, with a preconditioner M that of M^(-½) (A + λI) M^(-½); 0.1 /
+            eps of the dtype if None.
           transition_condition: The condition number from which on the QLP phase is used ("TranCond"); 1 for
             QLP from the start; 0.1 / sqrt(eps) of the dtype if None (7e6 in float64).
           preconditioner: A `Kfac`, for operators with layers; None for none.
 
         Raises:
-          ValueError: An argument is no number or out of its range, or `preconditioner` is no `Kfac`.
+          ValueError: An argument is no number or out of its range, `preconditioner` is no `Kfac`, or `max_norm` is
+            given beside it.
         """
         super().__init__(preconditioner)
         self.rtol = check_number("rtol", rtol, "[0, inf)")
         self.max_iterations = check_count("max_iterations", max_iterations)
         self.max_norm = check_optional_number("max_norm", max_norm, "(0, inf)")
+        if self.max_norm is not None and self.preconditioner is not None:
+            raise ValueError("max_norm needs iterates whose lengths are known: set it or preconditioner to None")
         self.max_condition = check_optional_number("max_condition", max_condition, "[1, inf)")
         self.transition_condition = check_optional_number("transition_condition", transition_condition, "[1, inf)")
 
@@ -166,6 +172,10 @@ class MinresQLP(PreconditionedSolver):
         estimates = select(end.is_past_best, end.best_estimates, end.estimates)
         result = tf.where(end.result == RUNNING, int(Result.MAX_ITERATIONS), end.result)
         dtype = problem.rhs.dtype
+        length = estimates.solution_norm
+        if scale is not None:  # the estimate is that of M^½ x
+            value = scale * value
+            length = safe_norm(value)
         stats = MinresQLPStats(
             iterations=end.iteration,
             # In the norm of M⁻¹ no residual is claimed that an ordinary norm could refute.
@@ -173,9 +183,9 @@ class MinresQLP(PreconditionedSolver):
             qlp_iterations=end.qlp_iterations,
             operator_norm=estimates.operator_norm,
             condition=estimates.condition,
-            solution_norm=tf.math.multiply_no_nan(problem.rhs_norm, estimates.solution_norm),
+            solution_norm=tf.math.multiply_no_nan(problem.rhs_norm, length),
         )
-        return value if scale is None else scale * value, result, stats
+        return value, result, stats
 
     def _step(self, problem: Problem, state: _State) -> _State:
         lanczos = lanczos_step(problem, state.v_last, state.v, state.beta, state.w)

@@ -25,7 +25,8 @@ class PreconditionedSolver(Solver):
         """Take a `Kfac`, as itself or as `get_config` describes it, or None.
 
         Raises:
-          ValueError: It is something else, or needs a loss's derivatives, which a preconditioner isn't given.
+          ValueError: It is something else, needs a loss's derivatives, which a preconditioner isn't given, or models
+            steps, which it doesn't.
         """
         if isinstance(preconditioner, dict):
             preconditioner = tf.keras.utils.deserialize_keras_object(preconditioner)
@@ -33,6 +34,8 @@ class PreconditionedSolver(Solver):
             raise ValueError(f"preconditioner must be None or a Kfac, got {preconditioner!r}")
         if preconditioner is not None and preconditioner.needs_output_gradient:
             raise ValueError('a preconditioner is given no loss: take another kind of Kfac than "empirical"')
+        if preconditioner is not None and preconditioner.quadratic_model != "exact":
+            raise ValueError('quadratic_model is for Kfac as the solver, not as a preconditioner: leave it at "exact"')
         self.preconditioner: Kfac | None = preconditioner
 
     def get_config(self) -> dict[str, Any]:

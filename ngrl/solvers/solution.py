@@ -58,9 +58,10 @@ class MinresQLPStats(NamedTuple):
       iterations: Number of iterations of both phases; int32 scalar.
       residual: As in `SolverStats`.
       qlp_iterations: How many of the iterations were made in the QLP phase; int32 scalar.
-      operator_norm: Estimate of `||A + λI||` from below.
-      condition: Estimate of the condition number of A + λI, of its non-null part if it is singular.
-      solution_norm: Estimate of `||x||` from the recurrence.
+      operator_norm: Estimate of `||A + λI||` from below; with a preconditioner M, of `||M^(-½) (A + λI) M^(-½)||`.
+      condition: Estimate of the condition number of A + λI, of its non-null part if it is singular; or of the same
+        matrix with a preconditioner.
+      solution_norm: Estimate of `||x||` from the recurrence; with a preconditioner `||x||` itself.
     """
 
     iterations: tf.Tensor
@@ -147,6 +148,9 @@ class Solver(abc.ABC):
 
     #: Whether `answer` takes gradients outside of the operator's rows only with λ > 0.
     needs_damping_outside_rows = False
+
+    #: Slots that are the optimizer's to keep where it takes no step, even if the solver guards its state.
+    step_slots: tuple[str, ...] = ()
 
     #: Whether `answer` itself leaves the state as it was where λ, the gradient or the curvature isn't finite. The
     #: optimizer then keeps what it returns whatever becomes of the step: a choice would copy all of the state.

@@ -121,9 +121,13 @@ def test_fisher_products_are_those_of_a_dense_jacobian(kind, jit_compile):
     [
         ("q", "call"),
         ("q", "_chain"),
+        ("q", "dense"),
         ("value", "call"),
         ("value", "_chain"),
+        ("value", "dense"),
         ("categorical", "_chain"),
+        ("categorical", "dense"),
+        ("gaussian", "dense"),
         ("categorical", "distribution_parameters"),
         ("gaussian", "from_chain"),
         ("gaussian", "distribution_parameters"),
@@ -187,3 +191,13 @@ def test_tf_agents_sequential_networks_are_chains_too():
     inputs = tf.constant(np.random.default_rng(0).normal(size=(6, 4)), tf.float32)
     assert isinstance(forward, curvature.DenseStack)
     np.testing.assert_allclose(forward(encode(inputs)), network(inputs)[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_sequential_network_is_linearised_as_it_acts_whatever_its_flatten_does():
+    spec = tensor_spec.TensorSpec([2, 3], tf.float32)
+    layers = [tf.keras.layers.Flatten(data_format="channels_first"), tf.keras.layers.Dense(2)]
+    network = sequential.Sequential(layers, input_spec=spec)
+    network.create_variables()
+    encode, forward = linearisable(network)
+    inputs = tf.random.stateless_normal([5, 2, 3], (1, 2))
+    np.testing.assert_allclose(forward(encode(inputs)), network(inputs)[0], rtol=1e-5, atol=1e-6)

@@ -109,13 +109,16 @@ def test_a_critic_with_regularisers_fits_them_too(natural_step, run):
     np.testing.assert_allclose(stats.loss, loss, rtol=1e-4)
 
 
+@pytest.mark.parametrize("damping", ["none", "scheduled"])
 @pytest.mark.parametrize("owner", ["DqnAgent", "Critic"])
-def test_the_dual_solver_without_damping_refuses_regularisers_when_it_is_built(owner):
+def test_the_dual_solver_without_damping_refuses_regularisers_when_it_is_built(owner, damping):
+    rising = tf.keras.optimizers.schedules.PolynomialDecay(0.0, 10, 1.0)
+    damping = 0.0 if damping == "none" else optimizers.ScheduledDamping(rising)
     value = networks.ValueNetwork(OBSERVATION, (), seed=1)
     value.layers_in_order[0].kernel_regularizer = tf.keras.regularizers.L2(0.5)
     build = {
-        "DqnAgent": lambda: make(natural(damping=0.0), regularised()),
-        "Critic": lambda: agents.Critic(value, natural(damping=0.0)),
+        "DqnAgent": lambda: make(natural(damping=damping), regularised()),
+        "Critic": lambda: agents.Critic(value, natural(damping=damping)),
     }
     with pytest.raises(ValueError, match=rf"^{owner}: .*regularisers.*damping above 0"):
         build[owner]()

@@ -117,6 +117,73 @@ def test_a_leading_flatten_takes_inputs_of_any_rank(rng):
     assert is_layerwise(GaussNewton(stack, model.trainable_variables, x))
 
 
+class Reversed(layers.Flatten):
+    def call(self, inputs):
+        return tf.reverse(super().call(inputs), [1])
+
+
+class Squared(layers.Dense):
+    """A Dense layer whose kernel is another than its variable."""
+
+    def build(self, shape):
+        self.root = self.add_weight("root", [shape[-1], self.units])
+        self.bias = self.add_weight("bias", [self.units])
+        self.built = True
+
+    @property
+    def kernel(self):
+        return tf.square(self.root)
+
+
+class Halved(layers.Dense):
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs) / 2
+
+
+def of_its_own(layer):
+    layer.call = lambda inputs: 3 * type(layer).call(layer, inputs)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        lambda: [layers.Flatten(data_format="channels_first"), layers.Dense(K)],
+        lambda: [layers.Flatten(data_format="channels_first"), layers.Flatten(), layers.Dense(K)],
+        lambda: [Reversed(), layers.Dense(K)],
+        lambda: [layers.Flatten(), Squared(K)],
+        lambda: [layers.Flatten(), Halved(5), layers.Dense(K)],
+        lambda: [layers.Flatten(), of_its_own(layers.Dense(5)), layers.Dense(K)],
+    ],
+    ids=[
+        "channels first",
+        "flattened twice",
+        "another order",
+        "another kernel",
+        "another __call__",
+        "a call of its own",
+    ],
+)
+def test_a_layer_that_only_looks_like_one_of_a_stack_is_taken_at_its_word(chain, rng):
+    model = tf.keras.Sequential([tf.keras.Input([2, 3]), *chain()])
+    x = rng.normal(size=[BATCH, 2, 3]).astype(np.float32)
+    operator = GaussNewton(model, model.trainable_variables, x)
+    general = GaussNewton(lambda inputs: model(inputs), model.trainable_variables, x)
+
+    assert not is_layerwise(operator)
+    np.testing.assert_allclose(operator.outputs, model(x), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(operator.to_dense(), general.to_dense(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_flatten_of_channels_first_belongs_to_a_stack_of_vectors(rng):
+    model = tf.keras.Sequential([tf.keras.Input([D]), layers.Flatten(data_format="channels_first"), layers.Dense(K)])
+    x = rng.normal(size=[BATCH, D]).astype(np.float32)
+    operator = GaussNewton(model, model.trainable_variables, x)
+
+    assert is_layerwise(operator)
+    np.testing.assert_allclose(operator.outputs, model(x), rtol=1e-6)
+
+
 def test_variables_may_come_in_any_order(mlp, rng):
     model = mlp([D, 5, K])
     order = [2, 0, 3, 1]

@@ -349,3 +349,18 @@ def test_rows_of_large_kernels_are_blocks_of_their_own_and_the_others_one(rng, b
     assert [block.slots for block in explicit] == [(1,), (0, 2, 3, 4)]
     run = tf.function(jit_compile=True) if compiled else lambda function: function
     assert_rows(model, model.trainable_variables, x, batch_jacobian, run, rng)
+
+
+def test_variables_that_nothing_uses_have_a_jacobian_of_zeros(run):
+    model = tf.keras.Sequential([tf.keras.Input([3]), KERAS.Dense(2)])
+    unused = [tf.Variable(tf.ones([2, 2])), tf.Variable(tf.ones([3]))]
+
+    def everything(x):
+        operator = GaussNewton(LayeredNetwork(model, model), unused, x)
+        v, c = tf.ones([7]), tf.ones([10])
+        products = [operator.row_matvec(v), operator.row_rmatvec(c), operator.matvec(v), operator.diag_part()]
+        return [operator.gram(), operator.row_matrix(), *products, *operator.row_blocks().grams()]
+
+    found = run(everything)(tf.ones([5, 3]))
+    assert [value.shape for value in found[:6]] == [(10, 10), (10, 7), (10,), (7,), (7,), (7,)]
+    assert not any(np.any(value) for value in found)

@@ -262,3 +262,20 @@ def test_columns_are_found_where_xla_would_multiply_by_a_transpose(mode, times, 
 
     modes[mode](lambda x: GaussNewton(model, model.trainable_variables, x, CHOSEN).gram())(x)
     assert len(found) == times
+
+
+def test_a_recurrent_layer_with_a_cell_of_its_own_is_taken_at_its_word(rng):
+    class Doubled(KERAS.GRUCell):
+        def call(self, inputs, states, training=None):
+            h, _ = super().call(inputs, states, training=training)
+            return 2 * h, [2 * h]
+
+    gru = KERAS.GRU(3)
+    gru.cell = Doubled(3)
+    model = tf.keras.Sequential([tf.keras.Input(TIMES), gru, KERAS.Dense(3)])
+    x = rng.normal(size=[B, *TIMES]).astype(np.float32)
+    operator = GaussNewton(model, model.trainable_variables, x)
+    general = GaussNewton(lambda inputs: model(inputs), model.trainable_variables, x)
+
+    np.testing.assert_allclose(operator.outputs, model(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(operator.to_dense(), general.to_dense(), rtol=1e-4, atol=1e-5)

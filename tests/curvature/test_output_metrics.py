@@ -154,3 +154,10 @@ def test_bad_input_is_one_clear_error(make, message):
         make()
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_chosen_outputs_may_be_integers_of_any_dtype(dtype):
+    metric = SquaredError(chosen=tf.constant([2, 0], dtype))
+    metric.check(tf.zeros([2, 3]))
+    np.testing.assert_array_equal(metric.matvec(tf.zeros([2, 3]), tf.ones([2, 3])), [[0, 0, 1], [1, 0, 0]])

@@ -377,3 +377,36 @@ def test_sequences_of_unknown_length_train_as_those_of_a_known_one():
         states.append(model.get_weights())
     for known, unknown in zip(*states, strict=True):
         np.testing.assert_allclose(unknown, known, rtol=1e-4, atol=1e-6)
+
+
+def test_a_flatten_that_changes_the_order_trains_the_model_that_predicts():
+    inputs = tf.keras.Input([2, 3])
+    flat = LAYERS.Flatten(data_format="channels_first")(inputs)
+    model = NaturalGradientModel(inputs, LAYERS.Dense(1)(flat))
+    model.compile(optimizers.NaturalGradient(damping=1e-6), "mse")
+    x = tf.random.stateless_normal([64, 2, 3], (1, 2))
+    y = tf.reduce_sum(x * tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), [1, 2])[:, tf.newaxis]
+    model.fit(x, y, batch_size=64, epochs=1, verbose=0)
+    assert model.evaluate(x, y, verbose=0) < 1e-6
+
+
+class Tripled(NaturalGradientModel):
+    def call(self, inputs, training=None, mask=None):
+        return 3 * super().call(inputs, training=training, mask=mask)
+
+
+def test_a_model_with_a_call_of_its_own_trains_what_it_predicts():
+    inputs = tf.keras.Input([3])
+    model = Tripled(inputs, LAYERS.Dense(1)(inputs))
+    model.compile(optimizers.NaturalGradient(damping=1e-6), "mse")
+    x = tf.random.stateless_normal([64, 3], (1, 2))
+    y = tf.reduce_sum(x, 1, keepdims=True)
+    model.fit(x, y, batch_size=64, epochs=1, verbose=0)
+    assert model.evaluate(x, y, verbose=0) < 1e-6
+
+
+def test_a_model_with_a_call_of_its_own_is_refused_where_its_activation_would_be_left_out():
+    inputs = tf.keras.Input([3])
+    model = Tripled(inputs, LAYERS.Dense(1, "sigmoid")(inputs))
+    with pytest.raises(ValueError, match="Tripled has a call of its own"):
+        model.compile(optimizers.NaturalGradient(), "binary_crossentropy")

@@ -40,6 +40,14 @@ def test_categorical_log_prob_and_entropy_agree_with_scipy():
         np.testing.assert_allclose(entropy[t, b], stats.entropy(PROBABILITIES[t, b]), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "uint64"])
+def test_actions_may_be_integers_of_any_dtype(dtype):
+    expected = losses.categorical_log_prob(tf.constant(LOGITS), tf.constant(ACTIONS))
+    np.testing.assert_array_equal(
+        losses.categorical_log_prob(tf.constant(LOGITS), tf.cast(tf.constant(ACTIONS), dtype)), expected
+    )
+
+
 @pytest.mark.parametrize("log_std", [LOG_STD, LOG_STD[0, 0]], ids=["state-dependent", "state-independent"])
 def test_gaussian_log_prob_and_entropy_agree_with_scipy(log_std):
     log_probs = losses.diagonal_gaussian_log_prob(tf.constant(MEAN), tf.constant(log_std), tf.constant(SAMPLES))

@@ -32,3 +32,26 @@ def test_clipping_scales_all_gradients_together():
     )
     np.testing.assert_allclose([a.numpy(), b.numpy()], [-0.6, -0.8], rtol=1e-6)
     assert stats.gradient_norm == 5.0
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("most", [None, 1.0])
+def test_look_ups_of_one_row_count_together(most, mode):
+    table = tf.Variable(tf.zeros([3, 1]))
+    optimizer = tf.keras.optimizers.SGD(1.0)
+    optimizer.build([table])
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.gather(table, [1] * 100))
+        return apply_finite_gradients(optimizer, zip(tape.gradient(loss, [table]), [table], strict=True), loss, most)
+
+    stats = (step if mode == "eager" else tf.function(step, jit_compile=mode == "xla"))()
+    assert stats.gradient_norm == 100
+    np.testing.assert_allclose(table[:, 0], [0, -100 if most is None else -1, 0], rtol=1e-6)
+
+
+def test_a_loss_that_is_no_scalar_is_refused():
+    variable = tf.Variable([1.0])
+    with pytest.raises(ValueError, match="loss must be a scalar"):
+        apply_finite_gradients(tf.keras.optimizers.SGD(), [(tf.ones([1]), variable)], tf.ones([4]))

@@ -398,11 +398,61 @@ def test_options_that_bend_the_joint_solve_are_refused(option):
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"learning_rate": float("inf")}, "max_kl"),
         ({"solver": "dual"}, "solver"),
+        (
+            {"damping": tf.keras.utils.serialize_keras_object(solvers.Dual())},
+            "damping must be or describe a damping rule",
+        ),
+        ({"damping": {"a": 1}}, "damping must be or describe a damping rule"),
+        ({"learning_rate": {"a": 1}}, "learning_rate must be or describe a learning-rate schedule"),
+        ({"max_kl": {"class_name": "Nope", "config": {}}}, "max_kl must be or describe a learning-rate schedule"),
     ],
 )
 def test_wrong_arguments_are_named(option, message):
     with pytest.raises(ValueError, match=message):
         optimizers.NaturalGradient(**option)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(1)])
+def test_numpy_numbers_are_numbers(number):
+    optimizer = optimizers.NaturalGradient(learning_rate=number, damping=number, max_kl=number)
+    assert optimizer.damping_rule.initial == optimizer.max_kl == float(number)
+
+
+def test_a_schedule_may_be_given_as_keras_serialises_it():
+    schedule = tf.keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
+    described = tf.keras.optimizers.schedules.serialize(schedule)
+    optimizer = optimizers.NaturalGradient(described, max_kl=described)
+    optimizer.build([tf.Variable(1.0)])
+    assert optimizer.get_config() == optimizers.NaturalGradient(schedule, max_kl=schedule).get_config()
+
+
+@pytest.mark.parametrize("wrong", [tf.ones([1]), tf.ones([12])], ids=["[1]", "[B]"])
+@pytest.mark.parametrize("by", ["loss", "loss_fn"])
+def test_a_loss_that_is_no_scalar_is_refused_before_anything_moves(wrong, by):
+    problem = LinearProblem()
+    optimizer = optimizers.NaturalGradient()
+    given = {"loss": wrong} if by == "loss" else {"loss_fn": lambda: wrong}
+    with pytest.raises(ValueError, match=r"loss.* must be a scalar, got shape"):
+        optimizer.apply_output_gradient(problem.output_gradient(), problem.operator(), **given)
+    np.testing.assert_array_equal(problem.w, problem.start)
+
+
+def test_a_loss_may_be_an_integer():
+    problem = LinearProblem()
+    optimizer = optimizers.NaturalGradient()
+    assert optimizer.apply_output_gradient(problem.output_gradient(), problem.operator(), loss=1).skipped == 0
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("max_kl", [None, 0.01])
+def test_a_rate_below_0_takes_a_step_of_no_length(max_kl, compiled):
+    problem = LinearProblem()
+    rate = tf.keras.optimizers.schedules.PiecewiseConstantDecay([0], [-5.0, -5.0])
+    optimizer = optimizers.NaturalGradient(rate, max_kl=max_kl)
+    optimizer.build([problem.w])
+    stats = tf.function(lambda: step(problem, optimizer), jit_compile=compiled)()
+    assert (stats.skipped, stats.step_norm) == (0, 0)
+    np.testing.assert_array_equal(problem.w, problem.start)
 
 
 def test_optimizer_of_one_network_is_refused_for_another():

@@ -5,7 +5,7 @@ from softmax_bandit import SoftmaxBandit
 from trust_region import MODES, trpo
 
 from ngrl import solvers
-from ngrl.optimizers import BacktrackingLineSearch, NaturalGradient
+from ngrl.optimizers import BacktrackingLineSearch, NaturalGradient, SkipCause
 
 schedules = tf.keras.optimizers.schedules
 
@@ -44,6 +44,20 @@ def test_radius_that_has_gone_to_zero_takes_steps_of_no_length(last):
     assert bandit.w.numpy().tobytes() == before.tobytes()
     assert (stats.skipped, stats.step_norm, stats.predicted_kl) == (0, 0, 0)
     assert optimizer.iterations == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("search", [None, BacktrackingLineSearch()], ids=["taken whole", "searched"])
+@pytest.mark.parametrize("rate", [None, 1.0])
+def test_a_radius_that_is_no_number_skips_the_step(mode, search, rate):
+    bandit = SoftmaxBandit(2)
+    radius = schedules.PiecewiseConstantDecay([0], [np.nan, np.nan])
+    optimizer = NaturalGradient(rate, solvers.Cholesky(), 0.1, max_kl=radius, line_search=search)
+    before = bandit.w.numpy()
+    stats = MODES[mode](lambda: bandit.update(optimizer))()
+    assert (stats.skipped, stats.skip_cause, stats.step_norm) == (1, SkipCause.SOLUTION, 0)
+    assert bandit.w.numpy().tobytes() == before.tobytes()
+    assert optimizer.iterations == 0
 
 
 def test_scheduled_radius_round_trips_through_the_config():

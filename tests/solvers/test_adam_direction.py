@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ngrl.curvature import GaussNewton, SquaredError
+from ngrl.curvature import GaussNewton, LayeredNetwork, SquaredError, flatten
 from ngrl.optimizers import NaturalGradient
-from ngrl.solvers import AdamDirection
+from ngrl.solvers import AdamDirection, ParameterGradient, Result
 
 INPUTS = np.random.default_rng(0).normal(size=(9, 4))
 TARGETS = np.random.default_rng(1).normal(size=(5, 9, 1))
@@ -66,3 +66,30 @@ def test_a_skipped_step_leaves_the_means_as_they_are():
     assert optimizer.apply_output_gradient(output_gradient * np.nan, operator).skipped == 1
     for value, before in zip(optimizer.variables, kept, strict=True):
         np.testing.assert_array_equal(value, before)
+
+
+def test_a_network_without_rows_is_bounded_by_products_alone():
+    norm = tf.keras.layers.BatchNormalization(dtype=tf.float64)
+    model = tf.keras.Sequential(
+        [tf.keras.Input([4], dtype=tf.float64), tf.keras.layers.Dense(3, dtype=tf.float64), norm]
+    )
+    variables = model.trainable_variables
+    operator = GaussNewton(LayeredNetwork(lambda x: model(x, training=True), model), variables, tf.constant(INPUTS))
+    before = [tf.identity(variable) for variable in variables]
+    optimizer = NaturalGradient(None, solver=AdamDirection(), max_kl=0.01)
+    stats = optimizer.apply_output_gradient(operator.outputs - TARGETS[0], operator)
+    change = flatten(variables) - flatten(before)
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    np.testing.assert_allclose(0.5 * tf.tensordot(change, operator.matvec(change), 1), 0.01, rtol=1e-6)
+    np.testing.assert_allclose(stats.predicted_kl, 0.01, rtol=1e-6)
+
+
+def test_a_gradient_that_is_no_number_is_a_breakdown():
+    model = layer()
+    _, operator = gradient(model, TARGETS[0])
+    solution = (
+        AdamDirection().answer(operator, ParameterGradient(tf.constant([1.0, np.nan, 1, 1, 1], tf.float64))).solution
+    )
+    assert solution.result == Result.BREAKDOWN
+    assert not np.any(solution.value)

@@ -8,8 +8,19 @@ from small_stacks import compiled, linearised, network, slices
 from ngrl import seeding
 from ngrl.curvature import Categorical, GaussNewton, KroneckerFactored, SquaredError
 from ngrl.curvature.kronecker import Outer
+from ngrl.curvature.rules import layer_rule
+from ngrl.curvature.uses import Linear
 from ngrl.optimizers import NaturalGradient
-from ngrl.solvers import Dual, Kfac, OutputGradient, ParameterGradient, Result, blocked_cholesky
+from ngrl.solvers import (
+    ConjugateGradient,
+    Dual,
+    Kfac,
+    OutputGradient,
+    ParameterGradient,
+    Result,
+    blocked_cholesky,
+    factor_inverses,
+)
 
 MODES = ["eager", "graph", "xla"]
 INVERSES = ["factored", "exact", "ekfac"]  # of both factors; PRONG has a test file of its own
@@ -351,6 +362,75 @@ def test_numbers_that_are_not_finite_reach_no_factor(inverse):
     assert [v.numpy().tobytes() for v in optimizer.variables] == before
 
 
+def overflowing():
+    """Finite inputs whose squares aren't."""
+    inputs = RNG(1).normal(size=(5, 3))
+    inputs[0, 0] = 1e160
+    return inputs
+
+
+@pytest.mark.parametrize("mode", ["eager", "xla"])
+@pytest.mark.parametrize(
+    "settings", [*({"inverse": inverse} for inverse in (*INVERSES, "prong")), {"rank": 1}], ids=str
+)
+def test_a_batch_whose_squares_overflow_reaches_no_average(settings, mode):
+    stack = network()
+    solver = Kfac(period=3, **settings)
+
+    def step(inputs, pull, state):
+        answer = solver.answer(linearised(stack, inputs=inputs), OutputGradient(pull), 1e-2, state)
+        return answer.state, answer.solution.result
+
+    step = compiled(step, mode)
+    good, pull = tf.constant(RNG(1).normal(size=(5, 3))), tf.constant(RNG(2).normal(size=(5, 2)))
+    state = {name: tf.constant(value) for name, value in solver.slots(stack.variables).items()}
+    for number in range(5):  # the first batch, those between inverses, and those with new ones
+        # The example that overflows has no error of its own.
+        left, _ = step(tf.constant(overflowing()), pull * [[0.0], [1.0], [1.0], [1.0], [1.0]], state)
+        for name, value in left.items():
+            np.testing.assert_array_equal(value, state[name], err_msg=f"{name} of batch {number}")
+        state, result = step(good, pull, state)
+        assert result == Result.CONVERGED
+
+
+def test_eigenvalues_of_ekfac_take_no_batch_whose_products_overflow():
+    stack = network((3, 2))
+    solver = Kfac(inverse="ekfac", period=100)
+    good, bad = RNG(1).normal(size=(5, 3)), np.vstack([1e100 * np.eye(3)[0], RNG(1).normal(size=(4, 3))])
+    state = None
+    for inputs, scale in ((good, 1.0), (bad, 1e100), (good, 1.0)):
+        metric = SquaredError(beta=scale)
+        operator = linearised(stack, inputs=inputs, metric=metric)
+        answer = solver.answer(operator, OutputGradient(tf.ones([5, 2], tf.float64)), 1e-2, state)
+        state = answer.state
+    assert np.all(np.isfinite(state["0/eigenvalues"]))
+
+
+@pytest.mark.parametrize("inverse", [*INVERSES, "prong"])
+@pytest.mark.parametrize("preconditions", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_solver_called_on_numbers_that_overflow_breaks_down_and_raises_nothing(inverse, preconditions, jit_compile):
+    stack = network()
+    operator = linearised(stack, inputs=overflowing())
+    solver = Kfac(inverse=inverse)
+    solver = ConjugateGradient(preconditioner=solver) if preconditions else solver
+    rhs = np.ones(operator.shape[0])
+    call = (
+        (lambda: solver(operator, rhs, 0.1))
+        if not jit_compile
+        else compiled(lambda: solver(linearised(stack, inputs=overflowing()), rhs, 0.1), "xla")
+    )
+    solution = call()
+    assert solution.result == Result.BREAKDOWN
+    assert not np.any(solution.value)
+
+
+def test_an_eigenbasis_of_numbers_that_are_not_finite_has_no_eigenvalues():
+    for matrix in (np.full((3, 3), np.nan), np.diag([1.0, np.inf, 1.0])):
+        *_, eigenvalues = factor_inverses.eigenbasis(tf.constant(matrix), tf.eye(2, dtype=tf.float64))
+        assert np.all(np.isnan(eigenvalues))
+
+
 @pytest.mark.parametrize("inverse", ["factored", "exact"])
 def test_a_singular_factor_without_damping_breaks_down_instead_of_moving(inverse):
     stack = network((3, 2))
@@ -380,6 +460,8 @@ def test_bad_input_is_answered_in_one_line():
         ({"eigenvalue_period": 0}, "eigenvalue_period"),
         ({"inverse": "kfac"}, "inverse"),
         ({"kind": "exact"}, "kind"),
+        ({"eigenvalue_period": 2}, "eigenvalue_period needs"),
+        ({"kind": "sampled", "inverse": "prong"}, "kind is of G"),
     ):
         with pytest.raises(ValueError, match=word):
             Kfac(**arguments)
@@ -398,3 +480,50 @@ def test_bad_input_is_answered_in_one_line():
     with pytest.raises(TypeError, match="kronecker_layers"):
         Kfac()(tf.linalg.LinearOperatorIdentity(3, dtype=tf.float64, is_self_adjoint=True), np.ones(3), 1.0)
     assert Kfac.from_config(Kfac(decay=0.5, period=3, inverse="ekfac").get_config()).period == 3
+
+
+class Named(tf.keras.layers.Layer):
+    """A Dense layer whose weights have other names, or another order."""
+
+    def __init__(self, kernel, bias, bias_first=False):
+        super().__init__(name="mine")
+        self.names, self.bias_first = (kernel, bias), bias_first
+
+    def build(self, shape):
+        kernel, bias = self.names
+        if self.bias_first:
+            self.b = self.add_weight(bias, [2])
+        self.w = self.add_weight(kernel, [shape[-1], 2])
+        if not self.bias_first:
+            self.b = self.add_weight(bias, [2])
+
+    def call(self, inputs):
+        return inputs @ self.w + self.b
+
+
+@layer_rule(Named)
+def named(layer, record, inputs):
+    return record(Linear(layer.w, layer.b, inputs))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: Named("w", "b"), "mine/w:0: its bias, mine/b:0, must have a name that begins with bias"),
+        (lambda: Named("kernel", "bias", bias_first=True), "mine/kernel:0: its bias.*next in the order of variables"),
+        (lambda: Named("beta_kernel", "bias"), "the name of a kernel must not begin with bias, gamma, beta"),
+    ],
+)
+def test_names_that_hide_what_a_variable_is_are_told(layer, message):
+    model = tf.keras.Sequential([tf.keras.Input([3]), layer()])
+    operator = GaussNewton(model, model.trainable_variables, np.ones([4, 3], np.float32))
+    with pytest.raises(ValueError, match=message):
+        Kfac()(operator, np.ones(8), 1.0)
+
+
+def test_names_that_say_what_a_variable_is_serve_rules_of_ones_own():
+    model = tf.keras.Sequential([tf.keras.Input([3]), Named("w", "bias_of_mine")])
+    inputs = RNG(0).normal(size=[6, 3]).astype(np.float32)
+    operator = GaussNewton(model, model.trainable_variables, inputs)
+    expected = np.linalg.solve(operator.to_dense() + np.eye(8), np.ones(8))
+    np.testing.assert_allclose(Kfac(inverse="exact")(operator, np.ones(8), 1.0).value, expected, rtol=1e-4)

@@ -30,6 +30,25 @@ def test_preconditioner_that_needs_a_loss_is_refused():
         ConjugateGradient(preconditioner=Kfac(kind="empirical"))
 
 
+def test_preconditioner_with_a_model_of_steps_is_refused():
+    with pytest.raises(ValueError, match="quadratic_model is for Kfac as the solver"):
+        ConjugateGradient(preconditioner=Kfac(quadratic_model="factored"))
+
+
+def test_a_limit_of_the_norm_is_refused_beside_a_preconditioner():
+    with pytest.raises(ValueError, match=r"max_norm.*preconditioner"):
+        MinresQLP(max_norm=1.0, preconditioner=Kfac())
+
+
+@pytest.mark.parametrize("name", ["qlp", "qlp from the start"])
+@pytest.mark.parametrize("preconditioner", [None, Kfac(), Kfac(inverse="exact")], ids=["none", "factored", "exact"])
+def test_the_norm_of_the_solution_is_that_of_the_value(name, preconditioner):
+    operator = ill_conditioned()
+    rhs = 7.0 * np.random.default_rng(5).normal(size=operator.shape[0])
+    solution = SOLVERS[name](preconditioner=preconditioner)(operator, rhs, 1e-2)
+    np.testing.assert_allclose(solution.stats.solution_norm, np.linalg.norm(solution.value), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("name", "mode"), [*((name, "graph") for name in SOLVERS), ("qlp", "xla")])
 def test_solution_is_the_dense_one_in_fewer_iterations(name, mode):
     operator = ill_conditioned()

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from small_stacks import compiled, linearised, network
 
+from ngrl.optimizers import BacktrackingLineSearch, NaturalGradient
 from ngrl.solvers import BlockDual, ConjugateGradient, Dual, Kfac, ParameterGradient, Result
 
 
@@ -80,6 +81,34 @@ def test_warm_start_remembers_nothing_of_a_breakdown():
         assert answer.solution.result == Result.BREAKDOWN
         np.testing.assert_array_equal(answer.state["solution"], v)
     assert ConjugateGradient.from_config(solver.get_config()).warm_start
+
+
+@pytest.mark.parametrize("preconditioner", [None, Kfac()], ids=["plain", "kfac"])
+def test_warm_start_remembers_nothing_of_a_step_that_failed(preconditioner):
+    stack = network()
+    optimizer = NaturalGradient(
+        solver=ConjugateGradient(warm_start=True, preconditioner=preconditioner),
+        damping=0.1,
+        max_kl=0.1,
+        line_search=BacktrackingLineSearch(),
+    )
+
+    def kept():
+        return [v.numpy() for v in optimizer.variables if v.name.startswith("solver/solution")]
+
+    for losses in ((5.0, 5.0), (5.0, 4.0), (5.0, 5.0)):  # as it was, better, as it was
+        before = kept()
+        stats = optimizer.apply_output_gradient(
+            tf.ones([5, 2], tf.float64),
+            linearised(stack),
+            loss=losses[0],
+            loss_fn=lambda losses=losses: losses[1],
+            divergence_fn=lambda: 0.0,
+        )
+        failed = losses[0] == losses[1]
+        assert (stats.step_norm == 0) == failed
+        (value,) = kept()
+        assert np.array_equal(value, before[0] if before else np.zeros_like(value)) == failed
 
 
 def test_warm_start_needs_an_iteration_besides_the_guess():

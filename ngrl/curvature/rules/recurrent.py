@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.curvature.rules.registry import NoRuleError, Recorder, layer_rule
+from ngrl.curvature.unchanged import is_unchanged
 from ngrl.curvature.uses import Linear, ScaleShift
 
 _KERAS = tf.keras.layers
@@ -15,6 +16,8 @@ _State = list[tf.Tensor]
 
 #: Steps that are unrolled at most. The graph grows with each.
 _MOST_STEPS = 256
+
+_CELLS = {_KERAS.SimpleRNN: _KERAS.SimpleRNNCell, _KERAS.LSTM: _KERAS.LSTMCell, _KERAS.GRU: _KERAS.GRUCell}
 
 
 @layer_rule(_KERAS.SimpleRNN)
@@ -106,6 +109,9 @@ def _unroll(
 ) -> Any:
     """What the layer returns, for `step` from x_t W + b and the state before to the state, whose first part is h."""
     if kwargs.get("mask") is not None or layer.stateful or not tf.is_tensor(inputs):
+        raise NoRuleError
+    cells = [_CELLS[kind] for kind in _CELLS if isinstance(layer, kind)]
+    if not any(is_unchanged(layer.cell, cell, "__call__", "call") for cell in cells):
         raise NoRuleError
     if layer.cell.dropout or layer.cell.recurrent_dropout or inputs.shape.rank != 3:
         raise NoRuleError

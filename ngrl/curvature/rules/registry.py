@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import tensorflow as tf
 
+from ngrl.curvature.unchanged import is_unchanged
 from ngrl.curvature.uses import Use
 
 
@@ -53,6 +54,5 @@ def find_rule(layer: tf.keras.layers.Layer) -> Rule | None:
     for kind in type(layer).__mro__:
         if kind in _RULES:
             rule, methods = _RULES[kind]
-            same = all(getattr(type(layer), name) is getattr(kind, name) for name in methods)
-            return rule if same else None
+            return rule if is_unchanged(layer, kind, *methods) else None
     return None
