@@ -14,7 +14,7 @@ from ngrl.agents.steps import check_optimizer, check_plain, is_natural, natural_
 from ngrl.checks import check_count, check_number, check_optional_number
 from ngrl.configurable import configurable
 from ngrl.curvature import num_parameters
-from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats
+from ngrl.optimizers import GradientStats, NaturalGradient, NaturalGradientStats, check_damped_outside_rows
 
 
 class PolicyUpdate(tf.Module, abc.ABC):
@@ -108,7 +108,8 @@ class NaturalUpdate(PolicyUpdate):
         (Schulman et al. 2015, appendix C.1, take every tenth).
 
     Raises:
-      ValueError: The optimizer is no natural gradient, or `fisher_every` not a positive integer.
+      ValueError: The optimizer is no natural gradient, `fisher_every` not a positive integer, or above 1 with a solver
+        that works on rows alone and has no damping.
     """
 
     optimizer: NaturalGradient
@@ -118,10 +119,16 @@ class NaturalUpdate(PolicyUpdate):
         if not self.is_natural:
             raise ValueError(f"{self.name} needs NaturalGradient as its optimizer, got {type(optimizer).__name__}")
         self._every = check_count(f"{self.name}: fisher_every", fisher_every)
-        if self._every > 1 and optimizer.solver.needs_output_gradient:
+        if self._every == 1:
+            return
+        if optimizer.solver.needs_output_gradient:
             raise ValueError(
                 f'{self.name}: Kfac(kind="empirical") takes the gradient\'s own states: set fisher_every=1'
             )
+        try:
+            check_damped_outside_rows(optimizer, f"{self.name}: with fisher_every, states count whose rows F lacks")
+        except ValueError as error:
+            raise ValueError(f"{error}; or set fisher_every=1") from None
 
     def __call__(self, policy: Policy, batch: PolicyBatch) -> tuple[tf.Tensor, NaturalGradientStats]:
         """A natural step on the surrogate loss."""

@@ -47,8 +47,13 @@ def check_penalised(optimizer: NaturalGradient) -> None:
     """Refuse an optimizer that can't take a step for a loss with regularisers.
 
     Raises:
-      ValueError: As `check_damped_outside_rows`.
+      ValueError: As `check_damped_outside_rows`; or its solver takes only gradients that outputs give.
     """
+    if optimizer.solver.needs_output_gradient:
+        raise ValueError(
+            "the model has regularisers or other losses of its own, whose gradient no outputs give, as "
+            'Kfac(kind="empirical") needs it: take another kind'
+        )
     check_damped_outside_rows(optimizer, "the model has regularisers or other losses of its own")
 
 

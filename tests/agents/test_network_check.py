@@ -75,6 +75,12 @@ def test_a_natural_step_with_a_regulariser_equals_a_dense_solve(solver, run):
     np.testing.assert_allclose(info.loss, 0.5 * np.mean(residual**2) + 0.25 * np.sum(kernel**2), rtol=1e-5)
 
 
+def test_kfac_of_the_losss_own_derivatives_takes_no_regulariser():
+    optimizer = optimizers.NaturalGradient(solver=solvers.Kfac(kind="empirical"))
+    with pytest.raises(ValueError, match=r"DqnAgent: the model has regularisers .*take another kind"):
+        make(optimizer, regularised())
+
+
 def test_levenberg_marquardt_measures_the_regulariser_too():
     """On a linear network loss and regulariser are quadratic, and the model lacks the latter's curvature 2c alone."""
     agent = make(natural(damping=optimizers.LevenbergMarquardt(initial=1.0)), regularised(0.1))
@@ -279,7 +285,7 @@ def test_networks_of_one_agent_that_share_variables_are_refused():
             critic=agents.Critic(value, tf.keras.optimizers.SGD(0.1)),
         )
     actor = on_policy_reference.make_actor(hidden=())
-    with pytest.raises(ValueError, match=r"AcerAgent: the average policy shares '.*' with the policy"):
+    with pytest.raises(ValueError, match=r"AcerAgent: the average shares '.*' with the policy"):
         acer(actor=actor, average=actor)
     critic = networks.QNetwork(OBSERVATION, 3, ())
     critic.layers_in_order = actor.layers_in_order

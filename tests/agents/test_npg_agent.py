@@ -200,6 +200,15 @@ def test_fisher_every_that_is_no_positive_integer_is_refused(every):
         make(agents.NpgAgent, natural(), fisher_every=every)
 
 
+@pytest.mark.parametrize("solver", [solvers.Dual(), solvers.BlockDual()])
+def test_fisher_over_a_part_of_the_states_needs_damping_with_a_solver_of_rows(solver):
+    optimizer = optimizers.NaturalGradient(solver=solver, damping=0.0)
+    with pytest.raises(
+        ValueError, match=rf"^NaturalUpdate: with fisher_every, .* {type(solver).__name__} needs damping"
+    ):
+        make(agents.NpgAgent, optimizer, fisher_every=2)
+
+
 def test_optimizer_that_solves_nothing_is_refused():
     with pytest.raises(ValueError, match="NaturalUpdate needs NaturalGradient as its optimizer, got Adam"):
         make(agents.NpgAgent, tf.keras.optimizers.Adam())
