@@ -13,7 +13,9 @@ def is_unchanged(owner: Any, kind: type[_Kind], *methods: str) -> TypeGuard[_Kin
       kind: A class. A subclass is taken too, unless it overrides one of `methods`, or the object has its own.
       *methods: Names of methods of `kind`.
     """
-    if not isinstance(owner, kind):
-        return False
-    own = vars(owner)
-    return all(name not in own and getattr(type(owner), name) is getattr(kind, name) for name in methods)
+    return inherits(owner, kind, *methods) and not any(name in vars(owner) for name in methods)
+
+
+def inherits(owner: Any, kind: type, *methods: str) -> bool:
+    """As `is_unchanged`, whatever the object has of its own: while a network is recorded, so have its layers."""
+    return isinstance(owner, kind) and all(getattr(type(owner), name) is getattr(kind, name) for name in methods)

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from ngrl.curvature.rules.registry import NoRuleError, Recorder, layer_rule
-from ngrl.curvature.unchanged import is_unchanged
+from ngrl.curvature.unchanged import inherits
 from ngrl.curvature.uses import Linear, ScaleShift
 
 _KERAS = tf.keras.layers
@@ -111,7 +111,7 @@ def _unroll(
     if kwargs.get("mask") is not None or layer.stateful or not tf.is_tensor(inputs):
         raise NoRuleError
     cells = [_CELLS[kind] for kind in _CELLS if isinstance(layer, kind)]
-    if not any(is_unchanged(layer.cell, cell, "__call__", "call") for cell in cells):
+    if not any(inherits(layer.cell, cell, "__call__", "call") for cell in cells):
         raise NoRuleError
     if layer.cell.dropout or layer.cell.recurrent_dropout or inputs.shape.rank != 3:
         raise NoRuleError
