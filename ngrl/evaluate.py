@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ngrl import modules, seeding
 from ngrl.checks import check_count, check_optional_count
+from ngrl.messages import RAISED
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -93,7 +94,7 @@ def _run(options: argparse.Namespace, policy_dir: Path, output: LibraryOutput, d
         for name in options.allow_gin_import:
             modules.load(name)
         _evaluate(options, policy_dir, output, done, progress)
-    except Exception as error:
+    except RAISED as error:
         progress.stop()
         heed(error)
         output.log_exception()

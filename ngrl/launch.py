@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl import modules, packaged, seeding, threads
-from ngrl.messages import reason
+from ngrl.messages import RAISED, reason
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 def default_root_dir(gin_file: str, seed: int | None) -> Path:
     """`runs/<gin file name>`, after the folders below `gin/`, and with the seed where one is asked for.
 
-    These are the names that trials of a study have, by which reports know what learns.
+    Those of files in `gin/` are the names that trials of a study have, by which reports know what learns.
     """
     path = Path(gin_file)
     folders = path.parts[:-1]
@@ -243,7 +243,7 @@ def _run(
         # Gin appends where the error passed through.
         print(f"{name}: {reason(error)}{hint}", file=output.terminal)
         return error.exit_code
-    except Exception as error:
+    except RAISED as error:
         heed(error)
         output.log_exception()
         # Gin appends where an error passed through; only one made of a wrong value is explained by that.
@@ -282,6 +282,8 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
         lines.append(f"  greedy evaluation        {describe_evaluation(evaluation)}")
         bound = describe_bound(evaluation)
         lines += [f"    {bound}"] if bound else []
+    if not result["train_steps"]:
+        lines.append("  no update was made: the steps ended within the loop's warm-up or its first batch")
     if result["skipped_updates"]:
         lines.append(f"  skipped updates          {result['skipped_updates']:,}")
     lines += [

@@ -1,6 +1,14 @@
 """Errors in one line each. No TensorFlow is imported here."""
 
+import sysconfig
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
+
+#: What a user's own code may raise. SystemExit is no Exception, and would end a command as if its work were done.
+RAISED = (Exception, SystemExit)
+
+_LIBRARIES = [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
 
 
 def first_line(text: str) -> str:
@@ -12,6 +20,15 @@ def first_line(text: str) -> str:
 def reason(error: BaseException) -> str:
     """What an error says, in a line; what it is where it says nothing."""
     return first_line(str(error)) or type(error).__name__
+
+
+def raised_at(error: BaseException) -> str:
+    """The last place in a user's own code that an error came from, as " (mine.py:57)"; "" where there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.exists() and not any(path.is_relative_to(folder) for folder in _LIBRARIES):
+            return f" ({path.name}:{frame.lineno})"
+    return ""
 
 
 def shortened(parts: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ngrl.messages import reason
+from ngrl.messages import RAISED, raised_at, reason
 
 
 def add_option(parser: argparse.ArgumentParser, purpose: str = "let gin files import MODULE") -> None:
@@ -27,5 +27,5 @@ def load(name: str) -> ModuleType:
         sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
-    except Exception as error:
-        raise ImportError(f'cannot import "{name}": {reason(error)}') from error
+    except RAISED as error:
+        raise ImportError(f'cannot import "{name}": {reason(error)}{raised_at(error)}') from error

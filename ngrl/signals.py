@@ -70,7 +70,7 @@ def terminable() -> Iterator[None]:
         _arrived.clear()
 
 
-def heed(cause: Exception | None = None) -> None:
+def heed(cause: BaseException | None = None) -> None:
     """Raise a KeyboardInterrupt again that compiled code has swallowed, or made another exception of.
 
     NumPy makes a SystemError of one that arrives while it makes an array, for example, and an environment may make one

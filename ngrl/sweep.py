@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ngrl import modules, packaged, seeding
 from ngrl.checks import check_optional_count
 from ngrl.launch import pasted, tensorboard_command
-from ngrl.messages import reason
+from ngrl.messages import RAISED, reason
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOut
         return fail(str(error), EXIT_USAGE)
     except RayUnavailableError as error:
         return fail(str(error), EXIT_FAILURE)
-    except Exception as error:
+    except RAISED as error:
         heed(error)
         traceback.print_exc()  # into the log
         line = f"{type(error).__name__}: {reason(error)}; the traceback is in {output.keep()}"

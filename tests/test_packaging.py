@@ -36,7 +36,7 @@ ALLOWED = {
     "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
     "networks": {"networks", "_autograph", "checks", "seeding", "_tf_agents", "specs", "configurable", "patches"},
-    "environments": {"environments", "checks", "cluster", "configurable", "seeding", "_tf_agents", "specs"},
+    "environments": {"environments", "checks", "cluster", "configurable", "messages", "seeding", "_tf_agents", "specs"},
     "replay": {"replay", "checks", "seeding", "_tf_agents"},
     "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents", "configurable"},
 }

@@ -14,7 +14,13 @@ from ngrl.agents.action_values import ActionValueCritic, Judgement
 from ngrl.agents.average import begin_at
 from ngrl.agents.heads import ActionHead, head_for
 from ngrl.agents.minibatches import masked_rows
-from ngrl.agents.network_check import check_actions, check_separate, check_trainable, check_unpenalised
+from ngrl.agents.network_check import (
+    check_actions,
+    check_normaliser,
+    check_separate,
+    check_trainable,
+    check_unpenalised,
+)
 from ngrl.agents.policies import DRAWN, BehaviourPolicy, sampled_step
 from ngrl.agents.retrace import Retrace
 from ngrl.agents.schedules import Schedule, check_weight, counter, weight_at
@@ -164,8 +170,7 @@ class AcerAgent(tf_agent.TFAgent):
         for policy_network in (actor_network, average_network):
             check_actions(name, policy_network, action_spec)
             policy_network.create_variables(time_step_spec.observation)
-            if policy_network.normaliser is not None:
-                raise ValueError(f"{name} updates no ObservationNormaliser: set normaliser to None")
+            check_normaliser(name, "the policy", policy_network.normaliser)
         for network in (actor_network, average_network, critic):
             check_trainable(name, network, natural=False)
             check_unpenalised(name, network)

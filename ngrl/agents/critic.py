@@ -61,6 +61,8 @@ class Critic(tf.Module):
         self._stepper = Stepper("Critic", optimizer, max_gradient_norm)
         if is_natural(optimizer):
             _check_natural(optimizer)
+        if not isinstance(network, ValueNetwork):
+            raise ValueError(f"Critic: network must be an ngrl.networks.ValueNetwork, got {type(network).__name__}")
         network.create_variables()
         self.network = network
         self.optimizer = optimizer

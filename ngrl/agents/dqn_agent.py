@@ -15,7 +15,14 @@ from ngrl import losses
 from ngrl.agents.average import Average
 from ngrl.agents.linearisable import linearisable
 from ngrl.agents.minibatches import masked_rows
-from ngrl.agents.network_check import check_action_values, check_separate, check_trainable, freeze_alike, penalty_of
+from ngrl.agents.network_check import (
+    check_action_values,
+    check_kind,
+    check_separate,
+    check_trainable,
+    freeze_alike,
+    penalty_of,
+)
 from ngrl.agents.q_lambda import QLambda
 from ngrl.agents.schedules import counter
 from ngrl.agents.steps import Stepper, differentiated, is_natural
@@ -126,6 +133,7 @@ class DqnAgent(tf_agent.TFAgent):
         check_choice("fisher_outputs", fisher_outputs, ("chosen", "all"))
         if is_natural(optimizer) and optimizer.line_search is not None:
             raise ValueError("DqnAgent takes no line search, which measures the KL of a policy: set line_search=None")
+        check_kind(name, q_network)
         q_network.create_variables(time_step_spec.observation)
         check_trainable(name, q_network, is_natural(optimizer))
         check_action_values(name, q_network, time_step_spec.observation, self._num_actions)

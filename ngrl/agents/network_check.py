@@ -7,8 +7,20 @@ from tf_agents.networks import network
 
 from ngrl.agents.steps import Penalty, is_natural
 from ngrl.curvature import check_network, describe_layer, layers_of
-from ngrl.networks import ActorNetwork, action_size, describe_actions, is_discrete_action
+from ngrl.networks import ActorNetwork, ObservationNormaliser, action_size, describe_actions, is_discrete_action
 from ngrl.optimizers import check_penalised
+
+
+def check_kind(owner: str, net: Any) -> None:
+    """Refuse what is no TF-Agents network, before it is built.
+
+    Raises:
+      ValueError: It is none; the message of a Keras model says how to make it one.
+    """
+    if not isinstance(net, network.Network):
+        keras = isinstance(net, tf.keras.layers.Layer)
+        hint = ": wrap it in tf_agents.networks.sequential.Sequential([...])" if keras else ""
+        raise ValueError(f"{owner}: the network must be a TF-Agents network, got {type(net).__name__}{hint}")
 
 
 def check_trainable(owner: str, net: Any, natural: bool, carries_state: bool = False) -> None:
@@ -21,9 +33,13 @@ def check_trainable(owner: str, net: Any, natural: bool, carries_state: bool = F
       carries_state: Whether the owner carries the network's state from step to step, and trains it on sequences.
 
     Raises:
-      ValueError: It has a state that nobody carries, adds losses in its call, or holds what
-        `ngrl.curvature.check_network` refuses.
+      ValueError: It has no weights to train or others than float32, has a state that nobody carries, adds losses in
+        its call, or holds what `ngrl.curvature.check_network` refuses.
     """
+    dtypes = {weight.dtype.name for weight in net.trainable_variables}
+    if dtypes != {"float32"}:
+        found = f"weights of {', '.join(sorted(dtypes))}" if dtypes else "no weights to train"
+        raise ValueError(f"{owner}: network {net.name!r} has {found}, and agents train float32 ones")
     for part in (net, *net.submodules):
         # Keras' recurrent layers have a `state_spec` too, and begin anew in every call unless they are stateful.
         if not carries_state and isinstance(part, network.Network) and tf.nest.flatten(part.state_spec):
@@ -59,6 +75,19 @@ def check_actions(owner: str, actor: ActorNetwork, action_spec: Any) -> None:
         raise ValueError(
             f"{owner}: the policy's network is for {describe_actions(actor.action_spec)}, the environment has "
             f"{describe_actions(action_spec)}"
+        )
+
+
+def check_normaliser(owner: str, noun: str, normaliser: ObservationNormaliser | None) -> None:
+    """Refuse a normaliser that the agent doesn't update where it has seen nothing: it would change nothing.
+
+    Raises:
+      ValueError: It has seen nothing.
+    """
+    if normaliser is not None and normaliser.moments.count == 0:
+        raise ValueError(
+            f"{owner}: {noun}'s normaliser has seen no observation, and only that of an on-policy agent's policy is "
+            "updated: set normaliser to None, or call its update first"
         )
 
 

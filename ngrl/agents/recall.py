@@ -6,6 +6,7 @@ import tensorflow as tf
 from tf_agents.trajectories import time_step as ts
 from tf_agents.trajectories import trajectory
 
+from ngrl.agents.network_check import check_normaliser
 from ngrl.agents.trajectories import by_trajectory, flat_rows, sizes
 from ngrl.networks import ActorNetwork, MemoryInputs
 from ngrl.replay import MEMORY
@@ -44,14 +45,13 @@ def _cut(rows: MemoryInputs, which: Any) -> MemoryInputs:
 
 
 def check_critic(owner: str, network: ActorNetwork, critic_network: Any) -> None:
-    """Refuse a critic that doesn't see what a policy remembers, or normalises as no policy does.
+    """Refuse a critic that doesn't see what a policy remembers, or by a normaliser that does nothing.
 
     Raises:
-      ValueError: The policy has a memory, and the critic isn't for its `critic_spec`; or the critic has a normaliser
-        that isn't the policy's, which alone is updated.
+      ValueError: The policy has a memory, and the critic isn't for its `critic_spec`; or as `check_normaliser`.
     """
-    if critic_network.normaliser not in (None, network.normaliser):
-        raise ValueError(f"{owner}: the critic's normaliser would never be updated: give it the policy's, or None")
+    if critic_network.normaliser is not network.normaliser:
+        check_normaliser(owner, "the critic", critic_network.normaliser)
     if network.cell is not None and critic_network.input_tensor_spec != network.critic_spec:
         raise ValueError(
             f"{owner}: the critic of a policy that remembers is to be a ValueNetwork for the policy's critic_spec "

@@ -1,5 +1,7 @@
 """What an environment did wrong, and where."""
 
+from ngrl.messages import raised_at
+
 
 class EnvironmentFault(RuntimeError):
     """An environment raised, hung, died, or answered with something its spaces don't allow.
@@ -29,6 +31,6 @@ class EnvironmentFault(RuntimeError):
 
 
 def one_line(error: BaseException) -> str:
-    """The type and message of an exception as one line."""
+    """The type and message of an exception as one line, and where in a user's own code it was raised."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + raised_at(error)

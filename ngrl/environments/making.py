@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.member import Member
+from ngrl.messages import RAISED
 from ngrl.seeding import Stream
 
 # Packages whose environments gymnasium knows only after their import.
@@ -58,7 +59,7 @@ class MemberMaker:
             env.close()
         except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
             raise ImportError(_missing(self.env_id, error)) from error
-        except Exception as error:
+        except RAISED as error:
             settings = f" with {self._kwargs}" if self._kwargs else ""
             raise ValueError(f"{self.env_id} can't be made{settings}: {one_line(error)}") from error
         return env.observation_space, env.action_space
@@ -87,7 +88,7 @@ def make_member(spec: EnvSpec, kwargs: Mapping[str, Any], env_id: str, seed: int
     """
     try:
         env = make(spec, kwargs)
-    except Exception as error:
+    except RAISED as error:
         raise EnvironmentFault(env_id, index, None, f"it can't be made: {one_line(error)}") from error
     return Member(env, env_id, seed, index, stream)
 

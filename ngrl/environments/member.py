@@ -14,6 +14,7 @@ from gymnasium.wrappers import TimeLimit
 
 from ngrl import seeding
 from ngrl.environments.faults import EnvironmentFault, one_line
+from ngrl.messages import RAISED
 from ngrl.seeding import Stream
 
 Check = Callable[[Any], str | None]
@@ -77,7 +78,7 @@ class Member(gymnasium.Wrapper):
         self._begin()
         try:
             observation, _ = self.env.reset(seed=self._seed(), options=options)
-        except Exception as error:
+        except RAISED as error:
             raise self._fault(one_line(error)) from error
         problem = self._check(observation)
         if problem is not None:
@@ -93,7 +94,7 @@ class Member(gymnasium.Wrapper):
         self._actions.append(action if self._scalar_actions else np.array(action))
         try:
             observation, reward, terminated, truncated, _ = self.env.step(action)
-        except Exception as error:
+        except RAISED as error:
             raise self._fault(one_line(error)) from error
         problem = self._check(observation)
         if problem is None and type(reward) in _FLOATS and type(terminated) is type(truncated) is bool:
@@ -169,7 +170,7 @@ class Member(gymnasium.Wrapper):
                 self._actions.append(np.array(action))
                 observation, _, terminated, truncated, _ = self.env.step(action)
                 self._reset_due = bool(terminated or truncated)
-        except Exception as error:
+        except RAISED as error:
             return self._blank, self._fault(f"replaying its episode: {one_line(error)}")
         return observation, None
 

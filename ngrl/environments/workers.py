@@ -26,6 +26,7 @@ from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
 from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, no_picture, shares
+from ngrl.messages import RAISED
 
 # Seconds that workers have to close their environments before they are killed.
 _CLOSE_TIMEOUT = 5.0
@@ -224,7 +225,7 @@ def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float)
         made: MemberMaker = cloudpickle.loads(maker)
         try:
             vector = SyncVector(made, members)
-        except Exception as error:
+        except RAISED as error:
             pipe.send(EnvironmentFault(made.env_id, None, None, one_line(error)))
             return
         pipe.send(_described(vector))
@@ -245,7 +246,7 @@ def _answered(vector: SyncVector, method: str, arguments: tuple[Any, ...]) -> An
         return getattr(vector, method)(*arguments)
     except EnvironmentFault as fault:
         return fault
-    except Exception as error:
+    except RAISED as error:
         return EnvironmentFault(vector.env_id, None, None, one_line(error))
 
 

@@ -190,9 +190,9 @@ def clip_finite(values: tf.Tensor, bound: float) -> tf.Tensor:
 class ObservationNormaliser(tf.Module):
     """`clip((x − mean) / √(variance + ε), ±clip)` of encoded observations x [B, D]; NaN where x is not finite.
 
-    Give one object to the actor and the critic. Their SavedModels contain its variables and apply it. The agent
-    updates it after each update of the policy, never between collecting and training, so that the policy that is
-    trained is the one that acted.
+    Give one object to the actor and the critic. Their SavedModels contain its variables and apply it. An on-policy
+    agent updates that of its policy after each update, never between collecting and training, so that the policy that
+    is trained is the one that acted.
 
     Args:
       observation_spec: Spec of the observations.

@@ -57,7 +57,10 @@ def run_trial(config: dict[str, Any], tasks: Mapping[str, Task]) -> None:
         complaint = "" if code == 0 else process.complaint()
     tail.read()
     status = status_of(read_record(root_dir)) if code in (0, 1) else None
-    if code == 0 or status == Status.DIVERGED:
+    if code == 0 and status in (Status.TRAINING, Status.RUNNING):
+        # Something ended the process as if its work were done.
+        tune.report({"outcome": Status.FAILED, "complaint": "the process ended before the run did", **tail.figures()})
+    elif code == 0 or status == Status.DIVERGED:
         tune.report({"outcome": status, "complaint": complaint, **tail.figures()})
     elif code in LASTING_FAILURES:
         tune.report({"outcome": Status.FAILED, "complaint": complaint, **tail.figures()})

@@ -12,7 +12,7 @@ from tf_agents.trajectories import time_step as ts
 
 from ngrl.checks import check_count, check_optional_count
 from ngrl.environments import Environment, GymnasiumEnvironment
-from ngrl.messages import reason
+from ngrl.messages import RAISED, reason
 from ngrl.runs.files import unfinished, writing
 from ngrl.seeding import Stream
 
@@ -181,7 +181,7 @@ def check_video(environment: Environment) -> None:
         with contextlib.closing(_load_for_video(environment, 0, None)[0]) as drawn:
             drawn.reset()
             _picture(drawn.render()[0])
-    except Exception as error:  # whatever the environment raises
+    except RAISED as error:  # whatever the environment raises
         raise ValueError(f"no video: {environment.env_id} can't be drawn: {reason(error)}") from error
 
 

@@ -298,7 +298,7 @@ def test_networks_that_do_not_fit_each_other_or_the_environment_are_refused():
         ({"actor": networks.ActorNetwork(OBSERVATION, five, ())}, "the policy's network is for .* from 0 to 4"),
         ({"average": networks.ActorNetwork(OBSERVATION, five, ())}, "the policy's network is for .* from 0 to 4"),
         ({"average": make_actor(hidden=(6,))}, r"the average's weights .* don't match the policy's"),
-        ({"actor": normalised}, "updates no ObservationNormaliser"),
+        ({"actor": normalised}, "the policy's normaliser has seen no observation"),
         ({"critic": values}, r"the Q-network's output has shape \(5,\), the environment 3 actions"),
         ({"optimizer": shared, "critic_optimizer": shared}, "policy and critic have one optimizer"),
     ):

@@ -75,6 +75,31 @@ def test_a_natural_step_with_a_regulariser_equals_a_dense_solve(solver, run):
     np.testing.assert_allclose(info.loss, 0.5 * np.mean(residual**2) + 0.25 * np.sum(kernel**2), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("network", "problem"),
+    [
+        (
+            tf.keras.Sequential([tf.keras.layers.Dense(2)]),
+            r"must be a TF-Agents network, got Sequential: wrap it in tf_a",
+        ),
+        (None, "must be a TF-Agents network, got NoneType$"),
+        (sequential.Sequential([tf.keras.layers.Lambda(lambda x: x[:, :2])]), "has no weights to train, and agents"),
+        (
+            sequential.Sequential([tf.keras.layers.Dense(2, dtype="float64")]),
+            "has weights of float64, and agents train",
+        ),
+    ],
+)
+def test_what_is_no_network_of_float32_weights_is_refused(network, problem):
+    with pytest.raises(ValueError, match=f"^DqnAgent: .*{problem}"):
+        agents.DqnAgent(SPEC, ACTION, network, natural())
+
+
+def test_critic_that_is_no_value_network_is_refused():
+    with pytest.raises(ValueError, match=r"^Critic: network must be an ngrl\.networks\.ValueNetwork, got Sequential$"):
+        agents.Critic(tf.keras.Sequential([tf.keras.layers.Dense(1)]), tf.keras.optimizers.SGD(0.1))
+
+
 def test_kfac_of_the_losss_own_derivatives_takes_no_regulariser():
     optimizer = optimizers.NaturalGradient(solver=solvers.Kfac(kind="empirical"))
     with pytest.raises(ValueError, match=r"DqnAgent: the model has regularisers .*take another kind"):

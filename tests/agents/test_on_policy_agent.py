@@ -331,7 +331,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="ReinforceAgent: policy and critic have one optimizer"):
         agents.ReinforceAgent(SPEC, DISCRETE, make_actor(), shared, make_critic(shared))
     other = networks.ObservationNormaliser(OBSERVATION)
-    with pytest.raises(ValueError, match="NpgAgent: the critic's normaliser would never be updated"):
+    with pytest.raises(ValueError, match="NpgAgent: the critic's normaliser has seen no observation"):
         AGENTS["npg"](critic=make_critic(normaliser=other))
 
 

@@ -37,7 +37,13 @@ def test_module_in_the_working_folder_is_found_by_a_command_that_does_not_look_t
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(None, "No module named 'toy_of_mine'"), ("raise ValueError('mine\\nagain')", "mine")]
+    ("content", "expected"),
+    [
+        (None, "No module named 'toy_of_mine'"),
+        ("raise ValueError('mine\\nagain')", "mine (toy_of_mine.py:1)"),
+        ("import sys\nsys.exit()", "SystemExit (toy_of_mine.py:2)"),
+        ("import nothing_of_the_name", "No module named 'nothing_of_the_name' (toy_of_mine.py:1)"),
+    ],
 )
 def test_evaluate_says_in_a_line_that_a_module_cannot_be_imported(command, tmp_path, content, expected):
     if content:

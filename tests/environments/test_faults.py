@@ -150,9 +150,14 @@ def once():
 
 
 def test_an_environment_that_can_be_made_only_once_or_not_be_closed_is_told_in_a_line(load, once):
-    with pytest.raises(EnvironmentFault, match=r"^Once-v0, member 0: it can't be made: RuntimeError: only one of me$"):
+    with pytest.raises(
+        EnvironmentFault,
+        match=r"^Once-v0, member 0: it can't be made: RuntimeError: only one of me \(test_faults.py:\d+\)$",
+    ):
         load(once, 1)
-    with pytest.raises(ValueError, match=r"^Once-v0 can't be made with .*: RuntimeError: the port is held$"):
+    with pytest.raises(
+        ValueError, match=r"^Once-v0 can't be made with .*: RuntimeError: the port is held \(test_faults.py:\d+\)$"
+    ):
         load(once, 1, env_kwargs={"closes": False})
 
 

@@ -152,7 +152,10 @@ def test_fault_names_the_member_and_an_actor_that_hangs_is_ended(cluster, load):
     environment = load("test/Obedient-v0", 3, backend=RayEnvironments(actors=1))
     environment.reset_arrays()
     environment.step_arrays(np.array([STEP, STEP, STEP]))
-    with pytest.raises(EnvironmentFault, match=r"v0, member 1, step 2 of its episode: KeyError: 'told to'$") as caught:
+    with pytest.raises(
+        EnvironmentFault,
+        match=r"v0, member 1, step 2 of its episode: KeyError: 'told to' \(scripted_environments.py:\d+\)$",
+    ) as caught:
         environment.step_arrays(np.array([STEP, RAISE, STEP]))
     assert (caught.value.member, caught.value.step) == (1, 2)
     assert environment.step_arrays(np.zeros(3, np.int64)).step_type.tolist() == [0, 0, 0]

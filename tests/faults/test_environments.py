@@ -41,7 +41,8 @@ def assert_gone(pids):
 @pytest.mark.parametrize(
     ("agent", "fault", "problem"),
     [
-        ("ngdqn", "raise", "KeyError: 'the engine\\nis broken'"),
+        ("ngdqn", "raise", "KeyError: 'the engine\\nis broken' (scripted_environments.py:"),
+        ("ngdqn", "quit", "SystemExit (scripted_environments.py:"),
         ("ngdqn", "shape", "observation has shape (3,), the space says (2,)"),
         ("trpo", "dtype", "observation has dtype <U1, the space says float32"),
         ("trpo", "nan reward", "reward is not finite: nan; check_finite=False lets it pass"),

@@ -5,6 +5,7 @@ Imports no TensorFlow: worker processes import it.
 
 import copy
 import os
+import sys
 import time
 
 import gymnasium
@@ -76,6 +77,8 @@ class Misbehaving(gymnasium.Env):
             return tuple(answer)
         if self._fault == "raise":
             raise KeyError("the engine\nis broken")
+        if self._fault == "quit":
+            sys.exit()
         if self._fault == "exit":
             os._exit(7)
         if self._fault == "hang":
