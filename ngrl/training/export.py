@@ -83,7 +83,9 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
       PolicyError: The folder holds no such policy.
     """
     if not (folder / "saved_model.pb").exists():
-        raise PolicyError(f"{folder} holds no SavedModel")
+        inner = folder / "policy"
+        hint = f"; is {inner} meant?" if (inner / "saved_model.pb").exists() else ""
+        raise PolicyError(f"{folder} holds no SavedModel{hint}")
     try:
         description = json.loads((folder / _SIDECAR).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -97,8 +99,8 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
     try:
         model = tf.saved_model.load(str(folder))
         model.get_initial_state(batch_size=1)
-    except (OSError, ValueError, AttributeError, tf.errors.OpError) as error:
-        raise PolicyError(f"{folder} is no TF-Agents policy: {reason(error)}") from error
+    except (OSError, ValueError, AttributeError, LookupError, tf.errors.OpError) as error:
+        raise PolicyError(f"{folder} is no TF-Agents policy, or damaged: {reason(error)}") from error
 
     def action(step: ts.TimeStep, state: Any) -> Any:
         try:

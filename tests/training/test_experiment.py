@@ -349,6 +349,10 @@ def test_run_without_a_time_limit_warns_before_training_and_its_evaluation_ends(
     assert shlex.split(scores.replace(",", "")) == ["scores", "my runs/cliff/run.json", "my runs/cliff/episodes.csv"]
     assert shlex.split(policy) == ["policy", "my runs/cliff/policy"]
     assert shlex.split(tensorboard)[-2:] == ["--logdir", "my runs"]
+    untrained = launch.summary("cliff", Path("cliff"), {**final, "train_steps": 0}).splitlines()
+    assert set(untrained) - set(launch.summary("cliff", Path("cliff"), {**final, "train_steps": 1}).splitlines()) == {
+        "  no update was made: the steps ended within the loop's warm-up or its first batch"
+    }
 
 
 @LIVE

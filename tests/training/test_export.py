@@ -83,6 +83,17 @@ def test_what_is_no_policy_is_refused(tmp_path):
         training.load_policy(tmp_path)
 
 
+def test_policy_in_a_run_is_named_and_damaged_weights_are_told_in_a_line(tmp_path):
+    training.export_policy(make_agent().policy, tmp_path / "policy", {"env_id": "LunarLander-v3"})
+    with pytest.raises(training.PolicyError, match=r"holds no SavedModel; is .*/policy meant\?$"):
+        training.load_policy(tmp_path)
+    (data,) = (tmp_path / "policy" / "variables").glob("variables.data*")
+    data.write_bytes(data.read_bytes()[:-100])
+    with pytest.raises(training.PolicyError, match=r"/policy is no TF-Agents policy, or damaged: ") as caught:
+        training.load_policy(tmp_path / "policy")
+    assert "\n" not in str(caught.value)
+
+
 def test_export_takes_the_place_of_an_older_one(tmp_path):
     for number in range(2):
         training.export_policy(make_agent().policy, tmp_path / "policy", {"env_id": "a", "seed": number})
