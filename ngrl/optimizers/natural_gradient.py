@@ -279,7 +279,6 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
         divergence_fn: ScalarFn | None,
     ) -> NaturalGradientStats:
         alpha = tf.cast(self._scheduled_learning_rate(), direction.value.dtype)
-        alpha = tf.where(alpha < 0, tf.zeros_like(alpha), alpha)
         max_kl = self._scheduled_max_kl()
         proposal = step.propose(direction, alpha, max_kl, loss)
         damping = self.damping
@@ -356,7 +355,8 @@ class NaturalGradient(tf.keras.optimizers.Optimizer):
 
     def _scheduled_learning_rate(self) -> tf.Tensor:
         if isinstance(self._learning_rate, tf.keras.optimizers.schedules.LearningRateSchedule):
-            return self._learning_rate(self.iterations)
+            rate = tf.convert_to_tensor(self._learning_rate(self.iterations))
+            return tf.where(rate < 0, tf.zeros_like(rate), rate)
         return self._learning_rate
 
     def _scheduled_max_kl(self) -> tf.Tensor | None:

@@ -122,13 +122,17 @@ def propose(direction: Direction, learning_rate: tf.Tensor, max_kl: tf.Tensor | 
     size = step_size(direction, learning_rate, max_kl)
     delta = -size * direction.value
     delta_norm = norm(delta)
+    cause = skip_cause(loss, direction, delta_norm)
+    if max_kl is not None:
+        unbounded = tf.equal(cause, SkipCause.NONE) & tf.math.is_nan(max_kl)
+        cause = tf.where(unbounded, SkipCause.SOLUTION.value, cause)
     return Proposal(
         delta=delta,
         norm=delta_norm,
         linear_change=-size * direction.slope,
         kl=0.5 * tf.square(size) * direction.curvature,
         loss=loss,
-        cause=skip_cause(loss, direction, delta_norm),
+        cause=cause,
         direction=direction,
     )
 
@@ -142,7 +146,7 @@ def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: tf.Tensor 
     Args:
       direction: x.
       learning_rate: α, a scalar of the direction's dtype.
-      max_kl: δ, a scalar, or None for s = α. If it is NaN, so is s.
+      max_kl: δ, a scalar, or None for s = α.
     """
     if max_kl is None:
         return learning_rate
@@ -152,8 +156,7 @@ def step_size(direction: Direction, learning_rate: tf.Tensor, max_kl: tf.Tensor 
     moves &= tf.math.is_finite(squared_bound)
     # A direction without curvature moves no output: a step of size α needs no bound.
     unbounded = tf.where(tf.math.is_inf(learning_rate), tf.zeros_like(learning_rate), learning_rate)
-    size = tf.where(moves, tf.minimum(learning_rate, tf.sqrt(squared_bound)), unbounded)
-    return tf.where(tf.math.is_nan(radius), radius, size)
+    return tf.where(moves, tf.minimum(learning_rate, tf.sqrt(squared_bound)), unbounded)
 
 
 def is_unusable(result: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:
