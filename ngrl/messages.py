@@ -8,8 +8,6 @@ from pathlib import Path
 #: What a user's own code may raise. SystemExit is no Exception, and would end a command as if its work were done.
 RAISED = (Exception, SystemExit)
 
-_LIBRARIES = [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
-
 
 def first_line(text: str) -> str:
     """The first line with anything on it, and the next if that one ends in a colon."""
@@ -24,9 +22,10 @@ def reason(error: BaseException) -> str:
 
 def raised_at(error: BaseException) -> str:
     """The last place in a user's own code that an error came from, as " (mine.py:57)"; "" where there is none."""
+    libraries = [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if path.exists() and not any(path.is_relative_to(folder) for folder in _LIBRARIES):
+        if path.exists() and not any(path.is_relative_to(folder) for folder in libraries):
             return f" ({path.name}:{frame.lineno})"
     return ""
 

@@ -124,12 +124,7 @@ class DqnAgent(tf_agent.TFAgent):
         self._num_actions = check_discrete_action(action_spec)
         self._stepper = Stepper(name, optimizer, max_gradient_norm)
         self._pull = target_update.weight if isinstance(target_update, FunctionalRegularisation) else 0.0
-        if double_q and (target_update is None or self._pull):
-            raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
-        if not (target_update is None or isinstance(target_update, TargetUpdate)):
-            raise ValueError(f"{name}: target_update must be HardUpdate(), SoftUpdate() or None, got {target_update!r}")
-        if not callable(td_loss):
-            raise ValueError(f"{name}: td_loss must be a function such as half_squared_error, got {td_loss!r}")
+        _check_loss(name, td_loss, target_update, double_q)
         check_choice("fisher_outputs", fisher_outputs, ("chosen", "all"))
         if is_natural(optimizer) and optimizer.line_search is not None:
             raise ValueError("DqnAgent takes no line search, which measures the KL of a policy: set line_search=None")
@@ -159,10 +154,7 @@ class DqnAgent(tf_agent.TFAgent):
         with tf.init_scope():
             optimizer.build(q_network.trainable_weights)
 
-        if not isinstance(epsilon_greedy, (tf.Variable, tf.Tensor)) and not callable(epsilon_greedy):
-            value = check_number(f"{name}: epsilon_greedy", epsilon_greedy, "[0, 1]")
-            epsilon_greedy = tf.Variable(value, trainable=False, name="epsilon")
-        self._epsilon = epsilon_greedy
+        self._epsilon = epsilon_greedy = _settable(name, epsilon_greedy)
         policy = q_policy.QPolicy(time_step_spec, action_spec, q_network=q_network)
         super().__init__(
             time_step_spec,
@@ -366,6 +358,24 @@ class DqnAgent(tf_agent.TFAgent):
             optimizer=stats,
         )
         return tf_agent.LossInfo(loss, extra)
+
+
+def _check_loss(owner: str, td_loss: Any, target_update: Any, double_q: bool) -> None:
+    """Refuse what makes no TD loss: no function, no rule by which a target network follows, or none for double Q."""
+    if double_q and (target_update is None or isinstance(target_update, FunctionalRegularisation)):
+        raise ValueError("double_q needs a target network: set target_update to HardUpdate or SoftUpdate")
+    if not (target_update is None or isinstance(target_update, TargetUpdate)):
+        raise ValueError(f"{owner}: target_update must be HardUpdate(), SoftUpdate() or None, got {target_update!r}")
+    if not callable(td_loss):
+        raise ValueError(f"{owner}: td_loss must be a function such as half_squared_error, got {td_loss!r}")
+
+
+def _settable(owner: str, epsilon: Any) -> Any:
+    """A number ε as a variable; a variable, a tensor or a callable as it is."""
+    if isinstance(epsilon, (tf.Variable, tf.Tensor)) or callable(epsilon):
+        return epsilon
+    value = check_number(f"{owner}: epsilon_greedy", epsilon, "[0, 1]")
+    return tf.Variable(value, trainable=False, name="epsilon")
 
 
 def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:
