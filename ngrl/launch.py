@@ -282,6 +282,9 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
         lines.append(f"  greedy evaluation        {describe_evaluation(evaluation)}")
         bound = describe_bound(evaluation)
         lines += [f"    {bound}"] if bound else []
+    if best := result.get("best_evaluation"):
+        where = f"at {best['env_steps']:,} steps, {best['episodes']} episodes"
+        lines.append(f"  best evaluation          {best['mean']:.1f}  ({where})")
     if not result["train_steps"]:
         lines.append("  no update was made: the steps ended within the loop's warm-up or its first batch")
     if result["skipped_updates"]:
@@ -289,6 +292,7 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
     lines += [
         f"  scores       {pasted(root_dir / 'run.json')}, {pasted(root_dir / 'episodes.csv')}",
         f"  policy       {pasted(root_dir / 'policy')}",
+        *([f"  best policy  {pasted(root_dir / 'policy_best')}"] if best else []),
         tensorboard,
     ]
     return "\n".join(lines)

@@ -45,6 +45,7 @@ class Stream(enum.IntEnum):
     TRUNK_WEIGHTS = 18  # first weights of convolutions: the stream of their network's weights, layer
     FACTOR_TARGETS = 19  # of K-FAC's sampled factors: step
     FACTOR_SKETCHES = 20  # of K-FAC's factors of low rank: the place of the layer's kernel, inputs or derivatives
+    INTERIM_EPISODES = 21  # episodes of evaluations amid training, the same in each of them: member, episode
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:

@@ -12,10 +12,14 @@ SKIPPED_UPDATES = "ngrl/skipped_updates"
 
 OBSERVATION = "Images/observation"
 
+INTERIM_RETURN = "eval/interim_mean_reward"
+INTERIM_LENGTH = "eval/interim_mean_ep_length"
+
 # Who writes a tag.
 IMAGES = "training runs whose observations are images"
 RUN = "every training run"
 EVALUATION = "the final evaluation, in `eval/`"
+INTERIM = "evaluations amid training (`Evaluation.every`), in `eval/`"
 DQN = "`DqnAgent`"
 ON_POLICY = "the on-policy agents"
 ACER = "`AcerAgent`"
@@ -97,6 +101,8 @@ TAGS: dict[str, Tag] = {
     "ngrl/replayed_trajectories": Tag("trajectories in the replay buffer", "", (ACER,)),
     "eval/mean_reward": Tag("mean return of the exported greedy policy's episodes", "reward", (EVALUATION,)),
     "eval/mean_ep_length": Tag("their mean length", "steps", (EVALUATION,)),
+    INTERIM_RETURN: Tag("mean return of the greedy policy's episodes amid training", "reward", (INTERIM,)),
+    INTERIM_LENGTH: Tag("their mean length", "steps", (INTERIM,)),
     "mle/mu": Tag("mean of the Gaussian", "", (MLE,)),
     "mle/sigma": Tag("its standard deviation", "", (MLE,)),
     "mle/kl_to_target": Tag("KL(target ‖ Gaussian)", "nats", (MLE,)),

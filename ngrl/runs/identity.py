@@ -24,6 +24,8 @@ FREE_TO_CHANGE = frozenset(
         "Evaluation.episodes",
         "Evaluation.max_episode_steps",
         "Evaluation.capture_video",
+        "Evaluation.every",
+        "Evaluation.interim_episodes",
         "AsyncEnvironments.timeout",
         "RayEnvironments.actors",
         "RayEnvironments.address",

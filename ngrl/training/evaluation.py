@@ -61,6 +61,7 @@ def evaluate(
     max_episode_steps: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
     warn: Callable[[str], None] | None = None,
+    stream: Stream = Stream.EVALUATION_EPISODES,
 ) -> EvaluationResult:
     """Play `episodes` episodes, each under its own seed, none of them one of training's, whatever the seed of that.
 
@@ -77,6 +78,7 @@ def evaluate(
         declares no time limit, and leaves it to that limit elsewhere.
       progress: Called with the number of episodes finished.
       warn: Called with a line about what was lost and played anew; it goes to standard error otherwise.
+      stream: Which episodes: two streams have none in common.
 
     Raises:
       ValueError: `episodes` or `max_episode_steps` is not positive, or the environment has other
@@ -85,7 +87,9 @@ def evaluate(
     check_count("episodes", episodes)
     num_envs = min(num_envs, episodes)
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
-    playing, bound = _load_bounded(environment.for_evaluation(num_envs), seed, max_episode_steps, UNLIMITED_STEPS)
+    playing, bound = _load_bounded(
+        environment.for_evaluation(num_envs), seed, max_episode_steps, UNLIMITED_STEPS, stream
+    )
     broken_off = 0
     returns: list[list[float]] = [[] for _ in range(num_envs)]
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
@@ -111,11 +115,15 @@ def evaluate(
 
 
 def _load_bounded(
-    settings: Environment, seed: int, bound: int | None, default: int
+    settings: Environment,
+    seed: int,
+    bound: int | None,
+    default: int,
+    stream: Stream = Stream.EVALUATION_EPISODES,
 ) -> tuple[GymnasiumEnvironment, int | None]:
     """The environment, and the bound on its episodes where that had to be set because no earlier one holds."""
     check_optional_count("max_episode_steps", bound)
-    environment = settings.load(seed, Stream.EVALUATION_EPISODES)
+    environment = settings.load(seed, stream)
     own = environment.time_limit
     if bound is None and own is None:
         bound = default
@@ -123,7 +131,7 @@ def _load_bounded(
         return environment, None
     environment.close()
     bounded = settings.for_evaluation(settings.num_envs, max_episode_steps=bound)
-    return bounded.load(seed, Stream.EVALUATION_EPISODES), bound
+    return bounded.load(seed, stream), bound
 
 
 def _broken_off(bound: int | None, length: int, discount: float) -> bool:

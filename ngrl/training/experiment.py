@@ -26,6 +26,7 @@ from ngrl.training.checkpoints import CheckpointStore
 from ngrl.training.context import RunContext
 from ngrl.training.evaluation import check_video
 from ngrl.training.final_evaluation import Evaluation, FinalEvaluation
+from ngrl.training.interim_evaluation import InterimEvaluation, best_of
 from ngrl.training.progress import Progress
 
 
@@ -66,7 +67,7 @@ def run(
       log_every: Environment steps between points in TensorBoard.
       checkpoint_every: Environment steps between checkpoints.
       keep_checkpoints: How many checkpoints to keep.
-      evaluation: What is played with the greedy policy when training is over.
+      evaluation: What is played with the greedy policy, when training is over and amid it.
 
     Returns:
       What was reached, as in `run.json`.
@@ -108,7 +109,10 @@ def run(
             directory.write(seed=seed)
             for line in final.warnings(played):
                 context.progress.warn(line)
-            training.train(num_env_steps, num_episodes, log_every, checkpoint_every)
+            interim = InterimEvaluation(
+                final, played, built.policy, directory.path, context.progress, training.check_stop
+            )
+            training.train(num_env_steps, num_episodes, log_every, checkpoint_every, interim)
             return RunResult(training.finish(final, played))
 
 
@@ -140,6 +144,7 @@ class Training:
         self._wall_before = 0.0
         self._saving_s = 0.0
         self._logged_at = -1
+        self._evaluated_at = 0
         csv_size = self._resume()
         self._started = time.monotonic()
         self._has_stepped = False
@@ -170,10 +175,18 @@ class Training:
             raise CheckpointError(f"{self._directory.path}: the checkpoint is of another loop: {what}") from error
         self._wall_before = run_values["wall_s"]
         self._saving_s = run_values["saving_s"]
+        self._evaluated_at = run_values.get("evaluated_at", self._loop.statistics.env_steps)
         self._progress.note(f"resuming at {self._loop.statistics.env_steps:,} environment steps")
         return run_values["csv_size"]
 
-    def train(self, num_env_steps: int | None, num_episodes: int | None, log_every: int, checkpoint_every: int) -> None:
+    def train(
+        self,
+        num_env_steps: int | None,
+        num_episodes: int | None,
+        log_every: int,
+        checkpoint_every: int,
+        interim: InterimEvaluation,
+    ) -> None:
         """Run the loop until a limit is reached. Interrupted, it leaves a checkpoint."""
         loop, statistics = self._loop, self._loop.statistics
         self._progress.start(num_env_steps, num_episodes, statistics.env_steps, statistics.episodes)
@@ -189,13 +202,15 @@ class Training:
                 if statistics.env_steps >= next_log:
                     self._log()
                     next_log += log_every
+                if interim.is_due(statistics.env_steps, self._evaluated_at):
+                    self._evaluate(interim)
                 if statistics.env_steps >= next_checkpoint:
                     self._save()
                     next_checkpoint += checkpoint_every
             if self._has_stepped:  # a rate of no step would be the curve's last point
                 self._log()
             self._save()
-            self._check_stop()
+            self.check_stop()
         except BaseException as error:
             with contextlib.suppress(WriteError):  # what went wrong first is what to tell
                 self._close()
@@ -210,7 +225,8 @@ class Training:
             for close in (self._events.close, self._episode_log.close, self._progress.stop):
                 stack.callback(close)
 
-    def _check_stop(self) -> None:
+    def check_stop(self) -> None:
+        """Raise Interrupted where a signal asked the run to stop."""
         if self._stop.requested:
             raise Interrupted(self._stop.signal, self._directory.path)
 
@@ -240,6 +256,7 @@ class Training:
         state.values["run"] = {
             "wall_s": self._wall,
             "saving_s": self._saving_s,
+            "evaluated_at": self._evaluated_at,
             "csv_size": self._episode_log.sync(),
         }
         self._store.save(self._loop.statistics.env_steps, state)
@@ -247,30 +264,38 @@ class Training:
         if not self._directory.checkpointed:
             self._directory.write(checkpointed=True)
 
+    def _evaluate(self, interim: InterimEvaluation) -> None:
+        """Play with the policy as it is. That is no training: it takes none of its time."""
+        started, env_steps = time.monotonic(), self._loop.statistics.env_steps
+        with contextlib.suppress(Interrupted):  # training ends at once, and plays this when it goes on
+            interim.play(env_steps)
+            self._evaluated_at = env_steps
+        seconds = time.monotonic() - started
+        self._started += seconds
+        self._rate.pause(seconds)
+
     def finish(self, evaluation: FinalEvaluation, environment: GymnasiumEnvironment) -> dict[str, Any]:
         """Export the policies and play with the greedy one, as it was exported; what the run reached."""
         path = self._directory.path
         self._loop.before_export()
         evaluation.export(self._agent, environment, path)
-        final = self._reached()
+        final, earlier = self._reached(), self._directory.read().get("final", {})
+        # What was reached with this policy before.
+        known = earlier.get("evaluation") if earlier.get("env_steps") == final["env_steps"] else None
         if evaluation.settings.episodes:
-            final["evaluation"] = evaluation.play(
-                path, self._loop.statistics.env_steps, self._progress, self._check_stop
-            )
+            final["evaluation"] = evaluation.play(path, final["env_steps"], self._progress, self.check_stop, known)
+        elif known:
+            final["evaluation"] = known
         else:
-            earlier = self._directory.read().get("final", {})
-            if "evaluation" in earlier and earlier["env_steps"] == final["env_steps"]:
-                final["evaluation"] = earlier["evaluation"]  # of the same policy, which isn't to be played with again
-            else:
-                evaluation.forget(path)
+            evaluation.forget(path)
         self._directory.write(status=Status.FINISHED, final=final)
         if evaluation.settings.capture_video:
-            evaluation.film(path, self._progress, self._check_stop)
+            evaluation.film(path, self._progress, self.check_stop)
         return final
 
     def _reached(self) -> dict[str, Any]:
         """What training has reached, as JSON values."""
-        statistics = self._loop.statistics
+        statistics, best = self._loop.statistics, best_of(self._directory.path)
         return {
             "env_steps": statistics.env_steps,
             "train_steps": self._loop.train_steps,
@@ -281,6 +306,7 @@ class Training:
             "final_100_episode_mean": _json_number(statistics.average_return),
             "wall_s": round(self._wall, 1),
             "saving_s": round(self._saving_s, 3),  # the part of wall_s that went into checkpoints
+            **({"best_evaluation": best} if best else {}),
         }
 
 
@@ -289,6 +315,11 @@ class _Rate:
 
     def __init__(self, loop: TrainingLoop):
         self._last = (time.monotonic(), loop.statistics.env_steps, loop.train_steps)
+
+    def pause(self, seconds: float) -> None:
+        """Leave out so many seconds that have just passed."""
+        started, env_steps, train_steps = self._last
+        self._last = (started + seconds, env_steps, train_steps)
 
     def measure(self, loop: TrainingLoop) -> dict[str, float]:
         now = (time.monotonic(), loop.statistics.env_steps, loop.train_steps)

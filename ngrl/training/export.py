@@ -15,7 +15,8 @@ from ngrl.messages import reason
 from ngrl.runs.files import WriteError, failure, size_of, unfinished, write_json
 from ngrl.training.evaluation import Actor
 
-_SIDECAR = "ngrl_policy.json"
+#: What describes a policy, beside its model.
+SIDECAR = "ngrl_policy.json"
 
 
 class PolicyError(RuntimeError):
@@ -63,7 +64,7 @@ def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[st
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         policy_saver.PolicySaver(_ActionsOnly(policy), batch_size=None).save(str(temporary))
-        write_json(temporary / _SIDECAR, description)
+        write_json(temporary / SIDECAR, description)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -87,13 +88,13 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
         hint = f"; is {inner} meant?" if (inner / "saved_model.pb").exists() else ""
         raise PolicyError(f"{folder} holds no SavedModel{hint}")
     try:
-        description = json.loads((folder / _SIDECAR).read_text(encoding="utf-8"))
+        description = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
     except FileNotFoundError:
         description = {}
     except (OSError, ValueError) as error:
-        raise PolicyError(f"can't read {folder / _SIDECAR}: {reason(error)}") from error
+        raise PolicyError(f"can't read {folder / SIDECAR}: {reason(error)}") from error
     if not _is_description(description):
-        raise PolicyError(f"{folder / _SIDECAR} is damaged: it isn't what an export writes")
+        raise PolicyError(f"{folder / SIDECAR} is damaged: it isn't what an export writes")
     if description.get("env_backend") == "gymnasium":  # what ngrl 0.1 called it
         description["env_backend"] = "sync"
     try:
@@ -107,7 +108,7 @@ def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:
             return model.action(step, state)
         except (TypeError, ValueError) as error:
             given = tf.nest.map_structure(lambda part: part.shape[1:].as_list(), step.observation)
-            missing = "" if "specs" in description else f"; {_SIDECAR}, which says what it takes, is missing or damaged"
+            missing = "" if "specs" in description else f"; {SIDECAR}, which says what it takes, is missing or damaged"
             raise PolicyError(f"{folder} does not take observations of shape {given}{missing}") from error
 
     return _carrying(model, action), description

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +21,17 @@ _EVALUATION = "evaluation.json"
 @configurable
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is played with the greedy policy when training is over.
+    """What is played with the greedy policy, when training is over and amid it.
 
     Args:
-      episodes: How many episodes; 0 leaves the evaluation out.
+      episodes: How many episodes when training is over; 0 leaves that evaluation out.
       max_episode_steps: Steps after which evaluation and video break an episode off; by default 10,000 and 1,000
         where the environment declares no time limit, and its own limit elsewhere.
       capture_video: Save the first episode as `video.gif`; with `@CompiledEnvironments()` and `@EnvpoolEnvironments()`
         another one, since pictures are gymnasium's.
+      every: Environment steps between evaluations amid training, of whose policies the best is kept as `policy_best/`;
+        None leaves them out. Training's numbers don't depend on it.
+      interim_episodes: How many episodes each of those has, the same in all, none of them one of the final evaluation.
 
     Raises:
       ValueError: A number is out of its range.
@@ -37,10 +40,14 @@ class Evaluation:
     episodes: int = 100
     max_episode_steps: int | None = None
     capture_video: bool = False
+    every: int | None = None
+    interim_episodes: int = 10
 
     def __post_init__(self) -> None:
         check_count("episodes", self.episodes, 0)
         check_optional_count("max_episode_steps", self.max_episode_steps)
+        check_optional_count("every", self.every)
+        check_count("interim_episodes", self.interim_episodes)
 
 
 class FinalEvaluation(NamedTuple):
@@ -71,17 +78,28 @@ class FinalEvaluation(NamedTuple):
             )
         return lines
 
+    def describe(self, training: GymnasiumEnvironment) -> dict[str, Any]:
+        """What stands beside an exported policy that was trained on these environments."""
+        return {**self.environment.describe(), "seed": self.seed, "specs": describe_specs(training)}
+
     def export(self, agent: Any, training: GymnasiumEnvironment, folder: Path) -> None:
         """Save the greedy policy as `folder/policy` and the exploring one as `folder/policy_collect`.
 
         Raises:
           WriteError: One can't be written.
         """
-        description = {**self.environment.describe(), "seed": self.seed, "specs": describe_specs(training)}
+        description = self.describe(training)
         export_policy(agent.policy, folder / "policy", description)
         export_policy(agent.collect_policy, folder / "policy_collect", description)
 
-    def play(self, folder: Path, env_steps: int, progress: Progress, check_stop: Callable[[], None]) -> dict[str, Any]:
+    def play(
+        self,
+        folder: Path,
+        env_steps: int,
+        progress: Progress,
+        check_stop: Callable[[], None],
+        shown: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Play the episodes with `folder/policy`, and write down what they reached.
 
         Args:
@@ -89,6 +107,7 @@ class FinalEvaluation(NamedTuple):
           env_steps: Of training, where the point goes in TensorBoard.
           progress: Where to report.
           check_stop: Called before each action; what it raises ends the evaluation.
+          shown: The summary that TensorBoard shows at this step already.
 
         Returns:
           The evaluation's summary.
@@ -110,9 +129,10 @@ class FinalEvaluation(NamedTuple):
         summary = result.summary()
         try:
             write_json(folder / _EVALUATION, summary)
-            with EventFile(folder / "eval") as events:
-                scores = {"eval/mean_reward": summary["mean"], "eval/mean_ep_length": summary["mean_length"]}
-                events.scalars(scores, env_steps)
+            tagged = {"eval/mean_reward": "mean", "eval/mean_ep_length": "mean_length"}
+            if shown is None or any(shown[name] != summary[name] for name in tagged.values()):
+                with EventFile(folder / "eval") as events:
+                    events.scalars({tag: summary[name] for tag, name in tagged.items()}, env_steps)
         except WriteError:
             progress.warn(f"not written down: greedy evaluation {describe_evaluation(summary)}")
             raise

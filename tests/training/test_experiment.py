@@ -63,6 +63,15 @@ def test_score_of_the_same_policy_stays_where_it_is_not_to_be_played_with_again(
     assert not (tmp_path / "run" / "evaluation.json").exists()  # it was of another policy
 
 
+def test_score_of_the_same_policy_is_one_point_in_tensorboard(tmp_path):
+    for _ in range(2):
+        run(tmp_path / "run", 300)
+    run(tmp_path / "run", 300, episodes=2)  # which is another score
+    events = event_accumulator.EventAccumulator(str(tmp_path / "run" / "eval"))
+    events.Reload()
+    assert len(events.Tensors("eval/mean_reward")) == 2
+
+
 def rates(root_dir):
     events = event_accumulator.EventAccumulator(str(root_dir / "train"))
     events.Reload()

@@ -69,9 +69,9 @@ RUNS = {
 def test_run_writes_its_tags_and_no_others(name, tmp_path):
     agent, loop, expected = RUNS[name]
     # Episodes have 20 steps: 100 of them, so that there is a best mean.
-    train(tmp_path, "ngrl/Identity-v0", agent, loop, num_episodes=104, num_envs=4, log_every=100, episodes=1)
+    train(tmp_path, "ngrl/Identity-v0", agent, loop, num_episodes=104, num_envs=4, log_every=100, episodes=1, every=2000)
     assert written(tmp_path / "train") == expected | declared(tags.RUN)
-    assert written(tmp_path / "eval") == declared(tags.EVALUATION)
+    assert written(tmp_path / "eval") == declared(tags.EVALUATION, tags.INTERIM)
 
 
 def test_run_on_images_writes_pictures_of_them(tmp_path):
@@ -90,7 +90,7 @@ def test_run_on_images_writes_pictures_of_them(tmp_path):
 
 def test_every_declared_tag_has_a_writer_that_is_tested_here():
     by_runs = set().union(*(expected for _, _, expected in RUNS.values()))
-    assert by_runs | declared(tags.RUN, tags.EVALUATION, tags.MLE, tags.IMAGES) == set(tags.TAGS)
+    assert by_runs | declared(tags.RUN, tags.EVALUATION, tags.INTERIM, tags.MLE, tags.IMAGES) == set(tags.TAGS)
     assert declared(tags.KERAS) <= by_runs | declared(tags.RUN)
     for tag in tags.TAGS.values():
         assert tag.writers
