@@ -155,6 +155,23 @@ def action_converter(
     return convert_box
 
 
+def describe_actions(space: spaces.Space) -> dict[str, Any]:
+    """What `action_converter` does, as JSON values, for those who act without ngrl.
+
+    Args:
+      space: One that `action_spec` takes.
+
+    Returns:
+      `start`, to be added to a discrete action; or `low`, `high` and `dtype`, to whose shape an action is brought, and
+      within which it is clipped.
+    """
+    if isinstance(space, spaces.Discrete):
+        return {"start": _integer(space.start)}
+    assert isinstance(space, spaces.Box)  # as `action_spec` has seen to
+    low, high = _finite_bounds(space)
+    return {"low": low.tolist(), "high": high.tolist(), "dtype": str(space.dtype)}
+
+
 def not_finite(array: np.ndarray) -> str:
     """What of an array isn't finite, in a few words."""
     if array.size <= _FEW:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
+from ngrl.environments.spaces import describe_actions
 from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json, writing
 from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, describe_specs, evaluate, record_video, stoppable
@@ -80,7 +81,12 @@ class FinalEvaluation(NamedTuple):
 
     def describe(self, training: GymnasiumEnvironment) -> dict[str, Any]:
         """What stands beside an exported policy that was trained on these environments."""
-        return {**self.environment.describe(), "seed": self.seed, "specs": describe_specs(training)}
+        described = {
+            "seed": self.seed,
+            "specs": describe_specs(training),
+            "actions": describe_actions(training.action_space),
+        }
+        return {**self.environment.describe(), **described}
 
     def export(self, agent: Any, training: GymnasiumEnvironment, folder: Path) -> None:
         """Save the greedy policy as `folder/policy` and the exploring one as `folder/policy_collect`.

@@ -1,19 +1,28 @@
+import contextlib
+import json
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from gymnasium.envs.registration import EnvSpec
 from PIL import Image, ImageSequence
+from tf_agents.policies import fixed_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from ngrl import agents, networks, training
 from ngrl.environments import Backend, Environment
-from ngrl.training import evaluation
+from ngrl.environments.spaces import action_converter
+from ngrl.training import evaluation, final_evaluation
 from ngrl.training.export import as_actor
 
 CARTPOLE = Environment("CartPole-v1")
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 CLIFF = Environment("CliffWalking-v1")
 _PLAIN_TENSORFLOW = """
 import sys
@@ -201,6 +210,49 @@ def test_video_of_an_episode_that_never_ends_is_broken_off(tmp_path, monkeypatch
     monkeypatch.setattr(evaluation, "UNLIMITED_VIDEO_STEPS", 14)
     assert evaluation.record_video(into_the_wall, CLIFF, path) == 14
     assert evaluation.record_video(AlongTheCliff(), CLIFF, path) is None
+
+
+class Still(gymnasium.Env):
+    """Stays where it is, whatever the actions."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,), np.float32)
+
+    def __init__(self, action_space):
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return np.zeros(3, np.float32), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.Discrete(4, start=5),
+        gymnasium.spaces.Box(np.array([[-0.1, 0.1]]), np.array([[0.7, np.inf]]), dtype=np.float64),
+        gymnasium.spaces.Box(-0.1, 0.1, (2, 2), np.float16),
+    ],
+    ids=str,
+)
+def test_tutorials_code_acts_as_the_environment_wants_it(tmp_path, monkeypatch, space):
+    """Actions of the code that docs/tutorial.md shows are those that ngrl's own environments hand on."""
+    monkeypatch.setitem(gymnasium.registry, "test/Still-v0", EnvSpec("test/Still-v0", lambda: Still(space)))
+    (block,) = [text for text in TUTORIAL.read_text(encoding="utf-8").split("```") if 'title="acting.py"' in text]
+    (tmp_path / "acting.py").write_text(block.split("\n", 1)[1], encoding="utf-8")
+    environment = Environment("test/Still-v0")
+    with contextlib.closing(environment.load()) as played:
+        specs = [tensor_spec.from_spec(spec()) for spec in (played.time_step_spec, played.action_spec)]
+        largest = np.broadcast_to(specs[1].maximum, specs[1].shape)
+        policy = fixed_policy.FixedPolicy(largest.astype(specs[1].dtype.as_numpy_dtype), *specs)
+        described = final_evaluation.FinalEvaluation(training.Evaluation(), environment, 0).describe(played)
+        training.export_policy(policy, tmp_path / "policy", json.loads(json.dumps(described)))
+    action = runpy.run_path(str(tmp_path / "acting.py"))["load"](tmp_path / "policy")(np.zeros(3))
+    assert space.contains(action)
+    np.testing.assert_array_equal(action, action_converter(space, 1, "Still")(largest[np.newaxis])[0])
 
 
 def test_exported_policys_distribution_fails_when_it_is_called(tmp_path):

@@ -69,7 +69,9 @@ RUNS = {
 def test_run_writes_its_tags_and_no_others(name, tmp_path):
     agent, loop, expected = RUNS[name]
     # Episodes have 20 steps: 100 of them, so that there is a best mean.
-    train(tmp_path, "ngrl/Identity-v0", agent, loop, num_episodes=104, num_envs=4, log_every=100, episodes=1, every=2000)
+    train(
+        tmp_path, "ngrl/Identity-v0", agent, loop, num_episodes=104, num_envs=4, log_every=100, episodes=1, every=2000
+    )
     assert written(tmp_path / "train") == expected | declared(tags.RUN)
     assert written(tmp_path / "eval") == declared(tags.EVALUATION, tags.INTERIM)
 
