@@ -9,7 +9,14 @@ import tensorflow as tf
 from ngrl import losses
 from ngrl.agents.heads import ActionHead
 from ngrl.agents.network_check import check_action_values
-from ngrl.networks import QNetwork, StochasticDuelingNetwork, action_size, is_discrete_action
+from ngrl.networks import (
+    QNetwork,
+    StochasticDuelingNetwork,
+    action_size,
+    describe_actions,
+    is_discrete_action,
+    num_discrete_actions,
+)
 
 
 class Judgement(NamedTuple):
@@ -90,9 +97,9 @@ class DiscreteCritic(tf.Module, ActionValueCritic):
         Raises:
           ValueError: They are continuous, or more or fewer.
         """
-        if not is_discrete_action(action_spec):
-            raise ValueError(f"{owner}: DiscreteCritic does not fit continuous actions")
-        size = action_size(action_spec)
+        size = num_discrete_actions(action_spec)
+        if size is None:
+            raise ValueError(f"{owner}: DiscreteCritic does not fit {describe_actions(action_spec)}")
         check_action_values(owner, self.network, self.network.input_tensor_spec, size)
 
     def judge(

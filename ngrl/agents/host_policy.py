@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ngrl import seeding
 from ngrl.agents.heads import head_for
-from ngrl.networks import ActorNetwork
+from ngrl.networks import ActorNetwork, action_choices, action_size
 
 _ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "tanh": np.tanh,
@@ -44,7 +44,8 @@ class HostPolicy:
         self._spec = tf.nest.flatten(action_spec)[0]
         self._dtype = self._spec.dtype.as_numpy_dtype
         self._key, self._steps = key, shape[0]
-        self._shape = [shape[1], *(self._spec.shape if not network.is_discrete else [int(self._spec.maximum) + 1])]
+        self._shape = [shape[1], action_size(action_spec)]
+        self._ends = np.cumsum(action_choices(action_spec) or ())[:-1]  # of each discrete action's logits but the last
         self._head = head_for(action_spec)
         self._draw = compiled(self._noise_graph)
         self._noise: np.ndarray | None = None
@@ -64,7 +65,12 @@ class HostPolicy:
         outputs = self._outputs(observation)
         noise = self._noise[call - self._first]
         if self._network.is_discrete:
-            return ((outputs - noise).argmax(axis=1).astype(self._dtype, copy=False),)
+            scores = outputs - noise
+            if self._spec.shape.rank:
+                chosen = np.stack([part.argmax(axis=1) for part in np.split(scores, self._ends, axis=1)], axis=1)
+            else:
+                chosen = scores.argmax(axis=1)
+            return (chosen.astype(self._dtype, copy=False),)
         drawn = outputs + self._std * noise
         return np.minimum(np.maximum(drawn, self._spec.minimum), self._spec.maximum), drawn
 

@@ -7,7 +7,7 @@ from tf_agents.networks import network
 
 from ngrl.agents.steps import Penalty, is_natural
 from ngrl.curvature import check_network, describe_layer, layers_of
-from ngrl.networks import ActorNetwork, ObservationNormaliser, action_size, describe_actions, is_discrete_action
+from ngrl.networks import ActorNetwork, ObservationNormaliser, action_choices, describe_actions
 from ngrl.optimizers import check_penalised
 
 
@@ -70,8 +70,8 @@ def check_actions(owner: str, actor: ActorNetwork, action_spec: Any) -> None:
     """
     if not isinstance(actor, ActorNetwork):
         raise ValueError(f"{owner}: the policy's network must be an ngrl.networks.ActorNetwork, got {actor!r}")
-    kinds = [is_discrete_action(spec) for spec in (actor.action_spec, action_spec)]
-    if kinds[0] != kinds[1] or action_size(actor.action_spec) != action_size(action_spec):
+    kinds = [(action_choices(spec), tuple(tf.nest.flatten(spec)[0].shape)) for spec in (actor.action_spec, action_spec)]
+    if kinds[0] != kinds[1]:
         raise ValueError(
             f"{owner}: the policy's network is for {describe_actions(actor.action_spec)}, the environment has "
             f"{describe_actions(action_spec)}"

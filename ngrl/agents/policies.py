@@ -9,7 +9,7 @@ from tf_agents.trajectories import policy_step
 from tf_agents.trajectories import time_step as ts
 
 from ngrl.agents.heads import ActionHead
-from ngrl.networks import ActorNetwork
+from ngrl.networks import ActorNetwork, action_size
 from ngrl.replay import BEHAVIOUR, MEMORY
 
 #: Where the collect policy of continuous actions keeps what it drew, before clipping to the environment's bounds.
@@ -86,7 +86,7 @@ class CollectPolicy(actor_policy.ActorPolicy):
 class BehaviourPolicy(CollectPolicy):
     """Samples actions, and says in its info which distribution they were drawn from.
 
-    `BEHAVIOUR` in the info holds the distribution's parameters, logits [N, A] or μ and log σ [N, 2D]: what an
+    `BEHAVIOUR` in the info holds the distribution's parameters, logits or μ and log σ [N, 2D]: what an
     off-policy correction needs when the trajectory is replayed.
     """
 
@@ -106,7 +106,6 @@ class BehaviourPolicy(CollectPolicy):
 
 def behaviour_info_spec(actor_network: ActorNetwork, action_spec: Any) -> dict[str, tensor_spec.TensorSpec]:
     """Spec of what `BehaviourPolicy` says beside its action."""
-    spec = tf.nest.flatten(action_spec)[0]
-    size = int(spec.maximum) + 1 if actor_network.is_discrete else 2 * int(spec.shape[0])
+    size = action_size(action_spec) * (1 if actor_network.is_discrete else 2)
     info = {BEHAVIOUR: tensor_spec.TensorSpec([size], tf.float32, name=BEHAVIOUR)}
     return info | (info_spec(actor_network, action_spec) or {})

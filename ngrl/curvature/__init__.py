@@ -7,7 +7,15 @@ from ngrl.curvature.flatten import flatten, num_parameters, unflatten
 from ngrl.curvature.gauss_newton import GaussNewton
 from ngrl.curvature.kronecker import KroneckerFactored, KroneckerLayers
 from ngrl.curvature.layer_jacobian import LayeredNetwork
-from ngrl.curvature.metrics import Bernoulli, Categorical, DiagonalGaussian, OutputMetric, OverTime, SquaredError
+from ngrl.curvature.metrics import (
+    Bernoulli,
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+    OutputMetric,
+    OverTime,
+    SquaredError,
+)
 from ngrl.curvature.network_check import check_network, describe_layer, layers_of
 from ngrl.curvature.unchanged import is_unchanged
 
@@ -21,6 +29,7 @@ __all__ = [
     "KroneckerFactored",
     "KroneckerLayers",
     "LayeredNetwork",
+    "MultiCategorical",
     "OutputMetric",
     "OverTime",
     "SquaredError",

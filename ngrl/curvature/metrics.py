@@ -11,6 +11,7 @@ scaled Jacobian that dual solvers use.
 
 import abc
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -218,10 +219,61 @@ class Categorical(OutputMetric):
         return tf.linalg.diag(sqrt_p) - sqrt_p[:, :, tf.newaxis] * p[:, tf.newaxis, :]
 
     def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        # The largest of y + Gumbel noise is distributed by softmax(y).
-        uniform = tf.random.stateless_uniform(tf.shape(outputs), seed, dtype=outputs.dtype, alg=GENERATOR)
-        drawn = tf.argmax(outputs - tf.math.log(-tf.math.log(uniform)), axis=-1)
+        drawn = tf.argmax(_gumbel(outputs, seed), axis=-1)
         return tf.one_hot(drawn, outputs.shape[-1], dtype=outputs.dtype) - tf.nn.softmax(outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiCategorical(OutputMetric):
+    """The Fisher information of independent categorical variables whose logits are side by side, [B, A_1 + … + A_n].
+
+    M is block-diagonal, with a block of `Categorical` for each variable.
+
+    Attributes:
+      sizes: A_1 to A_n.
+    """
+
+    sizes: tuple[int, ...]
+
+    def check(self, outputs: tf.Tensor) -> None:
+        if outputs.shape[-1] != sum(self.sizes):
+            raise ValueError(f"outputs must be [B, {sum(self.sizes)}] for {self.sizes} logits, got {outputs.shape}")
+
+    def matvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        return self._joined(Categorical.matvec, outputs, vector)
+
+    def factor_matvec(self, outputs: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        return self._joined(Categorical.factor_matvec, outputs, rows)
+
+    def factor_rmatvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        return self._joined(Categorical.factor_rmatvec, outputs, vector)
+
+    def factor_solve(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:
+        return self._joined(Categorical.factor_solve, outputs, vector)
+
+    def factor(self, outputs: tf.Tensor) -> tf.Tensor:
+        placed, before = [], 0
+        for part, size in zip(self._split(outputs), self.sizes, strict=True):
+            after = sum(self.sizes) - before - size
+            placed.append(tf.pad(Categorical().factor(part), [[0, 0], [0, 0], [before, after]]))
+            before += size
+        return tf.concat(placed, axis=1)
+
+    def sample(self, outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        drawn = _gumbel(outputs, seed)
+        scores = [
+            tf.one_hot(tf.argmax(part, axis=-1), size, dtype=outputs.dtype)
+            for part, size in zip(self._split(drawn), self.sizes, strict=True)
+        ]
+        return tf.concat(scores, axis=-1) - self._joined(lambda _, part: tf.nn.softmax(part), outputs)
+
+    def _split(self, values: tf.Tensor) -> list[tf.Tensor]:
+        return tf.split(values, self.sizes, axis=-1)
+
+    def _joined(self, method: Callable[..., tf.Tensor], *values: tf.Tensor) -> tf.Tensor:
+        """What a method of `Categorical` gives for each variable's part of the values, side by side."""
+        parts = zip(*map(self._split, values), strict=True)
+        return tf.concat([method(Categorical(), *part) for part in parts], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,6 +364,12 @@ class OverTime(OutputMetric):
         """[N, K] as [B, L·K]."""
         batch, steps = self.weights.shape
         return tf.reshape(values, [batch, steps * values.shape[1]])
+
+
+def _gumbel(outputs: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Outputs with Gumbel noise, the largest of which is distributed by softmax(y)."""
+    uniform = tf.random.stateless_uniform(tf.shape(outputs), seed, dtype=outputs.dtype, alg=GENERATOR)
+    return outputs - tf.math.log(-tf.math.log(uniform))
 
 
 def _sum(values: tf.Tensor) -> tf.Tensor:

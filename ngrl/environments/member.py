@@ -196,6 +196,8 @@ def observation_check(space: spaces.Space) -> Check:
         return _dict_check({key: observation_check(part) for key, part in space.spaces.items()})
     if isinstance(space, spaces.Discrete):
         return _discrete_check(space)
+    if isinstance(space, spaces.MultiBinary):
+        space = spaces.Box(0, 1, space.shape, space.dtype)
     return _multi_discrete_check(space) if isinstance(space, spaces.MultiDiscrete) else _box_check(space)
 
 

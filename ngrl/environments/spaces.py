@@ -25,7 +25,8 @@ def observation_spec(space: spaces.Space, env_id: str) -> Any:
     int64 keep their dtype, other integers become int32 or int64: TF-Agents draws numbers of no others.
 
     Args:
-      space: A Box, a Discrete, a MultiDiscrete, or a Dict of these (nested as deep as you like).
+      space: A Box, a Discrete, a MultiDiscrete, a MultiBinary, whose bits are the quantities 0 and 1, or a Dict of
+        these (nested as deep as you like).
       env_id: The environment's name, for the message.
 
     Raises:
@@ -39,6 +40,8 @@ def _observation_spec(space: spaces.Space, env_id: str, name: str) -> Any:
         return {key: _observation_spec(part, env_id, f"{name}[{key!r}]") for key, part in space.spaces.items()}
     if isinstance(space, spaces.Discrete):
         return _discrete_spec(space, first=_integer(space.start), name=name)
+    if isinstance(space, spaces.MultiBinary):
+        space = spaces.Box(0, 1, space.shape, space.dtype)
     if isinstance(space, spaces.MultiDiscrete):
         last = space.start + space.nvec - 1
         return array_spec.BoundedArraySpec(space.shape, _kept(space), space.start, last, name=specs.categories(name))
@@ -51,18 +54,19 @@ def _observation_spec(space: spaces.Space, env_id: str, name: str) -> Any:
             space.shape, dtype, low, high, name=name if space.shape else specs.quantities(name)
         )
     raise ValueError(
-        f"{env_id}: {name} space {_text(space)} is not supported; ngrl takes Box, Discrete, MultiDiscrete and Dict"
+        f"{env_id}: {name} space {_text(space)} is not supported; ngrl takes Box, Discrete, MultiDiscrete, MultiBinary "
+        "and Dict"
     )
 
 
 def action_spec(space: spaces.Space, env_id: str) -> array_spec.BoundedArraySpec:
-    """The spec of an action space: Discrete counts from 0 whatever its start.
+    """The spec of an action space: Discrete and MultiDiscrete count from 0 whatever their start.
 
-    A Box of floats is a vector of float32 whatever its shape, its elements in NumPy's order, within bounds that are
-    within the space's own.
+    A MultiDiscrete or MultiBinary is a vector whatever its shape, and so is a Box of floats, of float32, their elements
+    in NumPy's order. Its bounds are within the space's own.
 
     Args:
-      space: A Discrete, a Box of floats, or one of integers, which is for agents of your own.
+      space: A Discrete, a MultiDiscrete, a MultiBinary, a Box of floats, or one of integers.
       env_id: The environment's name, for the message.
 
     Raises:
@@ -70,14 +74,24 @@ def action_spec(space: spaces.Space, env_id: str) -> array_spec.BoundedArraySpec
     """
     if isinstance(space, spaces.Discrete):
         return _discrete_spec(space, first=0, name="action")
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary) and np.prod(space.shape):
+        last, dtype = _counts(space) - 1, np.int64 if np.dtype(space.dtype).itemsize == 8 else np.int32
+        return array_spec.BoundedArraySpec(last.shape, dtype, np.zeros_like(last), last, name="action")
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating) and space.low.size:
         low, high = (bound.reshape(-1) for bound in _finite_bounds(space))
         return array_spec.BoundedArraySpec(low.shape, np.float32, *_within(low, high), name="action")
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
         return array_spec.BoundedArraySpec(space.shape, space.dtype, space.low, space.high, name="action")
     raise ValueError(
-        f"{env_id}: action space {_text(space)} is not supported; ngrl's agents take Discrete, and Box of floats"
+        f"{env_id}: action space {_text(space)} is not supported; ngrl's agents take Discrete, MultiDiscrete, "
+        "MultiBinary and Box of floats"
     )
+
+
+def _counts(space: spaces.MultiDiscrete | spaces.MultiBinary) -> np.ndarray:
+    """How many choices each element of an action has [n]."""
+    nvec = space.nvec if isinstance(space, spaces.MultiDiscrete) else np.full(space.shape, 2)
+    return nvec.reshape(-1).astype(np.int64)
 
 
 def _finite_bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
@@ -150,9 +164,28 @@ def action_converter(
     if isinstance(space, spaces.Discrete):
         count, start = _integer(space.n), _integer(space.start)
         return convert_discrete
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        return _choices_converter(space, check_shape, env_id)
     assert isinstance(space, spaces.Box)  # as `action_spec` has seen to
     low, high = _finite_bounds(space)
     return convert_box
+
+
+def _choices_converter(
+    space: spaces.MultiDiscrete | spaces.MultiBinary, check_shape: Callable[[np.ndarray], None], env_id: str
+) -> Callable[[Any], np.ndarray]:
+    counts, starts = _counts(space), _starts(space)
+
+    def convert(actions: Any) -> np.ndarray:
+        actions = np.asarray(actions)
+        check_shape(actions)
+        if actions.dtype.kind not in "iu":
+            raise ValueError(f"{env_id}: actions must be integers, got dtype {actions.dtype}")
+        if ((actions < 0) | (actions >= counts)).any():
+            raise ValueError(f"{env_id}: actions must lie in 0 to {(counts - 1).tolist()}, got {actions.tolist()}")
+        return (actions.reshape(-1, *starts.shape) + starts).astype(space.dtype)
+
+    return convert
 
 
 def describe_actions(space: spaces.Space) -> dict[str, Any]:
@@ -162,14 +195,19 @@ def describe_actions(space: spaces.Space) -> dict[str, Any]:
       space: One that `action_spec` takes.
 
     Returns:
-      `start`, to be added to a discrete action; or `low`, `high` and `dtype`, to whose shape an action is brought, and
-      within which it is clipped.
+      `start`, to whose shape a discrete action is brought and added; or `low` and `high`, to whose shape an action is
+      brought, and within which it is clipped; and the `dtype` that it is given then.
     """
-    if isinstance(space, spaces.Discrete):
-        return {"start": _integer(space.start)}
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        return {"start": _starts(space).tolist(), "dtype": str(space.dtype)}
     assert isinstance(space, spaces.Box)  # as `action_spec` has seen to
     low, high = _finite_bounds(space)
     return {"low": low.tolist(), "high": high.tolist(), "dtype": str(space.dtype)}
+
+
+def _starts(space: Any) -> np.ndarray:
+    """What a discrete action counts from in its environment, in its shape."""
+    return np.zeros(space.shape, np.int64) if isinstance(space, spaces.MultiBinary) else np.asarray(space.start)
 
 
 def not_finite(array: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from ngrl import _autograph, _tf_agents  # noqa: F401  isort: skip  (the latter says what to install)
 from ngrl.networks.actor_network import (
     ActorNetwork,
+    action_choices,
     action_size,
     describe_actions,
     is_discrete_action,
@@ -36,6 +37,7 @@ __all__ = [
     "RunningMoments",
     "StochasticDuelingNetwork",
     "ValueNetwork",
+    "action_choices",
     "action_size",
     "clip_finite",
     "describe_actions",

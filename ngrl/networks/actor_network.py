@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.specs import tensor_spec
@@ -38,38 +39,52 @@ def describe_actions(action_spec: Any) -> str:
     return f"{kind} from {flat[0].minimum} to {flat[0].maximum}"
 
 
-def action_size(action_spec: Any) -> int:
-    """A of one discrete action counted from 0, D of one vector of real numbers.
+def action_choices(action_spec: Any) -> tuple[int, ...] | None:
+    """A of one discrete action, A_1 to A_n of a vector of n, counted from 0; None for one vector of real numbers.
 
     Raises:
-      ValueError: It is neither.
-    """
-    flat = tf.nest.flatten(action_spec)[0]
-    return int(flat.maximum) + 1 if is_discrete_action(action_spec) else int(flat.shape[0])
-
-
-def is_discrete_action(action_spec: Any) -> bool:
-    """Whether the spec is one discrete action counted from 0 (True) or one vector of real numbers (False).
-
-    Raises:
-      ValueError: It is neither.
+      ValueError: The spec is neither.
     """
     flat = tf.nest.flatten(action_spec)
     if len(flat) == 1 and flat[0].dtype.is_floating and flat[0].shape.rank == 1:
-        return False
-    if num_discrete_actions(action_spec) is not None:
-        return True
+        return None
+    if len(flat) == 1 and flat[0].dtype.is_integer and flat[0].shape.rank in (0, 1) and tensor_spec.is_bounded(flat[0]):
+        first, last = (
+            np.broadcast_to(bound, flat[0].shape).reshape(-1) for bound in (flat[0].minimum, flat[0].maximum)
+        )
+        if last.size and not first.any():
+            return tuple(int(number) + 1 for number in last)
     raise ValueError(
-        "a policy needs one discrete action counted from 0 or one vector of real numbers, the environment has "
+        "a policy needs discrete actions counted from 0 or one vector of real numbers, the environment has "
         f"{describe_actions(action_spec)}"
     )
 
 
+def action_size(action_spec: Any) -> int:
+    """A of one discrete action, the sum of several, D of one vector of real numbers: what a policy has outputs for.
+
+    Raises:
+      ValueError: It is neither.
+    """
+    choices = action_choices(action_spec)
+    return int(tf.nest.flatten(action_spec)[0].shape[0]) if choices is None else sum(choices)
+
+
+def is_discrete_action(action_spec: Any) -> bool:
+    """Whether the spec is of discrete actions counted from 0 (True) or one vector of real numbers (False).
+
+    Raises:
+      ValueError: It is neither.
+    """
+    return action_choices(action_spec) is not None
+
+
 @configurable
 class ActorNetwork(DenseNetwork):
-    """A stochastic policy: a categorical distribution over A actions, or D independent Gaussians.
+    """A stochastic policy: a categorical distribution over A actions, several of these, or D independent Gaussians.
 
-    `distribution_parameters` gives logits [B, A], or μ and log σ side by side [B, 2D]. Called as TF-Agents calls its
+    `distribution_parameters` gives logits [B, A], those of several discrete actions side by side [B, A_1 + … + A_n], or
+    μ and log σ side by side [B, 2D]. Called as TF-Agents calls its
     actor networks it gives a TensorFlow Probability distribution. A Gaussian is not squashed: actions beyond the
     environment's bounds are clipped on their way there, and count as they were drawn.
 
@@ -79,7 +94,7 @@ class ActorNetwork(DenseNetwork):
 
     Args:
       input_tensor_spec: Spec of the observations: floats, bounded integers, or nested dicts of those.
-      action_spec: One discrete action counted from 0, or one vector of real numbers.
+      action_spec: One discrete action counted from 0, one vector of these, or one vector of real numbers.
       hidden_layers: Width of each hidden layer.
       activation: Name of the hidden layers' Keras activation.
       initial_scale: See `DenseNetwork`.
@@ -256,6 +271,15 @@ class ActorNetwork(DenseNetwork):
     def distribution(self, parameters: tf.Tensor) -> tfp.distributions.Distribution:
         """The distribution, batch shape [B], with these parameters."""
         if self._is_discrete:
-            return tfp.distributions.Categorical(logits=parameters, dtype=tf.nest.flatten(self._action_spec)[0].dtype)
+            spec, choices = tf.nest.flatten(self._action_spec)[0], action_choices(self._action_spec)
+            if spec.shape.rank == 0:
+                return tfp.distributions.Categorical(logits=parameters, dtype=spec.dtype)
+            assert choices is not None
+            parts, most = tf.split(parameters, choices, axis=-1), max(choices)
+            filled = [  # to equal lengths, by actions of probability 0
+                tf.pad(part, [[0, 0], [0, most - part.shape[-1]]], constant_values=-np.inf) for part in parts
+            ]
+            several = tfp.distributions.Categorical(logits=tf.stack(filled, axis=1), dtype=spec.dtype)
+            return tfp.distributions.Independent(several, 1)
         mean, log_std = tf.split(parameters, 2, axis=-1)
         return tfp.distributions.MultivariateNormalDiag(mean, tf.exp(log_std))

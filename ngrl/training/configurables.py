@@ -169,6 +169,11 @@ def acer_agent(
     actors = [actor(observation_spec, action_spec, seed=seed) for _ in range(2)]
     critic: agents.ActionValueCritic
     num_actions = networks.num_discrete_actions(action_spec)
+    if num_actions is None and networks.is_discrete_action(action_spec):
+        raise ValueError(
+            "ACER takes one discrete action or a vector of real numbers, the environment has "
+            f"{networks.describe_actions(action_spec)}: take REINFORCE, NPG, TRPO or PPO"
+        )
     if num_actions is not None:
         critic = agents.DiscreteCritic(q_network(observation_spec, num_actions, seed=seed))
     else:

@@ -274,7 +274,7 @@ def test_trajectories_without_behaviour_probabilities_are_refused_in_one_line(in
         ({"optimizer": optimizers.NaturalGradient()}, "AcerAgent follows a plain gradient"),
         ({"critic_optimizer": optimizers.NaturalGradient()}, "AcerAgent: the critic follows a plain gradient"),
         ({"critic": make_critic("gaussian")}, "DuelingCritic does not fit discrete actions"),
-        ({"policy": "gaussian", "critic": make_critic("discrete")}, "DiscreteCritic does not fit continuous actions"),
+        ({"policy": "gaussian", "critic": make_critic("discrete")}, "DiscreteCritic does not fit actions of shape"),
     ],
 )
 def test_wrong_argument_is_named(options, message):

@@ -7,12 +7,14 @@ import tensorflow_probability as tfp
 from scipy import stats
 from tf_agents.specs import tensor_spec
 
+from ngrl import networks
 from ngrl.agents import heads
 
 CATEGORICAL, GAUSSIAN = heads.CategoricalHead(), heads.GaussianHead()
-HEADS = {"categorical": CATEGORICAL, "gaussian": GAUSSIAN}
+HEADS = {"categorical": CATEGORICAL, "several": heads.MultiCategoricalHead((2, 2)), "gaussian": GAUSSIAN}
 SEED = tf.constant([3, 5])
 DISCRETE = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 3)
+SEVERAL = tensor_spec.BoundedTensorSpec([3], tf.int64, 0, [2, 0, 1])
 BOX = tensor_spec.BoundedTensorSpec([2], tf.float32, -1, 1)
 
 
@@ -24,13 +26,17 @@ def parameters(seed=0, rows=7, dtype=np.float64):
 def distribution(kind, values):
     if kind == "categorical":
         return tfp.distributions.Categorical(logits=values)
+    if kind == "several":
+        return tfp.distributions.Independent(tfp.distributions.Categorical(logits=tf.reshape(values, [-1, 2, 2])), 1)
     mean, log_std = tf.split(values, 2, axis=-1)
     return tfp.distributions.MultivariateNormalDiag(mean, tf.exp(log_std))
 
 
 def actions(kind):
     random = np.random.default_rng(9)
-    return tf.constant(random.integers(4, size=7) if kind == "categorical" else random.normal(size=(7, 2)) * 2)
+    if kind == "categorical":
+        return tf.constant(random.integers(4, size=7))
+    return tf.constant(random.integers(2, size=(7, 2)) if kind == "several" else random.normal(size=(7, 2)) * 2)
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -165,11 +171,30 @@ def test_samples_depend_on_parameters_and_seed_alone(kind, run):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_either_precision_can_be_sampled(kind, dtype):
     drawn = HEADS[kind].sample(parameters(dtype=dtype), SEED)
-    assert drawn.dtype == (tf.int32 if kind == "categorical" else dtype)
+    assert drawn.dtype == (dtype if kind == "gaussian" else tf.int32)
 
 
 def test_the_environments_actions_choose_the_head():
     assert isinstance(heads.head_for(DISCRETE), heads.CategoricalHead)
     assert isinstance(heads.head_for(BOX), heads.GaussianHead)
-    with pytest.raises(ValueError, match="one discrete action counted from 0 or one vector of real numbers"):
-        heads.head_for(tensor_spec.BoundedTensorSpec([2], tf.int64, 0, 3))
+    assert isinstance(heads.head_for(SEVERAL), heads.MultiCategoricalHead)
+    for spec in (
+        tensor_spec.BoundedTensorSpec([2], tf.int64, 1, 3),
+        tensor_spec.BoundedTensorSpec([2, 2], tf.int64, 0, 3),
+    ):
+        with pytest.raises(ValueError, match="needs discrete actions counted from 0 or one vector of real numbers"):
+            heads.head_for(spec)
+
+
+def test_several_actions_of_different_numbers_are_those_of_the_policys_distribution():
+    network = networks.ActorNetwork(tensor_spec.TensorSpec([3], tf.float32), SEVERAL, (), output_scale=1.0)
+    head, states = heads.head_for(SEVERAL), tf.constant(np.random.default_rng(0).normal(size=(2000, 3)), tf.float32)
+    logits, (policy, _) = network.distribution_parameters(states), network(states)
+    assert logits.shape == (2000, 6)
+    drawn = head.sample(logits, SEED)
+    assert [set(column) for column in drawn.numpy().T.tolist()] == [{0, 1, 2}, {0}, {0, 1}]
+    np.testing.assert_allclose(head.log_prob(logits, drawn), policy.log_prob(tf.cast(drawn, tf.int64)), atol=1e-6)
+    np.testing.assert_allclose(head.entropy(logits), policy.entropy(), atol=1e-6)
+    expected = [np.argmax(part, axis=1) for part in np.split(logits.numpy(), [3, 4], axis=1)]
+    np.testing.assert_array_equal(policy.mode(), np.stack(expected, axis=1))
+    assert policy.mode().dtype == tf.int64

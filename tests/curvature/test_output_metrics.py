@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ngrl.curvature import Bernoulli, Categorical, DiagonalGaussian, SquaredError
+from ngrl.curvature import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical, SquaredError
 
 BATCH, OUTPUTS = 5, 4
 CHOSEN = np.array([3, 0, 0, 2, 1])
@@ -39,6 +39,13 @@ def categorical(y):
     return diagonal(p) - p[:, :, None] * p[:, None, :]
 
 
+def multi_categorical(y):
+    result = np.zeros([*y.shape, OUTPUTS])
+    for part in (slice(0, 1), slice(1, 4)):
+        result[:, part, part] = categorical(y[:, part])
+    return result
+
+
 def diagonal_gaussian(y):
     log_std = y[:, OUTPUTS // 2 :]
     return diagonal(np.concatenate([np.exp(-2 * log_std), np.full_like(log_std, 2.0)], axis=-1))
@@ -50,6 +57,7 @@ CASES = [
     pytest.param(Bernoulli(), bernoulli, id="bernoulli"),
     pytest.param(Bernoulli(from_logits=False), bernoulli_of_probabilities, id="probabilities"),
     pytest.param(Categorical(), categorical, id="categorical"),
+    pytest.param(MultiCategorical((1, 3)), multi_categorical, id="multi_categorical"),
     pytest.param(DiagonalGaussian(), diagonal_gaussian, id="gaussian"),
 ]
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from matching_environment import ENV_ID
 from small_on_policy import load, make, snapshot
 
 from ngrl import loops, networks, seeding
@@ -18,9 +19,10 @@ def acted(agent, observation, call):
     return agent.act(observation, seeding.at(seeding.key(0, seeding.Stream.ACTIONS), call))
 
 
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", ENV_ID])
 def test_draws_are_tensorflows_and_distributions_agree_to_rounding(env_id):
-    agent, loop = made(env_id, agent_options={"hidden": (5,), "normalise": True})
+    options = {"env_options": {"as_floats": True}} if env_id == ENV_ID else {}
+    agent, loop = made(env_id, **options, agent_options={"hidden": (5,), "normalise": True})
     moments, generator = agent.actor_network.normaliser.moments, np.random.default_rng(0)
     for first in (1, 6):
         for variable in agent.actor_network.trainable_variables:

@@ -233,6 +233,8 @@ class Still(gymnasium.Env):
     "space",
     [
         gymnasium.spaces.Discrete(4, start=5),
+        gymnasium.spaces.MultiDiscrete([[2, 3]], start=[[-1, 5]], dtype=np.int8),
+        gymnasium.spaces.MultiBinary(3),
         gymnasium.spaces.Box(np.array([[-0.1, 0.1]]), np.array([[0.7, np.inf]]), dtype=np.float64),
         gymnasium.spaces.Box(-0.1, 0.1, (2, 2), np.float16),
     ],
