@@ -158,7 +158,8 @@ class LayerJacobian(NetworkJacobian):
             pulled = [pull(factor[:, row]) for row in range(factor.shape[1])]
             stacked = [g[0][:, tf.newaxis] if len(g) == 1 else tf.stack(g, axis=1) for g in zip(*pulled, strict=True)]
         else:
-            by_row = tf.map_fn(pull, tf.transpose(factor, [1, 0, 2]), fn_output_signature=[z.dtype for z in flat])
+            specs = [tf.TensorSpec(z.shape, z.dtype) for z in flat]  # of a dtype alone a graph would forget the shape
+            by_row = tf.map_fn(pull, tf.transpose(factor, [1, 0, 2]), fn_output_signature=specs)
             stacked = [tf.transpose(g, [1, 0, *range(2, z.shape.rank + 1)]) for g, z in zip(by_row, flat, strict=True)]
         remaining = iter(stacked)
         return [[next(remaining) for _ in use.outputs] for use in uses]

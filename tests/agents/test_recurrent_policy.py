@@ -9,6 +9,7 @@ from small_on_policy import load
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
+import ngrl.curvature.layer_jacobian
 from ngrl import agents, loops, networks, optimizers, replay, seeding, solvers, training
 from ngrl.agents.heads import head_for
 from ngrl.agents.policy import Policy
@@ -144,6 +145,22 @@ def test_rows_over_time_are_the_exact_derivatives_of_each_steps_outputs(sequence
     v, c = np.random.default_rng(1).normal(size=flat.shape[1]), np.random.default_rng(2).normal(size=30)
     np.testing.assert_allclose(operator.jvp(v), (flat @ v).reshape(3, -1), atol=1e-12)
     np.testing.assert_allclose(operator.vjp(c.reshape(3, -1)), flat.T @ c, atol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_rows_of_more_outputs_than_are_written_out_are_exact_too(sequences, monkeypatch, compiled):
+    """As those of three actions over 16 steps are; here a graph doesn't know how many sequences there are."""
+    monkeypatch.setattr(ngrl.curvature.layer_jacobian, "_MOST_WRITTEN_OUT", 1)
+    network, inputs, _, jacobian = sequences
+
+    def rows(*inputs):
+        forward = LayeredNetwork(network.unrolled, network)
+        return GaussNewton(forward, network.trainable_weights, MemoryInputs(*inputs)).row_matrix()
+
+    if compiled:
+        specs = [tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype) for leaf in inputs]
+        rows = tf.function(rows, input_signature=specs)
+    np.testing.assert_allclose(rows(*inputs) * np.sqrt(3), jacobian.reshape(30, -1), atol=1e-12)
 
 
 def test_fisher_of_sequences_is_the_mean_over_the_steps_that_count(sequences):

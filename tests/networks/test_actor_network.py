@@ -218,7 +218,7 @@ def test_one_discrete_action_or_one_vector_is_told_apart():
     "spec",
     [
         tensor_spec.BoundedTensorSpec([], tf.int64, 1, 3),
-        tensor_spec.BoundedTensorSpec([2], tf.int64, 0, 3),
+        tensor_spec.BoundedTensorSpec([2, 2], tf.int64, 0, 3),
         tensor_spec.TensorSpec([], tf.int64),
         tensor_spec.BoundedTensorSpec([], tf.float32, -1, 1),
         tensor_spec.BoundedTensorSpec([2, 2], tf.float32, -1, 1),
@@ -227,9 +227,9 @@ def test_one_discrete_action_or_one_vector_is_told_apart():
     ],
 )
 def test_other_actions_are_refused(spec):
-    with pytest.raises(ValueError, match="one discrete action counted from 0 or one vector of real numbers"):
+    with pytest.raises(ValueError, match="discrete actions counted from 0 or one vector of real numbers"):
         networks.is_discrete_action(spec)
-    with pytest.raises(ValueError, match="one discrete action counted from 0 or one vector of real numbers"):
+    with pytest.raises(ValueError, match="discrete actions counted from 0 or one vector of real numbers"):
         networks.ActorNetwork(SPEC, spec)
 
 
