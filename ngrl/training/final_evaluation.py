@@ -11,6 +11,7 @@ from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json, writing
+from ngrl.seeding import Stream
 from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, describe_specs, evaluate, record_video, stoppable
 from ngrl.training.export import export_policy, load_policy
 from ngrl.training.progress import Progress, describe_evaluation
@@ -54,7 +55,8 @@ class FinalEvaluation(NamedTuple):
         """What to say before training, with these environments, where episodes may never end."""
         env_id, limit, own = self.environment.env_id, self.environment.training_time_limit, training.time_limit
         if limit is not None:  # which only training has
-            with contextlib.closing(self.environment.for_evaluation().load()) as playing:
+            whole = self.environment.for_evaluation()
+            with contextlib.closing(whole.load(self.seed, Stream.EVALUATION_EPISODES)) as playing:
                 own = playing.time_limit
         if own is not None:
             return []
