@@ -23,7 +23,7 @@ from ngrl import cluster
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
-from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, shares
+from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, shares, waited
 
 # Seconds that actors have to close their environments before they are ended.
 _CLOSE_TIMEOUT = 5.0
@@ -92,7 +92,7 @@ class RayVector(VectorEnvironment):
         if importlib.util.find_spec("ray") is None:
             raise ImportError("backend 'ray' needs the package ray: pip install 'ngrl[sweep]'")
         self.env_id, self.num_envs = maker.env_id, num_envs
-        self._cpus, self._timeout, self._max_replacements = cpus, timeout, max_replacements
+        self._cpus, self._timeout, self._max_replacements = cpus, waited(timeout), max_replacements
         self._seed = maker.seed
         self._maker = cloudpickle.dumps(maker)
         self._shares = shares(num_envs, actors)

@@ -16,6 +16,8 @@ from gymnasium.vector.utils import create_empty_array
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
 
+_LONGEST_S = 2_000_000  # 23 days; a poll counts milliseconds, up to 2^31
+
 
 class Transition(NamedTuple):
     """What N members answered: a batch of observations, reward [N], terminated [N] and truncated [N].
@@ -158,6 +160,11 @@ class SyncVector(VectorEnvironment):
 def no_picture(env_id: str) -> ValueError:
     """The error of members that are to be drawn and can't."""
     return ValueError(f'{env_id}: to render, load it with render_mode="rgb_array"')
+
+
+def waited(seconds: float | None) -> float | None:
+    """How long to wait for an answer: for ever (None) too where that is longer than the system can count."""
+    return None if seconds is None or seconds > _LONGEST_S else seconds
 
 
 def shares(num_envs: int, parts: int | None) -> list[np.ndarray]:

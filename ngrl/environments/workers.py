@@ -26,7 +26,7 @@ import numpy as np
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
-from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, no_picture, shares
+from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, no_picture, shares, waited
 from ngrl.messages import RAISED
 
 # Seconds that workers have to close their environments before they are killed.
@@ -58,7 +58,7 @@ class WorkerVector(VectorEnvironment):
         Raises:
           EnvironmentFault: A worker ended while starting.
         """
-        self.env_id, self.num_envs, self._timeout = maker.env_id, num_envs, timeout
+        self.env_id, self.num_envs, self._timeout = maker.env_id, num_envs, waited(timeout)
         self._shares = shares(num_envs, workers)
         self._closed = False
         self._own = SyncVector(maker, self._shares[0].tolist()) if takes_part else None

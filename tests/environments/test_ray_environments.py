@@ -117,7 +117,7 @@ def test_time_limit_of_evaluation_is_asked_for_beside_the_actors_that_hold_all_p
 
 def test_lost_actor_is_replaced_its_episodes_begun_anew_and_the_state_then_comes_back(cluster, load):
     said = []
-    environment = load("CartPole-v1", 3, seed=4, backend=RayEnvironments(actors=2, max_replacements=1))
+    environment = load("CartPole-v1", 3, seed=4, backend=RayEnvironments(actors=2, max_replacements=1, timeout=np.inf))
     environment.on_warning(said.append)
     same = load("CartPole-v1", 3, seed=4)
     for one, another in zip(environment.reset_arrays(), same.reset_arrays(), strict=True):

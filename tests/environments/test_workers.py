@@ -142,6 +142,14 @@ def test_restoring_may_take_longer_than_a_step_may(load):
         env.step(np.array([0, 1]))
 
 
+@pytest.mark.parametrize("timeout", [np.inf, 1e9])
+def test_any_timeout_can_be_waited_for(load, timeout):
+    env = load("CartPole-v1", 1, backend=AsyncEnvironments(timeout=timeout))
+    env.reset()
+    env.step(np.array([0]))
+    assert env.get_state()["length"].tolist() == [1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_workers_leave_ctrl_c_and_sigterm_to_the_parent(load, number):
     env = load("CartPole-v1", 2, backend="async")
