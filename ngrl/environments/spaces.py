@@ -129,11 +129,11 @@ def action_converter(
         check_shape(actions)
         if actions.dtype.kind not in "iu":
             raise ValueError(f"{env_id}: actions must be integers, got dtype {actions.dtype}")
-        actions = actions.astype(dtype)
+        wide = actions.astype(np.int64)  # before the space's own dtype, which may be too small for what is out of range
         # One comparison for both ends: a negative action, read as unsigned, is larger than any space.
-        if (actions.view(f"u{actions.itemsize}") >= count).any():
+        if (wide.view(np.uint64) >= count).any():
             raise ValueError(f"{env_id}: actions must lie in 0 to {count - 1}, got {actions.tolist()}")
-        return actions if start == 0 else actions + start
+        return (wide if start == 0 else wide + start).astype(dtype, copy=False)
 
     def convert_box(actions: Any) -> np.ndarray:
         actions = np.asarray(actions)

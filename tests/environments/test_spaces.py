@@ -219,6 +219,15 @@ def test_matrices_of_actions_are_vectors_in_their_order(load):
     np.testing.assert_array_equal(env.get_state()["actions"], actions.reshape(2, 2, 2))
 
 
+def test_actions_too_large_for_the_spaces_own_dtype_are_refused_too(load):
+    env = load("test/OfSpaces-v0", 1, action_space=spaces.Discrete(3, start=-1, dtype=np.int8))
+    env.reset()
+    with pytest.raises(ValueError, match=r"actions must lie in 0 to 2, got \[256\]"):
+        env.step(np.array([256]))
+    env.step(np.array([2]))
+    assert (env.get_state()["actions"].dtype, env.get_state()["actions"].tolist()) == (np.int8, [1])
+
+
 @pytest.mark.parametrize(
     ("env_id", "actions", "message"),
     [
