@@ -82,7 +82,7 @@ def evaluate(
       ValueError: `episodes` or `max_episode_steps` is not positive, or the environment has other
         observations or actions than `specs`.
     """
-    check_count("episodes", episodes)
+    episodes = check_count("episodes", episodes)
     num_envs = min(num_envs, episodes)
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     playing, bound = _load_bounded(environment.for_evaluation(num_envs), seed, max_episode_steps, UNLIMITED_STEPS)
@@ -114,7 +114,7 @@ def _load_bounded(
     settings: Environment, seed: int, bound: int | None, default: int
 ) -> tuple[GymnasiumEnvironment, int | None]:
     """The environment, and the bound on its episodes where that had to be set because no earlier one holds."""
-    check_optional_count("max_episode_steps", bound)
+    bound = check_optional_count("max_episode_steps", bound)
     environment = settings.load(seed, Stream.EVALUATION_EPISODES)
     own = environment.time_limit
     if bound is None and own is None:

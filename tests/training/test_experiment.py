@@ -108,6 +108,18 @@ def test_seed_may_be_numpys(tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1
 
 
+def test_numbers_of_settings_may_be_numpys(tmp_path):
+    two, forty = np.int64(2), np.int64(40)
+    sizes = {"batch_size": two, "replay_capacity": forty, "warmup_steps": forty, "updates_per_call": two}
+    loop = functools.partial(small_loop, **sizes, updates_per_step=np.float32(0.5))
+    settings = {"num_envs": two, "frame_stack": two, "preprocessing": environments.ActionRepeat(two)}
+    limits = {"training_time_limit": forty, "episodes": two, "max_episode_steps": forty}
+    result = run(tmp_path / "run", np.int64(100), natural_agent, "CartPole-v1", loop, **settings, **limits)
+    assert (result["evaluation"]["episodes"], result["evaluation"]["max_episode_steps"]) == (2, 40)
+    described = json.loads((tmp_path / "run" / "policy" / "ngrl_policy.json").read_text())
+    assert described["env_frame_stack"] == described["env_preprocessing"]["times"] == 2
+
+
 @LIVE
 def test_same_seed_repeats_a_run_and_another_seed_does_not(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
