@@ -11,7 +11,7 @@ import numpy as np
 from tf_agents.trajectories import time_step as ts
 
 from ngrl.checks import check_count, check_optional_count
-from ngrl.environments import Environment, GymnasiumEnvironment
+from ngrl.environments import Environment, EnvironmentFault, GymnasiumEnvironment
 from ngrl.messages import RAISED, reason
 from ngrl.runs.files import unfinished, writing
 from ngrl.seeding import Stream
@@ -199,6 +199,18 @@ def _picture(frame: Any) -> Any:
     return Image.fromarray(frame).quantize(64)
 
 
+def _drawn(playing: GymnasiumEnvironment, number: int) -> Any:
+    """The first member's picture after so many steps of its episode.
+
+    Raises:
+      EnvironmentFault: It can't be drawn then.
+    """
+    try:
+        return _picture(playing.render()[0])
+    except RAISED as error:  # whatever the environment raises
+        raise EnvironmentFault(playing.env_id, 0, number, f"it can't be drawn: {reason(error)}") from error
+
+
 def record_video(
     actor: Actor, environment: Environment, path: Path, seed: int = 0, max_episode_steps: int | None = None
 ) -> int | None:
@@ -215,6 +227,7 @@ def record_video(
       The number of steps after which the episode was broken off; None where it came to its end.
 
     Raises:
+      EnvironmentFault: The environment failed, or can't draw itself any more.
       WriteError: The file can't be written.
     """
     images = []
@@ -223,7 +236,7 @@ def record_video(
         step, number = playing.reset(), 0
         while step.step_type[0] != ts.StepType.LAST:
             if number % 2 == 0:  # smooth enough to judge a policy by, at half the size
-                images.append(_picture(playing.render()[0]))
+                images.append(_drawn(playing, number))
             step, number = playing.step(actor(step)), number + 1
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

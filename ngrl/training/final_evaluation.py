@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
-from ngrl.environments import Environment, GymnasiumEnvironment
+from ngrl.environments import Environment, EnvironmentFault, GymnasiumEnvironment
 from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json, writing
 from ngrl.seeding import Stream
@@ -136,8 +136,8 @@ class FinalEvaluation(NamedTuple):
         actor = _exported(folder, check_stop)
         try:
             bound = record_video(actor, self.environment, path, self.seed, self.settings.max_episode_steps)
-        except WriteError as error:
-            progress.warn(str(error))
+        except (WriteError, EnvironmentFault) as error:
+            progress.warn(f"no {path}: {error}" if isinstance(error, EnvironmentFault) else str(error))
             return
         if bound is not None:
             progress.warn(f"{path}: the episode is broken off after {bound:,} steps")

@@ -402,6 +402,18 @@ def test_what_is_scored_is_what_is_exported(tmp_path, monkeypatch):
     np.testing.assert_array_equal(filmed[0](start), np.ones(6))
 
 
+def test_run_ends_well_whose_environment_can_no_longer_be_drawn(tmp_path, monkeypatch):
+    frames = [np.zeros((4, 4, 3), np.uint8)]
+    monkeypatch.setattr(final_evaluation, "load_policy", lambda folder: (lambda step: np.ones(1, np.int64), {}))
+    monkeypatch.setattr(environments.GymnasiumEnvironment, "render", lambda self: [frames.pop()])
+    listening = Listening()
+    final = final_evaluation.FinalEvaluation(training.Evaluation(1, capture_video=True), CARTPOLE, seed=0)
+    final.film(tmp_path, listening, lambda: None)
+    path, place = tmp_path / "video.gif", "CartPole-v1, member 0, step 2 of its episode"
+    assert listening.warnings[0][1] == f"no {path}: {place}: it can't be drawn: pop from empty list"
+    assert not path.exists()
+
+
 def test_score_that_can_not_be_written_down_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(final_evaluation, "load_policy", lambda folder: (lambda step: np.ones(3, np.int64), {}))
     (tmp_path / "evaluation.json" / "occupied").mkdir(parents=True)
