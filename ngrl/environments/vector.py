@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import create_empty_array
 
+from ngrl.environments.faults import EnvironmentFault
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
 
@@ -83,10 +84,16 @@ class SyncVector(VectorEnvironment):
     """Members stepped one after another in this process: the fastest for quick environments."""
 
     def __init__(self, maker: MemberMaker, members: Iterable[int]):
-        """Make the members of these indices."""
+        """Make the members of these indices.
+
+        Raises:
+          EnvironmentFault: One can't be made, or has other spaces than the first.
+        """
+        made = {index: maker.member(index)() for index in members}
+        check_alike(maker.env_id, {index: (env.observation_space, env.action_space) for index, env in made.items()})
         # copy=False: the bridge copies once, while converting dtypes.
         vector = SyncVectorEnv(
-            [maker.member(index) for index in members],
+            [lambda member=member: member for member in made.values()],  # type: ignore[misc]
             copy=False,
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
@@ -155,6 +162,21 @@ class SyncVector(VectorEnvironment):
     def _call(self, name: str, *args: Any) -> tuple[Any, ...]:
         """Call a method of every member."""
         return self._vector.call(name, *args)
+
+
+def check_alike(env_id: str, described: Mapping[int, tuple[spaces.Space, spaces.Space]]) -> None:
+    """See that members have the same observation and action space; `described` may have one of several for all.
+
+    Raises:
+      EnvironmentFault: One has others than the first.
+    """
+    first = next(iter(described), 0)
+    for member, own in described.items():
+        for kind, space, of_first in zip(("observation", "action"), own, described[first], strict=True):
+            if space != of_first:
+                there, here = (" ".join(str(each).split()) for each in (of_first, space))
+                problem = f"its {kind} space is {here}, that of member {first} is {there}"
+                raise EnvironmentFault(env_id, member, None, problem)
 
 
 def no_picture(env_id: str) -> ValueError:

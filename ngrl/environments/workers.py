@@ -26,7 +26,16 @@ import numpy as np
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
-from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, no_picture, shares, waited
+from ngrl.environments.vector import (
+    SyncVector,
+    Transition,
+    VectorEnvironment,
+    check_alike,
+    concatenated,
+    no_picture,
+    shares,
+    waited,
+)
 from ngrl.messages import RAISED
 
 # Seconds that workers have to close their environments before they are killed.
@@ -80,6 +89,9 @@ class WorkerVector(VectorEnvironment):
                 process.start()
                 theirs.close()  # else the end of the worker wouldn't be heard
             described = _checked([self._answer(pipe) for pipe in self._pipes])
+            described[:0] = [_described(self._own)] if self._own is not None else []
+            firsts = (int(share[0]) for share in self._shares)
+            check_alike(maker.env_id, {first: answer[:2] for first, answer in zip(firsts, described, strict=True)})
         except (EOFError, OSError) as error:
             self._end(0.0)
             problem = (
@@ -238,6 +250,9 @@ def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float)
         made: MemberMaker = cloudpickle.loads(maker)
         try:
             vector = SyncVector(made, members)
+        except EnvironmentFault as fault:
+            pipe.send(fault)
+            return
         except RAISED as error:
             pipe.send(EnvironmentFault(made.env_id, None, None, one_line(error)))
             return
