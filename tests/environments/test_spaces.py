@@ -48,6 +48,21 @@ def test_a_space_that_is_not_supported_is_refused_by_name(load, backend, place, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"a": spaces.Dict({0: spaces.Discrete(2)})}, r"the keys of observation\['a'\] must be texts, got 0$"),
+        (
+            {"a": spaces.Dict({"b": spaces.Discrete(2)}), "a/b": spaces.Discrete(2)},
+            "two parts of the observation are observation/a/b: call a key with a / otherwise$",
+        ),
+    ],
+)
+def test_keys_that_could_be_neither_exported_nor_resumed_are_refused(load, keys, message):
+    with pytest.raises(ValueError, match=f"^test/OfSpaces-v0: {message}"):
+        load("test/OfSpaces-v0", observation_space=spaces.Dict(keys))
+
+
 def test_a_discrete_action_space_counts_from_0_whatever_its_start(load):
     env = load("test/OfSpaces-v0", 3, action_space=spaces.Discrete(3, start=-2))
     assert env.action_spec() == array_spec.BoundedArraySpec((), np.int64, 0, 2, name="action")
