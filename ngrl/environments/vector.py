@@ -13,9 +13,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import create_empty_array
 
-from ngrl.environments.faults import EnvironmentFault
+from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
+from ngrl.messages import RAISED
 
 _LONGEST_S = 2_000_000  # 23 days; a poll counts milliseconds, up to 2^31
 
@@ -103,6 +104,7 @@ class SyncVector(VectorEnvironment):
         self.action_space = vector.single_action_space
         self.render_mode = vector.render_mode
         self._vector = vector
+        self._indices = list(made)
         self._members: Any = vector.envs
         self._batch: Any = create_empty_array(self.observation_space, self.num_envs)
         self._due: Sequence[bool] = [False] * self.num_envs  # members whose next step is their reset
@@ -156,8 +158,15 @@ class SyncVector(VectorEnvironment):
         return self._call("render")
 
     def close(self) -> None:
-        if not self._vector.closed:
-            self._vector.close()
+        """Close all members; one that can't be is told of, since what has been played is not to be lost with it."""
+        if self._vector.closed:
+            return
+        self._vector.closed = True
+        for index, member in zip(self._indices, self._members, strict=True):
+            try:
+                member.close()
+            except RAISED as error:
+                self.warn(f"{self.env_id}, member {index}: it can't be closed: {one_line(error)}")
 
     def _call(self, name: str, *args: Any) -> tuple[Any, ...]:
         """Call a method of every member."""

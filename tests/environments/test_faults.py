@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from ngrl.environments import AsyncEnvironments, EnvironmentFault, SyncEnvironments
+from ngrl.environments.member import Member
 from ngrl.environments.spaces import not_finite
 
 NAME = "test/Misbehaving-v0"
@@ -161,6 +162,25 @@ def test_an_environment_that_can_be_made_only_once_or_not_be_closed_is_told_in_a
         ValueError, match=r"^Once-v0 can't be made with .*: RuntimeError: the port is held \(test_faults.py:\d+\)$"
     ):
         load(once, 1, env_kwargs={"closes": False})
+
+
+def test_all_members_are_closed_and_those_told_of_that_cannot_be(load, monkeypatch):
+    env = load("CartPole-v1", 3)
+    said, closed = [], []
+    env.on_warning(said.append)
+    members = env._vector._members
+
+    def close(member):
+        closed.append(member)
+        if member is not members[2]:
+            raise RuntimeError("the port is held")
+
+    monkeypatch.setattr(Member, "close", close)
+    env.close()
+    env.close()
+    assert closed == list(members)
+    said = [line.partition(" (test_faults.py:")[0] for line in said]
+    assert said == [f"CartPole-v1, member {n}: it can't be closed: RuntimeError: the port is held" for n in (0, 1)]
 
 
 class Growing(gymnasium.Env):
