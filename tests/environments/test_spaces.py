@@ -152,6 +152,13 @@ def test_bool_observations_become_0_and_1(load):
     assert sorted(set(observation.reshape(-1))) == [0, 1]
 
 
+def test_integers_that_the_spaces_dtype_cannot_hold_are_refused():
+    check = observation_check(spaces.Box(-100, 100, (2,), np.int8))
+    assert check(np.array([120, -128])) is None  # bounds are not enforced
+    assert check(np.array([1, 300])) == "goes from 1 to 300, the space says int8"
+    assert observation_check(spaces.Box(0, 9, (1,), np.uint8))(np.array([256], np.uint64)) is not None
+
+
 def test_multi_discrete_observations_outside_the_space_are_refused():
     check = observation_check(spaces.MultiDiscrete([2, 3], start=[0, 1]))
     assert check(np.array([1, 3])) is None
