@@ -1,6 +1,7 @@
 """An environment by name: the settings of one, and `load`."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,10 +69,10 @@ class Environment:
         seed = seeding.check_seed(seed)
         kwargs = dict(self.kwargs or {})
         if self.training_time_limit is not None:
-            kwargs["max_episode_steps"] = self.training_time_limit
+            kwargs["max_episode_steps"] = int(self.training_time_limit)  # gymnasium takes no number of NumPy's
         if self.preprocessing is not None:
             kwargs["preprocessing"] = self.preprocessing
-        vector = self.backend.make(self.env_id, self.num_envs, seed, kwargs, stream)
+        vector = self.backend.make(self.env_id, int(self.num_envs), seed, kwargs, stream)
         try:
             return self.backend.wrap(vector, seed, self.truncation_is_terminal, self.check_finite, self.frame_stack)
         except BaseException:
@@ -106,12 +107,7 @@ class Environment:
         Raises:
           ValueError: An argument is no JSON value, or the backend or the preprocessing has no name of its own.
         """
-        for name, value in (self.kwargs or {}).items():
-            if not _is_json(value):
-                raise ValueError(
-                    f"Environment.kwargs: {name} can't be written down in ngrl_policy.json: give numbers, texts, None, "
-                    f"lists, and dictionaries with texts as keys, got {value!r}"
-                )
+        _require_json("Environment.kwargs", self.kwargs or {})
         described: dict[str, Any] = {
             "env_id": self.env_id,
             "env_kwargs": dict(self.kwargs or {}),
@@ -120,9 +116,10 @@ class Environment:
         if not self.check_finite:
             described["env_check_finite"] = False
         if self.frame_stack is not None:
-            described["env_frame_stack"] = self.frame_stack
+            described["env_frame_stack"] = int(self.frame_stack)
         if self.preprocessing is not None:
             described["env_preprocessing"] = self.preprocessing.describe()
+            _require_json("Environment.preprocessing", described["env_preprocessing"])
         return described
 
     @staticmethod
@@ -148,13 +145,23 @@ class Environment:
         return Environment(env_id, frame_stack=self.frame_stack, preprocessing=self.preprocessing)
 
 
+def _require_json(setting: str, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if not _is_json(value):
+            raise ValueError(
+                f"{setting}: {name} can't be written down in ngrl_policy.json: give finite numbers, texts, None, "
+                f"lists, and dictionaries with texts as keys, got {value!r}"
+            )
+
+
 def _is_json(value: Any) -> bool:
     """Whether JSON gives a value back; a tuple as a list."""
     if isinstance(value, list | tuple):
         return all(map(_is_json, value))
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_json(part) for key, part in value.items())
-    return value is None or isinstance(value, str | int | float)
+    is_lost = isinstance(value, float) and not math.isfinite(value)  # written as null
+    return value is None or (isinstance(value, str | int | float) and not is_lost)
 
 
 def load(

@@ -189,8 +189,8 @@ def observation_check(space: spaces.Space) -> Check:
     """A function that says what is wrong with an observation of a space, or None.
 
     A Box may be answered in any dtype that NumPy casts to the space's within its kind (float64 for float32),
-    as gymnasium's vector environments do. Box bounds are not checked: many environments leave the ones they
-    declare.
+    as gymnasium's vector environments do, unless an integer would become another. Box bounds are not checked: many
+    environments leave the ones they declare.
     """
     if isinstance(space, spaces.Dict):
         return _dict_check({key: observation_check(part) for key, part in space.spaces.items()})
@@ -215,6 +215,8 @@ def _box_check(space: Any) -> Check:
             return f"has shape {array.shape}, the space says {shape}"
         if not np.can_cast(array.dtype, dtype, "same_kind"):
             return f"has dtype {array.dtype}, the space says {dtype}"
+        if dtype.kind in "iu" and (array.astype(dtype) != array).any():
+            return f"goes from {array.min()} to {array.max()}, the space says {dtype}"
         return None
 
     return check

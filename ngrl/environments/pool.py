@@ -31,7 +31,7 @@ class EnvpoolVector(VectorEnvironment):
 
         Raises:
           ImportError: envpool is not installed.
-          ValueError: envpool doesn't know the environment or its settings.
+          ValueError: envpool doesn't know the environment or its settings, or not all members would be stepped.
         """
         try:
             self._envpool = importlib.import_module("envpool")
@@ -47,6 +47,8 @@ class EnvpoolVector(VectorEnvironment):
         self._preprocessing = self._kwargs.pop("preprocessing", None)
         if self._preprocessing is not None:
             self._kwargs = {**self._preprocessing.for_envpool(), **self._kwargs}
+        if "batch_size" in self._kwargs:  # it ends the process at the first step of all members
+            raise ValueError(f"{env_id}: envpool's batch_size is num_envs here: leave it out of the arguments")
         self._stream = stream
         # How often episodes were broken off by a restore or a new seed: part of the pool's seeds.
         self._restarts = 0

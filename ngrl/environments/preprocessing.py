@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.wrappers import AtariPreprocessing as AtariWrapper
 from gymnasium.wrappers import TimeLimit
 
@@ -53,8 +54,10 @@ class Preprocessing(Named, abc.ABC):
         raise ValueError(f"envpool has no {type(self).__name__}: take another backend, such as @SyncEnvironments()")
 
     def describe(self) -> dict[str, Any]:
-        """What `described` takes, JSON values."""
-        return {"name": self.own_name, **dataclasses.asdict(self)}
+        """What `described` takes, JSON values; NumPy's numbers as Python's."""
+        settings = dataclasses.asdict(self).items()
+        plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings}
+        return {"name": self.own_name, **plain}
 
     @staticmethod
     def described(description: Mapping[str, Any]) -> "Preprocessing":

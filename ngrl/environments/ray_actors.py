@@ -23,7 +23,15 @@ from ngrl import cluster
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
-from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, shares
+from ngrl.environments.vector import (
+    SyncVector,
+    Transition,
+    VectorEnvironment,
+    check_alike,
+    concatenated,
+    shares,
+    waited,
+)
 
 # Seconds that actors have to close their environments before they are ended.
 _CLOSE_TIMEOUT = 5.0
@@ -92,7 +100,7 @@ class RayVector(VectorEnvironment):
         if importlib.util.find_spec("ray") is None:
             raise ImportError("backend 'ray' needs the package ray: pip install 'ngrl[sweep]'")
         self.env_id, self.num_envs = maker.env_id, num_envs
-        self._cpus, self._timeout, self._max_replacements = cpus, timeout, max_replacements
+        self._cpus, self._timeout, self._max_replacements = cpus, waited(timeout), max_replacements
         self._seed = maker.seed
         self._maker = cloudpickle.dumps(maker)
         self._shares = shares(num_envs, actors)
@@ -211,6 +219,7 @@ class RayVector(VectorEnvironment):
                 placed = actor.options(scheduling_strategy="SPREAD", num_cpus=self._cpus)
             self._actors[index] = placed.remote(sys.path, self._maker, share)
         described, lost = self._ask("describe", dict.fromkeys(indices, ()), starting=True)
+        check_alike(self.env_id, {int(self._shares[index][0]): said[1:3] for index, said in described.items()})
         for index, (node, *common) in described.items():
             self._nodes[index] = node
             self.observation_space, self.action_space, self._time_limit = common

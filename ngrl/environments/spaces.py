@@ -30,13 +30,21 @@ def observation_spec(space: spaces.Space, env_id: str) -> Any:
       env_id: The environment's name, for the message.
 
     Raises:
-      ValueError: Any other space.
+      ValueError: Any other space, or a Dict with keys that are no texts, or of which paths are the same.
     """
-    return _observation_spec(space, env_id, "observation")
+    spec = _observation_spec(space, env_id, "observation")
+    names = [name for name, _ in leaves(spec)]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:  # by which a saved state knows its parts
+        raise ValueError(f"{env_id}: two parts of the observation are {twice[0]}: call a key with a / otherwise")
+    return spec
 
 
 def _observation_spec(space: spaces.Space, env_id: str, name: str) -> Any:
     if isinstance(space, spaces.Dict) and space.spaces:
+        keys: list[Any] = [key for key in space.spaces if not isinstance(key, str)]
+        if keys:  # which no SavedModel has
+            raise ValueError(f"{env_id}: the keys of {name} must be texts, got {keys[0]!r}")
         return {key: _observation_spec(part, env_id, f"{name}[{key!r}]") for key, part in space.spaces.items()}
     if isinstance(space, spaces.Discrete):
         return _discrete_spec(space, first=_integer(space.start), name=name)
@@ -143,11 +151,11 @@ def action_converter(
         check_shape(actions)
         if actions.dtype.kind not in "iu":
             raise ValueError(f"{env_id}: actions must be integers, got dtype {actions.dtype}")
-        actions = actions.astype(dtype)
+        wide = actions.astype(np.int64)  # before the space's own dtype, which may be too small for what is out of range
         # One comparison for both ends: a negative action, read as unsigned, is larger than any space.
-        if (actions.view(f"u{actions.itemsize}") >= count).any():
+        if (wide.view(np.uint64) >= count).any():
             raise ValueError(f"{env_id}: actions must lie in 0 to {count - 1}, got {actions.tolist()}")
-        return actions if start == 0 else actions + start
+        return (wide if start == 0 else wide + start).astype(dtype, copy=False)
 
     def convert_box(actions: Any) -> np.ndarray:
         actions = np.asarray(actions)

@@ -13,8 +13,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import create_empty_array
 
+from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
+from ngrl.messages import RAISED
+
+_LONGEST_S = 2_000_000  # 23 days; a poll counts milliseconds, up to 2^31
 
 
 class Transition(NamedTuple):
@@ -81,10 +85,16 @@ class SyncVector(VectorEnvironment):
     """Members stepped one after another in this process: the fastest for quick environments."""
 
     def __init__(self, maker: MemberMaker, members: Iterable[int]):
-        """Make the members of these indices."""
+        """Make the members of these indices.
+
+        Raises:
+          EnvironmentFault: One can't be made, or has other spaces than the first.
+        """
+        made = {index: maker.member(index)() for index in members}
+        check_alike(maker.env_id, {index: (env.observation_space, env.action_space) for index, env in made.items()})
         # copy=False: the bridge copies once, while converting dtypes.
         vector = SyncVectorEnv(
-            [maker.member(index) for index in members],
+            [lambda member=member: member for member in made.values()],  # type: ignore[misc]
             copy=False,
             autoreset_mode=AutoresetMode.NEXT_STEP,
         )
@@ -94,6 +104,7 @@ class SyncVector(VectorEnvironment):
         self.action_space = vector.single_action_space
         self.render_mode = vector.render_mode
         self._vector = vector
+        self._indices = list(made)
         self._members: Any = vector.envs
         self._batch: Any = create_empty_array(self.observation_space, self.num_envs)
         self._due: Sequence[bool] = [False] * self.num_envs  # members whose next step is their reset
@@ -147,17 +158,44 @@ class SyncVector(VectorEnvironment):
         return self._call("render")
 
     def close(self) -> None:
-        if not self._vector.closed:
-            self._vector.close()
+        """Close all members; one that can't be is told of, since what has been played is not to be lost with it."""
+        if self._vector.closed:
+            return
+        self._vector.closed = True
+        for index, member in zip(self._indices, self._members, strict=True):
+            try:
+                member.close()
+            except RAISED as error:
+                self.warn(f"{self.env_id}, member {index}: it can't be closed: {one_line(error)}")
 
     def _call(self, name: str, *args: Any) -> tuple[Any, ...]:
         """Call a method of every member."""
         return self._vector.call(name, *args)
 
 
+def check_alike(env_id: str, described: Mapping[int, tuple[spaces.Space, spaces.Space]]) -> None:
+    """See that members have the same observation and action space; `described` may have one of several for all.
+
+    Raises:
+      EnvironmentFault: One has others than the first.
+    """
+    first = next(iter(described), 0)
+    for member, own in described.items():
+        for kind, space, of_first in zip(("observation", "action"), own, described[first], strict=True):
+            if space != of_first:
+                there, here = (" ".join(str(each).split()) for each in (of_first, space))
+                problem = f"its {kind} space is {here}, that of member {first} is {there}"
+                raise EnvironmentFault(env_id, member, None, problem)
+
+
 def no_picture(env_id: str) -> ValueError:
     """The error of members that are to be drawn and can't."""
     return ValueError(f'{env_id}: to render, load it with render_mode="rgb_array"')
+
+
+def waited(seconds: float | None) -> float | None:
+    """How long to wait for an answer: for ever (None) too where that is longer than the system can count."""
+    return None if seconds is None or seconds > _LONGEST_S else seconds
 
 
 def shares(num_envs: int, parts: int | None) -> list[np.ndarray]:

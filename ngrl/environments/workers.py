@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from multiprocessing import util
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
@@ -25,7 +26,16 @@ import numpy as np
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
 from ngrl.environments.member import Episode
-from ngrl.environments.vector import SyncVector, Transition, VectorEnvironment, concatenated, no_picture, shares
+from ngrl.environments.vector import (
+    SyncVector,
+    Transition,
+    VectorEnvironment,
+    check_alike,
+    concatenated,
+    no_picture,
+    shares,
+    waited,
+)
 from ngrl.messages import RAISED
 
 # Seconds that workers have to close their environments before they are killed.
@@ -57,7 +67,7 @@ class WorkerVector(VectorEnvironment):
         Raises:
           EnvironmentFault: A worker ended while starting.
         """
-        self.env_id, self.num_envs, self._timeout = maker.env_id, num_envs, timeout
+        self.env_id, self.num_envs, self._timeout = maker.env_id, num_envs, waited(timeout)
         self._shares = shares(num_envs, workers)
         self._closed = False
         self._own = SyncVector(maker, self._shares[0].tolist()) if takes_part else None
@@ -65,6 +75,8 @@ class WorkerVector(VectorEnvironment):
         self._busy_s = _BUSY_S if takes_part else 0.0
         self.processes: list[Any] = []
         self._pipes: list[Connection] = []
+        # Before multiprocessing asks for their end by a SIGTERM, which they don't heed, and waits for it.
+        util.Finalize(self, _kill, (self.processes,), exitpriority=0)
         context: Any = multiprocessing.get_context(_start_method())
         pickled = cloudpickle.dumps(maker)
         try:
@@ -77,6 +89,9 @@ class WorkerVector(VectorEnvironment):
                 process.start()
                 theirs.close()  # else the end of the worker wouldn't be heard
             described = _checked([self._answer(pipe) for pipe in self._pipes])
+            described[:0] = [_described(self._own)] if self._own is not None else []
+            firsts = (int(share[0]) for share in self._shares)
+            check_alike(maker.env_id, {first: answer[:2] for first, answer in zip(firsts, described, strict=True)})
         except (EOFError, OSError) as error:
             self._end(0.0)
             problem = (
@@ -192,12 +207,17 @@ class WorkerVector(VectorEnvironment):
         for process in self.processes:
             if process.pid is not None:
                 process.join(max(0.0, deadline - time.monotonic()))
-        for process in self.processes:
-            if process.pid is not None and process.exitcode is None:
-                process.kill()
-                process.join()
+        _kill(self.processes)
         for pipe in self._pipes:
             pipe.close()
+
+
+def _kill(processes: Iterable[Any]) -> None:
+    """End processes that have been started and haven't ended."""
+    for process in processes:
+        if process.pid is not None and process.exitcode is None:
+            process.kill()
+            process.join()
 
 
 def _checked(answers: Sequence[Any]) -> list[Any]:
@@ -217,14 +237,22 @@ def _start_method() -> str:
 
 
 def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float) -> None:
-    """Do what is asked of some members, deaf to Ctrl-C (the parent decides on it), not outliving the parent."""
+    """Do what is asked of some members, deaf to Ctrl-C and SIGTERM, not outliving the parent.
+
+    Both may go to all processes of a run (a terminal, `timeout`, SLURM), and the parent still needs these for its last
+    steps and its checkpoint.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Not ignored, which programs that an environment starts would inherit, and not end when it asks them to.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # the parent went away
         made: MemberMaker = cloudpickle.loads(maker)
         try:
             vector = SyncVector(made, members)
+        except EnvironmentFault as fault:
+            pipe.send(fault)
+            return
         except RAISED as error:
             pipe.send(EnvironmentFault(made.env_id, None, None, one_line(error)))
             return

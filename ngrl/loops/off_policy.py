@@ -88,11 +88,11 @@ class OffPolicyLoop(TrainingLoop):
         jit_compile: bool = True,
         steps_per_call: int = 32,
     ):
-        check_count("batch_size", batch_size)
+        self._batch_size = check_count("batch_size", batch_size)
         check_count("steps_per_call", steps_per_call)
-        check_count("updates_per_call", updates_per_call)
-        check_count("warmup_steps", warmup_steps, 0)
-        check_number("updates_per_step", updates_per_step, "[0, inf)")
+        self._updates_per_call = check_count("updates_per_call", updates_per_call)
+        self._warmup_steps = check_count("warmup_steps", warmup_steps, 0)
+        self._updates_per_step = check_number("updates_per_step", updates_per_step, "[0, inf)")
         if replay_capacity < batch_size:
             raise ValueError(f"replay_capacity ({replay_capacity}) is below batch_size ({batch_size})")
         if replay_capacity < environment.batch_size:
@@ -100,10 +100,6 @@ class OffPolicyLoop(TrainingLoop):
         check_agent(Experience.TRANSITIONS, agent)
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
-        self._batch_size = batch_size
-        self._warmup_steps = warmup_steps
-        self._updates_per_step = updates_per_step
-        self._updates_per_call = updates_per_call
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
         self._replay: Any = self._make_replay(replay_capacity, agent.train_sequence_length - 1)
         self._act = Compiled(lambda *arguments: agent.act(*arguments).action, jit_compile, self._used)

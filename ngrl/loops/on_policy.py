@@ -71,7 +71,8 @@ class OnPolicyLoop(CollectingLoop):
         overlap_critic: bool = False,
     ):
         num_envs = environment.batch_size
-        if check_count("batch_size", batch_size) % num_envs:
+        batch_size = check_count("batch_size", batch_size)
+        if batch_size % num_envs:
             raise ValueError(f"batch_size ({batch_size}) must be a multiple of num_envs ({num_envs})")
         check_agent(Experience.TRAJECTORIES, agent)
         length = getattr(agent, "sequence_length", 1)

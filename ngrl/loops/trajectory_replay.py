@@ -65,7 +65,7 @@ class TrajectoryReplayLoop(CollectingLoop):
         jit_compile: bool = True,
     ):
         num_envs = environment.batch_size
-        check_count("num_steps", num_steps)
+        num_steps = check_count("num_steps", num_steps)
         if replay_capacity < num_steps * num_envs:
             raise ValueError(
                 f"replay_capacity ({replay_capacity}) is below num_steps · num_envs ({num_steps * num_envs})"

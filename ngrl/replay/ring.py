@@ -43,11 +43,10 @@ class Ring:
     """
 
     def __init__(self, example: Any, capacity: int, noun: str, plural: str):
-        check_count("capacity", capacity)
+        self._capacity = check_count("capacity", capacity)
         self._structure = example
         leaves = [np.asarray(leaf) for leaf in _flatten(example)]
         self._storage = [np.zeros((capacity, *leaf.shape), leaf.dtype) for leaf in leaves]
-        self._capacity = capacity
         self._noun = noun
         self._plural = plural
         self._cursor = 0

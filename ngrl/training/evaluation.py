@@ -11,7 +11,7 @@ import numpy as np
 from tf_agents.trajectories import time_step as ts
 
 from ngrl.checks import check_count, check_optional_count
-from ngrl.environments import Environment, GymnasiumEnvironment
+from ngrl.environments import Environment, EnvironmentFault, GymnasiumEnvironment
 from ngrl.messages import RAISED, reason
 from ngrl.runs.files import unfinished, writing
 from ngrl.seeding import Stream
@@ -84,7 +84,7 @@ def evaluate(
       ValueError: `episodes` or `max_episode_steps` is not positive, or the environment has other
         observations or actions than `specs`.
     """
-    check_count("episodes", episodes)
+    episodes = check_count("episodes", episodes)
     num_envs = min(num_envs, episodes)
     share = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     playing, bound = _load_bounded(
@@ -122,7 +122,7 @@ def _load_bounded(
     stream: Stream = Stream.EVALUATION_EPISODES,
 ) -> tuple[GymnasiumEnvironment, int | None]:
     """The environment, and the bound on its episodes where that had to be set because no earlier one holds."""
-    check_optional_count("max_episode_steps", bound)
+    bound = check_optional_count("max_episode_steps", bound)
     environment = settings.load(seed, stream)
     own = environment.time_limit
     if bound is None and own is None:
@@ -207,6 +207,18 @@ def _picture(frame: Any) -> Any:
     return Image.fromarray(frame).quantize(64)
 
 
+def _drawn(playing: GymnasiumEnvironment, number: int) -> Any:
+    """The first member's picture after so many steps of its episode.
+
+    Raises:
+      EnvironmentFault: It can't be drawn then.
+    """
+    try:
+        return _picture(playing.render()[0])
+    except RAISED as error:  # whatever the environment raises
+        raise EnvironmentFault(playing.env_id, 0, number, f"it can't be drawn: {reason(error)}") from error
+
+
 def record_video(
     actor: Actor, environment: Environment, path: Path, seed: int = 0, max_episode_steps: int | None = None
 ) -> int | None:
@@ -223,6 +235,7 @@ def record_video(
       The number of steps after which the episode was broken off; None where it came to its end.
 
     Raises:
+      EnvironmentFault: The environment failed, or can't draw itself any more.
       WriteError: The file can't be written.
     """
     images = []
@@ -231,7 +244,7 @@ def record_video(
         step, number = playing.reset(), 0
         while step.step_type[0] != ts.StepType.LAST:
             if number % 2 == 0:  # smooth enough to judge a policy by, at half the size
-                images.append(_picture(playing.render()[0]))
+                images.append(_drawn(playing, number))
             step, number = playing.step(actor(step)), number + 1
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

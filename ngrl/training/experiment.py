@@ -253,6 +253,7 @@ class Training:
     def _save(self) -> None:
         started = time.monotonic()
         state = self._loop.state()
+        self._loop.check_streak()  # of a critic, too, that was being fitted until now
         state.values["run"] = {
             "wall_s": self._wall,
             "saving_s": self._saving_s,

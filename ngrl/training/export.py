@@ -1,8 +1,10 @@
 """Policies as SavedModels: written, and loaded again."""
 
+import contextlib
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,41 @@ class _ActionsOnly(tf_policy.TFPolicy):
             return tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), self.policy_step_spec)
 
 
+def _alike(name: str) -> str:
+    """What is the same of names that TensorFlow does not tell apart, such as `a/B` and `a_b`."""
+    return re.sub(r"\W", "_", name).lower()
+
+
+@contextlib.contextmanager
+def _legal_names() -> Iterator[None]:
+    """Within, a `PolicySaver` names the inputs of signatures as TensorFlow takes names, whatever keys a Dict has.
+
+    Those are paths such as `0/observation/key`. Names have letters, digits and a few signs.
+    """
+    by_paths = policy_saver.rename_spec_with_nest_paths
+
+    def rename(spec: Any) -> Any:
+        taken: set[str] = set()
+
+        def legal(leaf: tf.TensorSpec) -> tf.TensorSpec:
+            parts = re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", leaf.name).split("/")
+            path = name = "/".join(filter(None, parts))
+            number = 1
+            while _alike(name) in taken:
+                number += 1
+                name = f"{path}_{number}"
+            taken.add(_alike(name))
+            return tf.TensorSpec(leaf.shape, leaf.dtype, name)
+
+        return tf.nest.map_structure(legal, by_paths(spec))
+
+    policy_saver.rename_spec_with_nest_paths = rename
+    try:
+        yield
+    finally:
+        policy_saver.rename_spec_with_nest_paths = by_paths
+
+
 def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[str, Any]) -> None:
     """Write a policy as a SavedModel that plain TensorFlow loads.
 
@@ -63,7 +100,9 @@ def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[st
     temporary = unfinished(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        policy_saver.PolicySaver(_ActionsOnly(policy), batch_size=None).save(str(temporary))
+        with _legal_names():
+            saver = policy_saver.PolicySaver(_ActionsOnly(policy), batch_size=None)
+        saver.save(str(temporary))
         write_json(temporary / SIDECAR, description)
         if folder.exists():
             shutil.rmtree(folder)

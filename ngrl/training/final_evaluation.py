@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
-from ngrl.environments import Environment, GymnasiumEnvironment
+from ngrl.environments import Environment, EnvironmentFault, GymnasiumEnvironment
 from ngrl.environments.spaces import describe_actions
 from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json, writing
+from ngrl.seeding import Stream
 from ngrl.training.evaluation import UNLIMITED_STEPS, Actor, describe_specs, evaluate, record_video, stoppable
 from ngrl.training.export import export_policy, load_policy
 from ngrl.training.progress import Progress, describe_evaluation
@@ -62,7 +63,8 @@ class FinalEvaluation(NamedTuple):
         """What to say before training, with these environments, where episodes may never end."""
         env_id, limit, own = self.environment.env_id, self.environment.training_time_limit, training.time_limit
         if limit is not None:  # which only training has
-            with contextlib.closing(self.environment.for_evaluation().load()) as playing:
+            whole = self.environment.for_evaluation()
+            with contextlib.closing(whole.load(self.seed, Stream.EVALUATION_EPISODES)) as playing:
                 own = playing.time_limit
         if own is not None:
             return []
@@ -160,8 +162,8 @@ class FinalEvaluation(NamedTuple):
         actor = _exported(folder, check_stop)
         try:
             bound = record_video(actor, self.environment, path, self.seed, self.settings.max_episode_steps)
-        except WriteError as error:
-            progress.warn(str(error))
+        except (WriteError, EnvironmentFault) as error:
+            progress.warn(f"no {path}: {error}" if isinstance(error, EnvironmentFault) else str(error))
             return
         if bound is not None:
             progress.warn(f"{path}: the episode is broken off after {bound:,} steps")

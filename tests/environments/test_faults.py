@@ -1,5 +1,7 @@
 """Environments that misbehave are named, with member and step; processes that hang or die too."""
 
+import multiprocessing
+import os
 import pickle
 
 import gymnasium
@@ -8,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from ngrl.environments import AsyncEnvironments, EnvironmentFault, SyncEnvironments
+from ngrl.environments.member import Member
 from ngrl.environments.spaces import not_finite
 
 NAME = "test/Misbehaving-v0"
@@ -159,6 +162,55 @@ def test_an_environment_that_can_be_made_only_once_or_not_be_closed_is_told_in_a
         ValueError, match=r"^Once-v0 can't be made with .*: RuntimeError: the port is held \(test_faults.py:\d+\)$"
     ):
         load(once, 1, env_kwargs={"closes": False})
+
+
+def test_all_members_are_closed_and_those_told_of_that_cannot_be(load, monkeypatch):
+    env = load("CartPole-v1", 3)
+    said, closed = [], []
+    env.on_warning(said.append)
+    members = env._vector._members
+
+    def close(member):
+        closed.append(member)
+        if member is not members[2]:
+            raise RuntimeError("the port is held")
+
+    monkeypatch.setattr(Member, "close", close)
+    env.close()
+    env.close()
+    assert closed == list(members)
+    said = [line.partition(" (test_faults.py:")[0] for line in said]
+    assert said == [f"CartPole-v1, member {n}: it can't be closed: RuntimeError: the port is held" for n in (0, 1)]
+
+
+class Growing(gymnasium.Env):
+    """Each that a process makes has one action more than the one before."""
+
+    made = os.getpid() + (multiprocessing.parent_process() is None) * 10**9  # so that processes differ too
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def __init__(self):
+        Growing.made += 1
+        self.action_space = spaces.Discrete(Growing.made)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "backend"),
+    [
+        (2, SyncEnvironments()),
+        (3, AsyncEnvironments(workers=3)),
+        (2, AsyncEnvironments(workers=1)),
+        (2, SyncEnvironments(2)),
+    ],
+)
+def test_members_with_other_spaces_than_the_first_are_told_in_a_line(load, num_envs, backend):
+    gymnasium.register("Growing-v0", Growing)
+    message = r"^Growing-v0, member 1: its action space is Discrete\(\d+\), that of member 0 is Discrete\(\d+\)$"
+    try:
+        with pytest.raises(EnvironmentFault, match=message):
+            load("Growing-v0", num_envs, backend=backend)
+    finally:
+        del gymnasium.registry["Growing-v0"]
 
 
 def test_the_cause_of_a_fault_in_this_process_is_kept(load):

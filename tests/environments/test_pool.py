@@ -64,6 +64,8 @@ def test_an_unknown_environment_is_named_with_its_nearest(load):
 def test_wrong_settings_are_named(load):
     with pytest.raises(ValueError, match=r"CartPole-v1 can't be made by envpool with {'colour': 'red'}: "):
         load("CartPole-v1", backend="envpool", colour="red")
+    with pytest.raises(ValueError, match="CartPole-v1: envpool's batch_size is num_envs here: leave it out"):
+        load("CartPole-v1", 2, backend="envpool", batch_size=1)
 
 
 def test_rendering_is_refused(load):

@@ -68,14 +68,18 @@ class Unnamed(ActionRepeat):
     """Has its parent's name alone."""
 
 
-def test_what_a_policys_description_could_not_bring_back_is_refused(counting):
+def test_what_a_policys_description_could_not_bring_back_is_refused(counting, monkeypatch):
     for settings, problem in (
         ({"kwargs": {"reward": abs}}, "Environment.kwargs: reward can't be written down in ngrl_policy.json"),
         ({"kwargs": {"names": {1: "a"}}}, "Environment.kwargs: names can't be written down"),
+        ({"kwargs": {"limit": np.inf}}, "Environment.kwargs: limit can't be written down"),
         ({"preprocessing": Unnamed(2)}, "Unnamed needs a `name` of its own"),
     ):
         with pytest.raises(ValueError, match=problem):
             environments.Environment(counting, **settings).describe()
+    monkeypatch.setattr(ActionRepeat, "describe", lambda self: {"name": self.name, "scale": abs})
+    with pytest.raises(ValueError, match=r"Environment\.preprocessing: scale can't be written down"):
+        environments.Environment(counting, preprocessing=ActionRepeat()).describe()
     kwargs = {"shape": (3, 4), "names": {"a": [1.5, None, True]}}
     assert environments.Environment(counting, kwargs=kwargs).describe()["env_kwargs"] == kwargs
 

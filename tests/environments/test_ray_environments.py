@@ -19,7 +19,7 @@ from small_runs import train
 from ngrl import agents, environments, loops, networks, training
 from ngrl.environments import AsyncEnvironments, EnvironmentFault, RayEnvironments, SyncEnvironments
 from ngrl.environments.ray_actors import _slots
-from ngrl.training.final_evaluation import FinalEvaluation
+from ngrl.training.final_evaluation import Evaluation, FinalEvaluation
 from ngrl.training.progress import Progress
 
 STEP, RAISE, HANG = 0, 1, 3  # what test/Obedient-v0 is told
@@ -109,9 +109,15 @@ def test_evaluation_plays_the_same_episodes_and_reserves_no_processors(cluster):
     assert play(RayEnvironments(actors=1, cpus=100.0, timeout=60.0)) == play(SyncEnvironments())
 
 
+def test_time_limit_of_evaluation_is_asked_for_beside_the_actors_that_hold_all_processors(cluster, load):
+    backend = RayEnvironments(actors=1, cpus=100.0, timeout=30.0)
+    settings = environments.Environment("CartPole-v1", backend=backend, training_time_limit=10)
+    assert FinalEvaluation(Evaluation(), settings, 0).warnings(load("CartPole-v1", max_episode_steps=10)) == []
+
+
 def test_lost_actor_is_replaced_its_episodes_begun_anew_and_the_state_then_comes_back(cluster, load):
     said = []
-    environment = load("CartPole-v1", 3, seed=4, backend=RayEnvironments(actors=2, max_replacements=1))
+    environment = load("CartPole-v1", 3, seed=4, backend=RayEnvironments(actors=2, max_replacements=1, timeout=np.inf))
     environment.on_warning(said.append)
     same = load("CartPole-v1", 3, seed=4)
     for one, another in zip(environment.reset_arrays(), same.reset_arrays(), strict=True):

@@ -47,6 +47,21 @@ def test_a_space_that_is_not_supported_is_refused_by_name(load, backend, place, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"a": spaces.Dict({0: spaces.Discrete(2)})}, r"the keys of observation\['a'\] must be texts, got 0$"),
+        (
+            {"a": spaces.Dict({"b": spaces.Discrete(2)}), "a/b": spaces.Discrete(2)},
+            "two parts of the observation are observation/a/b: call a key with a / otherwise$",
+        ),
+    ],
+)
+def test_keys_that_could_be_neither_exported_nor_resumed_are_refused(load, keys, message):
+    with pytest.raises(ValueError, match=f"^test/OfSpaces-v0: {message}"):
+        load("test/OfSpaces-v0", observation_space=spaces.Dict(keys))
+
+
 def test_a_discrete_action_space_counts_from_0_whatever_its_start(load):
     env = load("test/OfSpaces-v0", 3, action_space=spaces.Discrete(3, start=-2))
     assert env.action_spec() == array_spec.BoundedArraySpec((), np.int64, 0, 2, name="action")
@@ -172,6 +187,13 @@ def test_bool_observations_become_0_and_1(load):
     assert sorted(set(observation.reshape(-1))) == [0, 1]
 
 
+def test_integers_that_the_spaces_dtype_cannot_hold_are_refused():
+    check = observation_check(spaces.Box(-100, 100, (2,), np.int8))
+    assert check(np.array([120, -128])) is None  # bounds are not enforced
+    assert check(np.array([1, 300])) == "goes from 1 to 300, the space says int8"
+    assert observation_check(spaces.Box(0, 9, (1,), np.uint8))(np.array([256], np.uint64)) is not None
+
+
 def test_multi_discrete_observations_outside_the_space_are_refused():
     check = observation_check(spaces.MultiDiscrete([2, 3], start=[0, 1]))
     assert check(np.array([1, 3])) is None
@@ -252,6 +274,15 @@ def test_matrices_of_actions_are_vectors_in_their_order(load):
     actions = np.arange(8, dtype=np.float32).reshape(2, 4) / 8
     env.step(actions)
     np.testing.assert_array_equal(env.get_state()["actions"], actions.reshape(2, 2, 2))
+
+
+def test_actions_too_large_for_the_spaces_own_dtype_are_refused_too(load):
+    env = load("test/OfSpaces-v0", 1, action_space=spaces.Discrete(3, start=-1, dtype=np.int8))
+    env.reset()
+    with pytest.raises(ValueError, match=r"actions must lie in 0 to 2, got \[256\]"):
+        env.step(np.array([256]))
+    env.step(np.array([2]))
+    assert (env.get_state()["actions"].dtype, env.get_state()["actions"].tolist()) == (np.int8, [1])
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,47 @@ if __name__ == "__main__":
     print(*[process.pid for process in vector.processes], flush=True)
     vector.step(np.array([0, 1]))
 """
+# Signalled, it takes another step, as a run does for its last checkpoint.
+TERMINATED = """
+if __name__ == "__main__":
+    import signal, threading
+    arrived = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: arrived.set())
+    vector = WorkerVector(MemberMaker("CartPole-v1", 0, {}), 2, 30.0)
+    vector.reset()
+    print("ready", flush=True)
+    arrived.wait()
+    arrived.clear()
+    arrived.wait(0.5)
+    vector.step(np.array([0, 1]))
+    print("stepped", [len(episode.actions) for episode in vector.save()])
+    vector.close()
+"""
+# Its environment's reward is the exit code of a simulator that it has ended.
+STARTING = """
+if __name__ == "__main__":
+    import subprocess, gymnasium
+    class Simulated(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,))
+        action_space = gymnasium.spaces.Discrete(2)
+        def reset(self, *, seed=None, options=None):
+            self.simulator = subprocess.Popen(["sleep", "30"])
+            return np.zeros(1, np.float32), {}
+        def step(self, action):
+            self.simulator.terminate()
+            return np.zeros(1, np.float32), float(self.simulator.wait()), True, False, {}
+    gymnasium.register("Simulated-v0", Simulated)
+    vector = WorkerVector(MemberMaker("Simulated-v0", 0, {}), 1, None)
+    vector.reset()
+    print(vector.step(np.zeros(1, np.int64)).reward.tolist())
+    vector.close()
+"""
+OPEN = """
+if __name__ == "__main__":
+    vector = WorkerVector(MemberMaker("CartPole-v1", 0, {}), 2, None)
+    vector.reset()
+    print(*[process.pid for process in vector.processes])
+"""
 
 
 def alive(pid):
@@ -101,14 +142,49 @@ def test_restoring_may_take_longer_than_a_step_may(load):
         env.step(np.array([0, 1]))
 
 
-def test_workers_leave_ctrl_c_to_the_parent(load):
+@pytest.mark.parametrize("timeout", [np.inf, 1e9])
+def test_any_timeout_can_be_waited_for(load, timeout):
+    env = load("CartPole-v1", 1, backend=AsyncEnvironments(timeout=timeout))
+    env.reset()
+    env.step(np.array([0]))
+    assert env.get_state()["length"].tolist() == [1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_ctrl_c_and_sigterm_to_the_parent(load, number):
     env = load("CartPole-v1", 2, backend="async")
     env.reset()
     for pid in pids(env):
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, number)
     time.sleep(0.1)
     env.step(np.array([0, 1]))
     assert env.get_state()["length"].tolist() == [1, 1]
+
+
+def test_sigterm_to_all_processes_of_a_program_leaves_it_its_workers(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(IMPORTS + TERMINATED)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, str(program)], start_new_session=True, **pipes)
+    assert process.stdout.readline() == "ready\n"
+    os.killpg(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert (output, errors) == ("stepped [1, 1]\n", "")
+
+
+def test_what_an_environment_has_started_ends_by_sigterm(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(IMPORTS + STARTING)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"[{-signal.SIGTERM}.0]\n"), done.stderr
+
+
+def test_a_program_ends_that_leaves_its_workers_open(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(IMPORTS + OPEN)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert not any(alive(int(pid)) for pid in done.stdout.split())
 
 
 def test_answers_that_an_interruption_left_behind_are_never_taken_for_later_ones(load, monkeypatch):

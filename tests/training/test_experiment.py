@@ -117,6 +117,18 @@ def test_seed_may_be_numpys(tmp_path):
     assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 1
 
 
+def test_numbers_of_settings_may_be_numpys(tmp_path):
+    two, forty = np.int64(2), np.int64(40)
+    sizes = {"batch_size": two, "replay_capacity": forty, "warmup_steps": forty, "updates_per_call": two}
+    loop = functools.partial(small_loop, **sizes, updates_per_step=np.float32(0.5))
+    settings = {"num_envs": two, "frame_stack": two, "preprocessing": environments.ActionRepeat(two)}
+    limits = {"training_time_limit": forty, "episodes": two, "max_episode_steps": forty}
+    result = run(tmp_path / "run", np.int64(100), natural_agent, "CartPole-v1", loop, **settings, **limits)
+    assert (result["evaluation"]["episodes"], result["evaluation"]["max_episode_steps"]) == (2, 40)
+    described = json.loads((tmp_path / "run" / "policy" / "ngrl_policy.json").read_text())
+    assert described["env_frame_stack"] == described["env_preprocessing"]["times"] == 2
+
+
 @LIVE
 def test_same_seed_repeats_a_run_and_another_seed_does_not(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
@@ -397,6 +409,18 @@ def test_what_is_scored_is_what_is_exported(tmp_path, monkeypatch):
     assert final["evaluation"]["returns"] == always_right.returns
     start = environments.load("CartPole-v1", 6).reset()
     np.testing.assert_array_equal(filmed[0](start), np.ones(6))
+
+
+def test_run_ends_well_whose_environment_can_no_longer_be_drawn(tmp_path, monkeypatch):
+    frames = [np.zeros((4, 4, 3), np.uint8)]
+    monkeypatch.setattr(final_evaluation, "load_policy", lambda folder: (lambda step: np.ones(1, np.int64), {}))
+    monkeypatch.setattr(environments.GymnasiumEnvironment, "render", lambda self: [frames.pop()])
+    listening = Listening()
+    final = final_evaluation.FinalEvaluation(training.Evaluation(1, capture_video=True), CARTPOLE, seed=0)
+    final.film(tmp_path, listening, lambda: None)
+    path, place = tmp_path / "video.gif", "CartPole-v1, member 0, step 2 of its episode"
+    assert listening.warnings[0][1] == f"no {path}: {place}: it can't be drawn: pop from empty list"
+    assert not path.exists()
 
 
 def test_score_that_can_not_be_written_down_is_told(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from ngrl.training.export import as_actor
 
 CARTPOLE = Environment("CartPole-v1")
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
+EIGHT = tensor_spec.TensorSpec([8], tf.float32)
 CLIFF = Environment("CliffWalking-v1")
 _PLAIN_TENSORFLOW = """
 import sys
@@ -42,8 +43,7 @@ np.save(sys.argv[3], actions)
 """
 
 
-def make_agent():
-    observation = tensor_spec.TensorSpec([8], tf.float32)
+def make_agent(observation=EIGHT):
     action = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 3)
     network = networks.QNetwork(observation, 4, (32, 16), seed=7)
     optimizer = tf.keras.optimizers.Adam()
@@ -76,6 +76,21 @@ def test_loaded_policy_acts_alike_and_remembers_its_environment(tmp_path):
     actor, description = training.load_policy(tmp_path / "policy")
     assert description == {"env_id": "LunarLander-v3"}
     np.testing.assert_array_equal(actor(time_steps(observations)), as_actor(agent.policy)(time_steps(observations)))
+
+
+def test_policy_of_a_dict_with_any_keys_is_exported(tmp_path):
+    keys = ["X", "a b", "a_b", "plain", "x", "é", "/"]
+    agent = make_agent({key: tensor_spec.TensorSpec([2], tf.float32) for key in keys})
+    rng = np.random.default_rng(2)
+    step = time_steps(np.zeros([50]))._replace(observation={key: rng.normal(size=[50, 2]).astype("f") for key in keys})
+    live = as_actor(agent.policy)(step)
+    assert len(set(live.tolist())) > 1
+    training.export_policy(agent.policy, tmp_path / "policy", {})
+    np.testing.assert_array_equal(training.load_policy(tmp_path / "policy")[0](step), live)
+    signature = tf.saved_model.load(str(tmp_path / "policy")).signatures["action"]
+    names = [name for name in signature.structured_input_signature[1] if "observation" in name]
+    assert len(names) == len(keys)
+    assert "arg_0_observation_plain" in names
 
 
 def test_a_policy_of_ngrl_0_1_names_its_backend_as_it_is_called_now(tmp_path):

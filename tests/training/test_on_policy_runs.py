@@ -1,8 +1,11 @@
 """Whole on-policy runs, in miniature: resumed, repeated, exported, refused."""
 
 import functools
+import json
+import math
 
 import gin
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -131,3 +134,32 @@ def test_settings_that_do_not_fit_are_one_line_and_write_nothing(tmp_path, gin_f
         gin.clear_config()
     assert message in str(refused.value).splitlines()[0]
     assert not list(tmp_path.iterdir())
+
+
+class Priceless(gymnasium.Env):
+    """Its rewards are no numbers."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), math.nan, False, False, {}
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_run_that_diverges_with_its_last_batch_has_diverged(tmp_path, overlaps):
+    gymnasium.register("Priceless-v0", Priceless, max_episode_steps=1000)
+    agent = functools.partial(build_agent, kind="reinforce")
+    options = {"batch_size": 16, "max_skipped_updates": 3, "jit_compile": False, "overlap_critic": overlaps}
+    loop = functools.partial(loops.OnPolicyLoop, **options)
+    settings = {"num_envs": 2, "check_finite": False, "episodes": 0}
+    try:
+        with pytest.raises(loops.NonFiniteError, match=r"^3 updates in a row were skipped; .*\(train step 1\)$"):
+            train(tmp_path / "run", "Priceless-v0", agent, loop, num_env_steps=48, **settings)
+    finally:
+        del gymnasium.registry["Priceless-v0"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "diverged"
