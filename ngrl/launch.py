@@ -248,7 +248,8 @@ def _run(
         output.log_exception()
         # Gin appends where an error passed through; only one made of a wrong value is explained by that.
         line = reason(error) if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
-        if isinstance(error, known.USAGE if len(started) > has_started else known.WHILE_BUILDING):
+        wrong_input = known.USAGE if len(started) > has_started else known.WHILE_BUILDING
+        if isinstance(error, wrong_input) or configuration.lacks_value(error):
             print(f"ngrl.launch: {line}", file=output.terminal)
             return EXIT_USAGE
         if not isinstance(error, known.FAILURES):

@@ -15,6 +15,7 @@ import pytest
 from ngrl import launch
 
 GIN = Path(__file__).parents[1] / "gin" / "ngdqn_cartpole_v1.gin"
+UNFINISHED = ("Environment.env_id='CartPole-v1'", "run.num_env_steps=10")
 SHORT = ("run.num_env_steps=1500", "Evaluation.episodes=3", "run.checkpoint_every=500", "Environment.num_envs=4")
 
 
@@ -129,6 +130,7 @@ def test_evaluate_repeats_the_launchers_own_evaluation(command, finished):
         ([f"--gin_file={GIN}", *bind("NaturalGradient.max_kl='0.1'")], "write 0.1"),
         ([f"--gin_file={GIN}", *bind("Environment.env_id='CartPool-v1'")], "did you mean CartPole-v1"),
         ([f"--gin_file={GIN}", *bind("Environment.env_id='Pendulum-v1'")], "one discrete action"),
+        (["--gin_file=gin/base/dqn.gin", *bind(*UNFINISHED)], "dqn_agent needs a value for optimizer: bind dqn_agent"),
     ],
 )
 def test_wrong_input_gets_one_line_and_leaves_nothing_behind(command, arguments, expected, tmp_path):
