@@ -59,6 +59,28 @@ def test_launch_prints_its_own_lines_and_nothing_of_libraries(finished):
     assert "run.num_env_steps = 1500" in (run / "operative_config.gin").read_text()
 
 
+@pytest.mark.parametrize(
+    ("episodes", "mean", "expected"),
+    [
+        (250, 9.5, "  final 100-episode mean   9.5"),
+        (72, 9.5, "  final 72-episode mean    9.5"),
+        (0, None, "  final 100-episode mean   –"),
+    ],
+)
+def test_summary_tells_of_how_many_episodes_the_last_mean_is(episodes, mean, expected):
+    result = {
+        "env_steps": 1000,
+        "train_steps": 1,
+        "episodes": episodes,
+        "skipped_updates": 0,
+        "best_100_episode_mean": None,
+        "best_at_env_steps": None,
+        "final_100_episode_mean": mean,
+        "wall_s": 1.0,
+    }
+    assert expected in launch.summary("x", Path("runs/x"), result).splitlines()
+
+
 def test_operative_config_repeats_the_run(command, finished, tmp_path):
     folder, _ = finished
     first = folder / "runs" / "ngdqn_cartpole_v1"
