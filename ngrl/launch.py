@@ -248,7 +248,8 @@ def _run(
         output.log_exception()
         # Gin appends where an error passed through; only one made of a wrong value is explained by that.
         line = reason(error) if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
-        if isinstance(error, known.USAGE if len(started) > has_started else known.WHILE_BUILDING):
+        wrong_input = known.USAGE if len(started) > has_started else known.WHILE_BUILDING
+        if isinstance(error, wrong_input) or configuration.lacks_value(error):
             print(f"ngrl.launch: {line}", file=output.terminal)
             return EXIT_USAGE
         if not isinstance(error, known.FAILURES):
@@ -261,6 +262,7 @@ def _run(
 
 def summary(name: str, root_dir: Path, result: dict) -> str:
     """What the terminal shows at the end of a run; an entry that isn't a training run says it under `summary`."""
+    from ngrl.runs.episodes import WINDOW
     from ngrl.training.progress import describe_bound, describe_evaluation
 
     def number(value: float | None) -> str:
@@ -270,12 +272,13 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
     if "summary" in result:
         first, *others = result["summary"]
         return "\n".join([f"{name}: {first}", *(f"  {line}" for line in others), tensorboard])
+    last = f"final {min(result['episodes'], WINDOW) or WINDOW}-episode mean"
     lines = [
         f"{name}: {result['env_steps']:,} steps, {result['episodes']:,} episodes, "
         f"{result['wall_s'] / 60:.1f} minutes of training",
         f"  best 100-episode mean    {number(result['best_100_episode_mean'])}"
         + (f"  (at {result['best_at_env_steps']:,} steps)" if result["best_at_env_steps"] else ""),
-        f"  final 100-episode mean   {number(result['final_100_episode_mean'])}",
+        f"  {last:24} {number(result['final_100_episode_mean'])}",
     ]
     evaluation = result.get("evaluation")
     if evaluation:

@@ -135,7 +135,9 @@ def _choose(plan: "Plan", patterns: Sequence[str]) -> "list[PlannedTrial]":
     cells = {planned.trial.cell for planned in plan.trials}
     for pattern in patterns:
         if not fnmatch.filter(cells, pattern):
-            raise UsageError(f'{plan.name} has no cell "{pattern}"{nearest(pattern, cells)}')
+            begun = f"{pattern}-*"  # an experiment's name alone, where a grid adds its settings
+            hint = f'; did you mean "{begun}"?' if fnmatch.filter(cells, begun) else nearest(pattern, cells)
+            raise UsageError(f'{plan.name} has no cell "{pattern}"{hint}')
     return [
         planned
         for planned in plan.trials

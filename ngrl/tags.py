@@ -102,7 +102,7 @@ TAGS: dict[str, Tag] = {
     "eval/mean_reward": Tag("mean return of the exported greedy policy's episodes", "reward", (EVALUATION,)),
     "eval/mean_ep_length": Tag("their mean length", "steps", (EVALUATION,)),
     INTERIM_RETURN: Tag("mean return of the greedy policy's episodes amid training", "reward", (INTERIM,)),
-    INTERIM_LENGTH: Tag("their mean length", "steps", (INTERIM,)),
+    INTERIM_LENGTH: Tag("mean length of the episodes amid training", "steps", (INTERIM,)),
     "mle/mu": Tag("mean of the Gaussian", "", (MLE,)),
     "mle/sigma": Tag("its standard deviation", "", (MLE,)),
     "mle/kl_to_target": Tag("KL(target ‖ Gaussian)", "nats", (MLE,)),

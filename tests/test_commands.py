@@ -15,6 +15,7 @@ import pytest
 from ngrl import launch
 
 GIN = Path(__file__).parents[1] / "gin" / "ngdqn_cartpole_v1.gin"
+UNFINISHED = ("Environment.env_id='CartPole-v1'", "run.num_env_steps=10")
 SHORT = ("run.num_env_steps=1500", "Evaluation.episodes=3", "run.checkpoint_every=500", "Environment.num_envs=4")
 
 
@@ -56,6 +57,28 @@ def test_launch_prints_its_own_lines_and_nothing_of_libraries(finished):
     assert "Could not serialize policy.distribution()" not in (run / "log.txt").read_text()
     assert json.loads((run / "run.json").read_text())["final"]["evaluation"]["episodes"] == 3
     assert "run.num_env_steps = 1500" in (run / "operative_config.gin").read_text()
+
+
+@pytest.mark.parametrize(
+    ("episodes", "mean", "expected"),
+    [
+        (250, 9.5, "  final 100-episode mean   9.5"),
+        (72, 9.5, "  final 72-episode mean    9.5"),
+        (0, None, "  final 100-episode mean   –"),
+    ],
+)
+def test_summary_tells_of_how_many_episodes_the_last_mean_is(episodes, mean, expected):
+    result = {
+        "env_steps": 1000,
+        "train_steps": 1,
+        "episodes": episodes,
+        "skipped_updates": 0,
+        "best_100_episode_mean": None,
+        "best_at_env_steps": None,
+        "final_100_episode_mean": mean,
+        "wall_s": 1.0,
+    }
+    assert expected in launch.summary("x", Path("runs/x"), result).splitlines()
 
 
 def test_operative_config_repeats_the_run(command, finished, tmp_path):
@@ -129,6 +152,7 @@ def test_evaluate_repeats_the_launchers_own_evaluation(command, finished):
         ([f"--gin_file={GIN}", *bind("NaturalGradient.max_kl='0.1'")], "write 0.1"),
         ([f"--gin_file={GIN}", *bind("Environment.env_id='CartPool-v1'")], "did you mean CartPole-v1"),
         ([f"--gin_file={GIN}", *bind("Environment.env_id='Pendulum-v1'")], "one discrete action"),
+        (["--gin_file=gin/base/dqn.gin", *bind(*UNFINISHED)], "dqn_agent needs a value for optimizer: bind dqn_agent"),
     ],
 )
 def test_wrong_input_gets_one_line_and_leaves_nothing_behind(command, arguments, expected, tmp_path):

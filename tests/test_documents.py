@@ -136,6 +136,17 @@ def test_launch_commands_train(line, folder, command):
     assert "greedy evaluation" in result.stdout
 
 
+def test_exported_policy_acts_without_ngrl(folder, command):
+    assert "ngrl" not in re.sub("ngrl_policy.json", "", FILES["act.py"] + FILES["acting.py"])
+    short = [f"--gin_bindings={binding}" for binding in shortened(folder / "my_task.gin")]
+    arguments = ("--gin_file=my_task.gin", "--allow_gin_import=my_task", "--noprogress", *short)
+    trained = command("launch", *arguments, cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+    result = subprocess.run([sys.executable, "act.py"], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert re.fullmatch(r"return -\d+\.\d\n", result.stdout)
+
+
 @pytest.mark.parametrize("block", SCRIPTS, ids=name_of)
 def test_python_examples_run(block, script, tmp_path):
     assert "import ngrl" in block.text

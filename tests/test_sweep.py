@@ -16,6 +16,8 @@ import pytest
 
 from ngrl import cluster, report
 from ngrl import sweep as command
+from ngrl.studies.study import Plan, PlannedTrial, Study
+from ngrl.studies.trials import Trial
 
 ROOT = Path(__file__).parents[1]
 INTERVAL = 500  # environment steps between checkpoints
@@ -298,6 +300,19 @@ def test_run_of_another_experiment_is_named_and_the_rest_goes_on(story, study, s
     assert result.stdout.splitlines()[0] == "small: 2 trials: 2 refused"
     for run in story["runs"]:
         assert hparams(run) == before[run]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [("mine-cp", "mine-cp-*"), ("mine-cp-rate=0.2", "mine-cp-rate=0.1"), ("mine-s", "mine-st")],
+)
+def test_experiment_named_without_the_settings_of_its_grid_is_told_how_to_name_it(pattern, meant):
+    cells = ("mine-cp-rate=0.1", "mine-cp-rate=0.01", "mine-st")
+    trials = [PlannedTrial(Trial(cell, "mine/cp.gin", 0), {}, {}) for cell in cells]
+    with pytest.raises(command.UsageError, match=re.escape(f'no cell "{pattern}"; did you mean "{meant}"?')):
+        command._choose(Plan("small", Study(parts=()), trials), [pattern])
+    chosen = command._choose(Plan("small", Study(parts=()), trials), ["mine-cp-*"])
+    assert [planned.trial.cell for planned in chosen] == list(cells[:2])
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class DqnAgent(tf_agent.TFAgent):
       target_update: How a target network follows; None bootstraps from the online network, and so does
         `FunctionalRegularisation(...)`, which holds the online network to the one that follows.
       double_q: Let the online network choose and the target network value the next action. Needs `target_update`.
-      td_loss: Elementwise loss of target and prediction, differentiable in the prediction.
+      td_loss: Elementwise loss of target [B] and prediction [B], differentiable in the prediction; gives [B].
       fisher_outputs: "chosen" takes the Fisher over the outputs of the actions taken, which alone carry a residual
         (B rows); "all" over every output (B·A rows, the paper's eq. 7).
       max_gradient_norm: Clip the norm of a plain optimizer's gradients, all variables together.
@@ -368,6 +368,11 @@ def _check_loss(owner: str, td_loss: Any, target_update: Any, double_q: bool) ->
         raise ValueError(f"{owner}: target_update must be HardUpdate(), SoftUpdate() or None, got {target_update!r}")
     if not callable(td_loss):
         raise ValueError(f"{owner}: td_loss must be a function such as half_squared_error, got {td_loss!r}")
+    shape = tf.convert_to_tensor(td_loss(tf.zeros([2]), tf.zeros([2]))).shape
+    if shape != [2]:
+        raise ValueError(
+            f"{owner}: td_loss must give a number for each target and prediction [B]; of two it gives shape {shape}"
+        )
 
 
 def _settable(owner: str, epsilon: Any) -> Any:

@@ -54,7 +54,7 @@ class PqnAgent(DqnAgent):
       trace_lambda: λ.
       epochs: How often each update goes through the batch.
       batch_size: Steps in a minibatch.
-      td_loss: Elementwise loss of target and prediction, differentiable in the prediction.
+      td_loss: Elementwise loss of target [N] and prediction [N], differentiable in the prediction; gives [N].
       max_gradient_norm: Clip the norm of a plain optimizer's gradients, all variables together.
       reward_scale: Factor on rewards.
       seed: Seed of the order of minibatches.

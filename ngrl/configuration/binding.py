@@ -43,6 +43,7 @@ __all__ = [
     "bindings",
     "identity_of",
     "is_macro",
+    "lacks_value",
     "locations",
     "macro_value",
     "name_of",
@@ -52,6 +53,9 @@ __all__ = [
     "replaced",
     "resolve",
 ]
+
+# How gin begins its RuntimeError of a parameter that is `gin.REQUIRED`.
+_MISSING = re.compile(r"Required bindings for `([^`]+)` not provided in config: (.*)")
 
 # What `ngrl.training.configurables.main` runs.
 _ENTRY: Key = ("", "ngrl.main", "entry")
@@ -188,7 +192,7 @@ def one_line(error: BaseException) -> str:
         message = f"no {message}"
     called = [re.match(r"In call to configurable '([^']+)'", suffix) for suffix in suffixes]
     name = next((match.group(1) for match in called if match), "")
-    missing = re.match(r"Required bindings for `([^`]+)` not provided in config: (.*)", message)
+    missing = _MISSING.match(message)
     if missing:
         name = missing.group(1)
     else:
@@ -203,6 +207,11 @@ def one_line(error: BaseException) -> str:
     if message.startswith(f"{name}: "):
         name = ""  # a part that names itself is not named twice
     return ": ".join(part for part in (where, name, message) if part)
+
+
+def lacks_value(error: BaseException) -> bool:
+    """Whether a configurable was called without a parameter that a file has to bind."""
+    return isinstance(error, RuntimeError) and _MISSING.match(str(error)) is not None
 
 
 class _Unresolved(Exception):

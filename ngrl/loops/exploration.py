@@ -1,5 +1,6 @@
 """Schedules of ε, the probability of a random action."""
 
+import inspect
 from typing import Any, Literal, Protocol
 
 import tensorflow as tf
@@ -16,6 +17,20 @@ class EpsilonSchedule(Protocol):
 
     def in_graph(self, env_steps: Any, episodes: Any) -> Any:
         """The same of scalar tensors; only compiled environments need it."""
+
+
+def check_schedule(schedule: Any) -> None:
+    """Refuse what is no `EpsilonSchedule`.
+
+    Raises:
+      ValueError: It isn't called with the counts of environment steps and episodes.
+    """
+    try:
+        inspect.signature(schedule).bind(0, 0)
+    except TypeError as error:
+        raise ValueError(
+            f"epsilon is called as epsilon(env_steps, episodes), and {schedule!r} can't be: {error}"
+        ) from None
 
 
 def _check(start: float, end: float) -> None:

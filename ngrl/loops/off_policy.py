@@ -9,7 +9,7 @@ from tf_agents.trajectories import policy_step, time_step, trajectory
 from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.loops.compiled import Compiled
-from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon
+from ngrl.loops.exploration import EpsilonSchedule, ExponentialEpsilon, check_schedule
 from ngrl.loops.loop import Moved, TrainingLoop, check_agent, part
 from ngrl.loops.many_rounds import ManyRounds, Rounds, RoundSettings, Standing
 from ngrl.loops.state import LoopState
@@ -70,7 +70,8 @@ class OffPolicyLoop(TrainingLoop):
       steps_per_call: With compiled environments, how often each is stepped in one call. Numbers don't depend on it.
 
     Raises:
-      ValueError: An argument is out of its range, or the environments are compiled and `epsilon` can't be.
+      ValueError: An argument is out of its range, `epsilon` takes other arguments than a schedule of ε, or the
+        environments are compiled and it can't be.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class OffPolicyLoop(TrainingLoop):
         super().__init__(environment, seed, max_skipped_updates)
         self._agent = agent
         self._epsilon_schedule = epsilon if epsilon is not None else ExponentialEpsilon()
+        check_schedule(self._epsilon_schedule)
         self._replay: Any = self._make_replay(replay_capacity, agent.train_sequence_length - 1)
         self._act = Compiled(lambda *arguments: agent.act(*arguments).action, jit_compile, self._used)
         self._train_and_act = Compiled(self._train_and_act_graph, jit_compile, self._used)

@@ -22,7 +22,8 @@ def draw_all(
     cells: Sequence[Cell], aggregates: Sequence[Aggregate], sensitivities: Sequence[Sensitivity]
 ) -> dict[str, bytes]:
     """The report's pictures by name; one for which there are no data is left out."""
-    drawn = {"scores": draw_scores(cells)} if any(len(c.scores()) for c in cells if not c.has_grid) else {}
+    scored = {cell.environment for cell in cells if not cell.has_grid and len(cell.scores())}
+    drawn = {"scores": draw_scores([cell for cell in cells if cell.environment in scored])} if scored else {}
     by_method: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         if not cell.has_grid and any(len(run.curve) for run in cell.runs):
@@ -146,6 +147,8 @@ def draw_scores(cells: Sequence[Cell]) -> bytes:
             error = [[median - lower], [upper - median]]
             axis.errorbar(median, positions[-1], xerr=error, fmt="|", color="0.3", capsize=3, markersize=9)
         axis.set_yticks(positions, labels)
+        if not all(len(row[1]) for row in rows):  # rows without a box have their room too
+            axis.set_ylim(positions[-1] - 0.5, 0.5)
         figures.tidy(axis, _title(environment, members), "best mean return of 100 episodes", "")
     return figures.as_png(figure)
 

@@ -63,7 +63,7 @@ class Run:
     seed: int
     env_id: str
     status: Status  # finished or diverged
-    final: dict[str, Any]  # what it reached, as `run.json` holds it
+    final: dict[str, Any]  # what it reached, as `run.json` holds it; of fewer than 100 episodes no 100-episode mean
     curve: Curve
     config: dict[str, str]  # its settings, name to value as text
 
@@ -203,4 +203,6 @@ def _read(path: Path, any_version: bool) -> Run:
     last = int(curve.episodes[-1]) if len(curve) else 0
     if last != final["episodes"] and (last or final["episodes"] >= WINDOW):
         raise ReadError(f"its curve ends at episode {last:,} of {final['episodes']:,}")
+    if final["episodes"] < WINDOW:  # the mean of the episodes that there are
+        final = {**final, "final_100_episode_mean": None}
     return Run(path, cell, seed, env_id, known, final, curve, settings)

@@ -281,6 +281,10 @@ def test_collect_policy_follows_the_epsilon_it_is_given():
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive"),
         ({"target_update": 0.01}, r"target_update must be HardUpdate\(\), SoftUpdate\(\) or None, got 0.01"),
         ({"td_loss": None}, "td_loss must be a function such as half_squared_error, got None"),
+        (
+            {"td_loss": lambda target, prediction: tf.reduce_mean(tf.square(target - prediction))},
+            r"td_loss must give a number for each target and prediction \[B\]; of two it gives shape \(\)",
+        ),
     ],
 )
 def test_contradicting_options_are_refused(options, message):

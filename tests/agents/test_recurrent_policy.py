@@ -2,12 +2,14 @@
 
 import functools
 
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_on_policy import load
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
+from tutorial import run_block
 
 import ngrl.curvature.layer_jacobian
 from ngrl import agents, loops, networks, optimizers, replay, seeding, solvers, training
@@ -15,6 +17,7 @@ from ngrl.agents.heads import head_for
 from ngrl.agents.policy import Policy
 from ngrl.curvature import Categorical, GaussNewton, LayeredNetwork, OverTime
 from ngrl.environments import CompiledEnvironments
+from ngrl.environments.spaces import describe_actions
 from ngrl.networks import MemoryInputs
 
 MASKED = "ngrl/MaskedCartPole-v1"
@@ -339,9 +342,11 @@ def test_other_updates_improve_the_surrogate_of_sequences(options):
 
 @pytest.mark.parametrize("spec", [DISCRETE, BOX], ids=["discrete", "continuous"])
 def test_exported_policy_carries_its_memory_and_forgets_it_with_the_episode(spec, tmp_path):
+    """Loaded by ngrl, and by the tutorial's code for those without it."""
     network = make_actor(spec, (3,) if spec is BOX else ())
     agent = make_agent(specs=(SPEC, spec), actor=network)
-    training.export_policy(agent.policy, tmp_path / "policy", {})
+    space = gymnasium.spaces.Discrete(2) if spec is DISCRETE else gymnasium.spaces.Box(-1, 1, (1,))
+    training.export_policy(agent.policy, tmp_path / "policy", {"actions": describe_actions(space)})
     actor, _ = training.load_policy(tmp_path / "policy")
     rng = np.random.default_rng(4)
     types = np.array([[FIRST, MID, MID, LAST, FIRST, MID], [FIRST, MID, MID, MID, MID, MID]], np.int32)
@@ -363,6 +368,9 @@ def test_exported_policy_carries_its_memory_and_forgets_it_with_the_episode(spec
     np.testing.assert_allclose(played, expected, atol=1e-6)
     one = ts.TimeStep(types[:1, 1], np.zeros(1, np.float32), np.ones(1, np.float32), observations[:1, 1])
     assert actor(one).shape == (1, *spec.shape)  # another number of environments: a beginning
+    act = run_block("acting.py", tmp_path)["load"](tmp_path / "policy")
+    shown = [act(observations[0, t], types[0, t] == FIRST) for t in range(6)]
+    np.testing.assert_allclose(np.stack(shown), played[0], rtol=1e-5)
 
 
 def test_average_of_a_policy_that_remembers_remembers_too():

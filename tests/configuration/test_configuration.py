@@ -443,6 +443,14 @@ def test_missing_values_are_told_in_one_line():
     assert message_of(lambda: toy_needs(None)) == "toy_needs needs a value for seed: bind toy_needs.seed"
 
 
+def test_missing_value_is_known_from_faults_of_a_program():
+    with pytest.raises(RuntimeError) as missing:
+        toy_required()
+    assert configuration.lacks_value(missing.value)
+    assert not configuration.lacks_value(RuntimeError("it broke"))
+    assert not configuration.lacks_value(ValueError(str(missing.value)))
+
+
 def test_other_errors_keep_their_first_line():
     assert message_of(lambda: toy_fails("it broke\n  at depth 3\n  in /some/place")) == "toy_fails: it broke"
     assert message_of(lambda: toy_fails("it broke:\n  no width\n")) == "toy_fails: it broke: no width"

@@ -122,6 +122,8 @@ def test_episodes_that_an_environment_cannot_restore_do_not_count():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="batch_size"):
         make(batch_size=0)
+    with pytest.raises(ValueError, match=r"^epsilon is called as epsilon\(env_steps, episodes\), and .* can't be: "):
+        make(epsilon=lambda env_steps: 0.1)
     with pytest.raises(ValueError, match="max_skipped_updates"):
         make(max_skipped_updates=0)
     with pytest.raises(ValueError, match="replay_capacity"):

@@ -102,3 +102,16 @@ def test_pictures_of_what_no_trial_has_are_left_out(tmp_path, figure_of, name):
 
 def _captions(figure):
     return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text)).replace("\n", " ")
+
+
+def test_environment_without_a_score_has_no_panel_and_a_trial_without_one_has_its_row(tmp_path, figure_of):
+    short = {"env_steps": 10, "episodes": 1, "wall_s": 1.0, "best_100_episode_mean": None}
+    short["final_100_episode_mean"] = 1.0
+    for name, env_id in (("a", "Ant-v5"), ("a", "Hopper-v5"), ("c", "Hopper-v5")):
+        root_dir = write_run(tmp_path, f"{name}_{env_id[:3]}-seed0", env_id, (1.0,), final=short)
+        (root_dir / "episodes.csv").write_text(HEADER + "1,10,1,1.0,10,1.0\n")
+    write_run(tmp_path, "b_Hop-seed0", "Hopper-v5", (1.0,))
+    (axis,) = figure_of("scores", tmp_path).axes
+    assert "Hopper-v5" in axis.get_title()
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a_Hop (0 of 1)", "b_Hop (1)", "c_Hop (0 of 1)"]
+    assert axis.get_ylim() == (-2.5, 0.5)

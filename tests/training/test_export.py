@@ -1,9 +1,7 @@
 import contextlib
 import json
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image, ImageSequence
 from tf_agents.policies import fixed_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
+from tutorial import run_block
 
 from ngrl import agents, networks, training
 from ngrl.environments import Backend, Environment
@@ -22,7 +21,6 @@ from ngrl.training import evaluation, final_evaluation
 from ngrl.training.export import as_actor
 
 CARTPOLE = Environment("CartPole-v1")
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 EIGHT = tensor_spec.TensorSpec([8], tf.float32)
 CLIFF = Environment("CliffWalking-v1")
 _PLAIN_TENSORFLOW = """
@@ -258,8 +256,6 @@ class Still(gymnasium.Env):
 def test_tutorials_code_acts_as_the_environment_wants_it(tmp_path, monkeypatch, space):
     """Actions of the code that docs/tutorial.md shows are those that ngrl's own environments hand on."""
     monkeypatch.setitem(gymnasium.registry, "test/Still-v0", EnvSpec("test/Still-v0", lambda: Still(space)))
-    (block,) = [text for text in TUTORIAL.read_text(encoding="utf-8").split("```") if 'title="acting.py"' in text]
-    (tmp_path / "acting.py").write_text(block.split("\n", 1)[1], encoding="utf-8")
     environment = Environment("test/Still-v0")
     with contextlib.closing(environment.load()) as played:
         specs = [tensor_spec.from_spec(spec()) for spec in (played.time_step_spec, played.action_spec)]
@@ -267,7 +263,7 @@ def test_tutorials_code_acts_as_the_environment_wants_it(tmp_path, monkeypatch, 
         policy = fixed_policy.FixedPolicy(largest.astype(specs[1].dtype.as_numpy_dtype), *specs)
         described = final_evaluation.FinalEvaluation(training.Evaluation(), environment, 0).describe(played)
         training.export_policy(policy, tmp_path / "policy", json.loads(json.dumps(described)))
-    action = runpy.run_path(str(tmp_path / "acting.py"))["load"](tmp_path / "policy")(np.zeros(3))
+    action = run_block("acting.py", tmp_path)["load"](tmp_path / "policy")(np.zeros(3), True)
     assert space.contains(action)
     np.testing.assert_array_equal(action, action_converter(space, 1, "Still")(largest[np.newaxis])[0])
 
