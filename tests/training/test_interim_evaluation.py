@@ -142,7 +142,7 @@ def test_evaluation_takes_no_time_of_training(tmp_path, monkeypatch):
     result = run(tmp_path / "run", 300, every=100)
     assert len(late) == 3
     assert result["wall_s"] < 1000
-    assert notes[0].startswith("greedy policy at 102 steps ")
+    assert notes[0].startswith("greedy policy at 102 steps: ")
     assert notes[0].endswith(", the best so far")
 
 
