@@ -20,7 +20,12 @@ def quantities(name: str) -> str:
     return name + _QUANTITIES
 
 
+def holds_quantities(spec: Any) -> bool:
+    """Whether a spec's name says that its integers are quantities."""
+    return (spec.name or "").endswith(_QUANTITIES)
+
+
 def holds_categories(spec: Any) -> bool:
     """Whether the integers of a spec are categories."""
     name = spec.name or ""
-    return name.endswith(_CATEGORIES) or (len(spec.shape) == 0 and not name.endswith(_QUANTITIES))
+    return name.endswith(_CATEGORIES) or (len(spec.shape) == 0 and not holds_quantities(spec))

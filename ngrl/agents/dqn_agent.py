@@ -392,7 +392,6 @@ def check_discrete_action(action_spec: types.NestedTensorSpec) -> int:
     number = num_discrete_actions(action_spec)
     if number is None:
         raise ValueError(
-            f"DqnAgent needs one discrete action counted from 0, the environment has {describe_actions(action_spec)}: "
-            "take REINFORCE, NPG, TRPO or PPO"
+            f"DqnAgent needs one discrete action counted from 0, the environment has {describe_actions(action_spec)}"
         )
     return number

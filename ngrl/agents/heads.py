@@ -84,7 +84,9 @@ class MultiCategoricalHead(ActionHead):
         return tf.split(parameters, self._sizes, axis=-1)
 
     def log_prob(self, parameters: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        parts = zip(self._split(parameters), tf.unstack(tf.cast(actions, tf.int32), axis=-1), strict=True)
+        parts = zip(
+            self._split(parameters), tf.unstack(tf.cast(actions, tf.int32), len(self._sizes), axis=-1), strict=True
+        )
         return tf.add_n([losses.categorical_log_prob(*part) for part in parts])
 
     def entropy(self, parameters: tf.Tensor) -> tf.Tensor:

@@ -91,7 +91,7 @@ class _Seen(NamedTuple):
 
 @configurable
 class OnPolicyAgent(tf_agent.TFAgent):
-    """REINFORCE, NPG, TRPO, PPO, NAC and what else an update makes, for one discrete action or several continuous ones.
+    """REINFORCE, NPG, TRPO, PPO, NAC and what else an update makes, for discrete actions or continuous ones.
 
     `train` takes what `collect_policy` collected since the latest update, as a TF-Agents `Trajectory` [B, T, ...]
     with T ≥ 2: of each trajectory the last row gives only the observation from which the one before is bootstrapped.

@@ -236,7 +236,7 @@ class MultiCategorical(OutputMetric):
     sizes: tuple[int, ...]
 
     def check(self, outputs: tf.Tensor) -> None:
-        if outputs.shape[-1] != sum(self.sizes):
+        if not outputs.shape[-1:].is_compatible_with([sum(self.sizes)]):
             raise ValueError(f"outputs must be [B, {sum(self.sizes)}] for {self.sizes} logits, got {outputs.shape}")
 
     def matvec(self, outputs: tf.Tensor, vector: tf.Tensor) -> tf.Tensor:

@@ -149,8 +149,8 @@ def _require_json(setting: str, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if not _is_json(value):
             raise ValueError(
-                f"{setting}: {name} can't be written down in ngrl_policy.json: give finite numbers, texts, None, "
-                f"lists, and dictionaries with texts as keys, got {value!r}"
+                f"{setting}: {name} can't be written down in ngrl_policy.json: give Python's finite numbers, texts, "
+                f"None, lists, and dictionaries with texts as keys, got {value!r}"
             )
 
 

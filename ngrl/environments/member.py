@@ -197,7 +197,7 @@ def observation_check(space: spaces.Space) -> Check:
     if isinstance(space, spaces.Discrete):
         return _discrete_check(space)
     if isinstance(space, spaces.MultiBinary):
-        space = spaces.Box(0, 1, space.shape, space.dtype)
+        space = spaces.MultiDiscrete(np.full(space.shape, 2), space.dtype)
     return _multi_discrete_check(space) if isinstance(space, spaces.MultiDiscrete) else _box_check(space)
 
 

@@ -74,7 +74,8 @@ def action_spec(space: spaces.Space, env_id: str) -> array_spec.BoundedArraySpec
     in NumPy's order. Its bounds are within the space's own.
 
     Args:
-      space: A Discrete, a MultiDiscrete, a MultiBinary, a Box of floats, or one of integers.
+      space: A Discrete, a MultiDiscrete, a MultiBinary, a Box of floats, or one of integers, which is for agents of
+        your own.
       env_id: The environment's name, for the message.
 
     Raises:
@@ -89,7 +90,8 @@ def action_spec(space: spaces.Space, env_id: str) -> array_spec.BoundedArraySpec
         low, high = (bound.reshape(-1) for bound in _finite_bounds(space))
         return array_spec.BoundedArraySpec(low.shape, np.float32, *_within(low, high), name="action")
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
-        return array_spec.BoundedArraySpec(space.shape, space.dtype, space.low, space.high, name="action")
+        name = specs.quantities("action") if space.shape else "action"
+        return array_spec.BoundedArraySpec(space.shape, space.dtype, space.low, space.high, name=name)
     raise ValueError(
         f"{env_id}: action space {_text(space)} is not supported; ngrl's agents take Discrete, MultiDiscrete, "
         "MultiBinary and Box of floats"

@@ -4,6 +4,7 @@ Batches here are gymnasium's: the spaces' own dtypes, and arrays that the next s
 """
 
 import abc
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from gymnasium.vector.utils import create_empty_array
 
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
-from ngrl.environments.member import Episode
+from ngrl.environments.member import Episode, Member
 from ngrl.messages import RAISED
 
 _LONGEST_S = 2_000_000  # 23 days; a poll counts milliseconds, up to 2^31
@@ -90,8 +91,13 @@ class SyncVector(VectorEnvironment):
         Raises:
           EnvironmentFault: One can't be made, or has other spaces than the first.
         """
-        made = {index: maker.member(index)() for index in members}
-        check_alike(maker.env_id, {index: (env.observation_space, env.action_space) for index, env in made.items()})
+        made: dict[int, Member] = {}
+        with contextlib.ExitStack() as opened:  # what has been made, where another can't be
+            for index in members:
+                made[index] = maker.member(index)()
+                opened.callback(made[index].close)
+            check_alike(maker.env_id, {index: (env.observation_space, env.action_space) for index, env in made.items()})
+            opened.pop_all()
         # copy=False: the bridge copies once, while converting dtypes.
         vector = SyncVectorEnv(
             [lambda member=member: member for member in made.values()],  # type: ignore[misc]

@@ -12,11 +12,13 @@ from tf_agents.trajectories import time_step as ts
 
 from ngrl.checks import check_choice
 from ngrl.configurable import configurable
+from ngrl.messages import shortened
 from ngrl.networks.activation import Activation
 from ngrl.networks.dense_network import DenseNetwork, Trunk
 from ngrl.networks.encoding import ObservationNormaliser, encoded_size
 from ngrl.networks.memory import MemoryInputs, make_cell
 from ngrl.seeding import Stream
+from ngrl.specs import holds_quantities
 
 
 def num_discrete_actions(action_spec: Any) -> int | None:
@@ -34,6 +36,9 @@ def describe_actions(action_spec: Any) -> str:
     if len(flat) != 1:
         return f"{len(flat)} actions"
     kind = f"actions of shape {tuple(flat[0].shape)} and dtype {flat[0].dtype.name}"
+    if flat[0].shape.rank == 1 and flat[0].dtype.is_integer and tensor_spec.is_bounded(flat[0]):
+        first, last = (np.broadcast_to(bound, flat[0].shape) for bound in (flat[0].minimum, flat[0].maximum))
+        return f"{kind}, {shortened([f'{low} to {high}' for low, high in zip(first, last, strict=True)])}"
     if flat[0].shape.rank or not tensor_spec.is_bounded(flat[0]):
         return kind
     return f"{kind} from {flat[0].minimum} to {flat[0].maximum}"
@@ -52,7 +57,7 @@ def action_choices(action_spec: Any) -> tuple[int, ...] | None:
         first, last = (
             np.broadcast_to(bound, flat[0].shape).reshape(-1) for bound in (flat[0].minimum, flat[0].maximum)
         )
-        if last.size and not first.any():
+        if last.size and not first.any() and not (flat[0].shape.rank and holds_quantities(flat[0])):
             return tuple(int(number) + 1 for number in last)
     raise ValueError(
         "a policy needs discrete actions counted from 0 or one vector of real numbers, the environment has "

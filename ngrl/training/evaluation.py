@@ -15,6 +15,7 @@ from ngrl.environments import Environment, EnvironmentFault, GymnasiumEnvironmen
 from ngrl.messages import RAISED, reason
 from ngrl.runs.files import unfinished, writing
 from ngrl.seeding import Stream
+from ngrl.specs import holds_quantities
 
 # Steps of an episode after which evaluation, and a video, break it off where the environment declares no time limit:
 # a policy that walks into a wall would do so for ever.
@@ -150,10 +151,11 @@ def describe_specs(environment: GymnasiumEnvironment) -> dict[str, Any]:
             described["range"] = [int(np.min(spec.minimum)), int(np.max(spec.maximum))]
         return described
 
-    return {
-        "observation": describe(environment.observation_spec()),
-        "action": describe(environment.action_spec()),
-    }
+    spec = environment.action_spec()
+    action = describe(spec)
+    if spec.shape and "range" in action and not holds_quantities(spec):
+        action["last"] = np.broadcast_to(spec.maximum, spec.shape).tolist()
+    return {"observation": describe(environment.observation_spec()), "action": action}
 
 
 def _check_specs(environment: GymnasiumEnvironment, expected: dict[str, Any] | None) -> None:

@@ -144,7 +144,7 @@ class Training:
         self._wall_before = 0.0
         self._saving_s = 0.0
         self._logged_at = -1
-        self._evaluated_at = 0
+        self._owes_evaluation = False
         csv_size = self._resume()
         self._started = time.monotonic()
         self._has_stepped = False
@@ -175,7 +175,7 @@ class Training:
             raise CheckpointError(f"{self._directory.path}: the checkpoint is of another loop: {what}") from error
         self._wall_before = run_values["wall_s"]
         self._saving_s = run_values["saving_s"]
-        self._evaluated_at = run_values.get("evaluated_at", self._loop.statistics.env_steps)
+        self._owes_evaluation = run_values.get("owes_evaluation", False)
         self._progress.note(f"resuming at {self._loop.statistics.env_steps:,} environment steps")
         return run_values["csv_size"]
 
@@ -192,9 +192,12 @@ class Training:
         self._progress.start(num_env_steps, num_episodes, statistics.env_steps, statistics.episodes)
         next_log = (statistics.env_steps // log_every + 1) * log_every
         next_checkpoint = (statistics.env_steps // checkpoint_every + 1) * checkpoint_every
+        next_evaluation = interim.next_after(statistics.env_steps)
         if _reached(statistics, num_env_steps, num_episodes):
             self._progress.note("no step is made: the run is as long as was asked for")
         try:
+            if self._owes_evaluation and next_evaluation is not None:
+                self._evaluate(interim)
             while not _reached(statistics, num_env_steps, num_episodes) and not self._stop.requested:
                 self._has_stepped = True
                 self._record(loop.step())
@@ -202,8 +205,9 @@ class Training:
                 if statistics.env_steps >= next_log:
                     self._log()
                     next_log += log_every
-                if interim.is_due(statistics.env_steps, self._evaluated_at):
+                if next_evaluation is not None and statistics.env_steps >= next_evaluation:
                     self._evaluate(interim)
+                    next_evaluation = interim.next_after(statistics.env_steps)
                 if statistics.env_steps >= next_checkpoint:
                     self._save()
                     next_checkpoint += checkpoint_every
@@ -257,7 +261,7 @@ class Training:
         state.values["run"] = {
             "wall_s": self._wall,
             "saving_s": self._saving_s,
-            "evaluated_at": self._evaluated_at,
+            "owes_evaluation": self._owes_evaluation,
             "csv_size": self._episode_log.sync(),
         }
         self._store.save(self._loop.statistics.env_steps, state)
@@ -267,10 +271,11 @@ class Training:
 
     def _evaluate(self, interim: InterimEvaluation) -> None:
         """Play with the policy as it is. That is no training: it takes none of its time."""
-        started, env_steps = time.monotonic(), self._loop.statistics.env_steps
+        started = time.monotonic()
+        self._owes_evaluation = True
         with contextlib.suppress(Interrupted):  # training ends at once, and plays this when it goes on
-            interim.play(env_steps)
-            self._evaluated_at = env_steps
+            interim.play(self._loop.statistics.env_steps)
+            self._owes_evaluation = False
         seconds = time.monotonic() - started
         self._started += seconds
         self._rate.pause(seconds)

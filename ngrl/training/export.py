@@ -97,20 +97,34 @@ def export_policy(policy: tf_policy.TFPolicy, folder: Path, description: dict[st
     Raises:
       WriteError: It can't be written, e.g. because the disk is full; an older one is still there.
     """
-    temporary = unfinished(folder)
+    temporary, replaced = unfinished(folder), _replaced(folder)
     shutil.rmtree(temporary, ignore_errors=True)
+    restore_policy(folder)
     try:
         with _legal_names():
             saver = policy_saver.PolicySaver(_ActionsOnly(policy), batch_size=None)
         saver.save(str(temporary))
         write_json(temporary / SIDECAR, description)
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(replaced)
         temporary.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, WriteError, tf.errors.OpError) as error:
         line = str(error) if isinstance(error, WriteError) else failure(folder, error, size_of(temporary))
         shutil.rmtree(temporary, ignore_errors=True)
         raise WriteError(line) from error
+
+
+def restore_policy(folder: Path) -> None:
+    """Bring the older policy back where a process was killed while it put a newer one in its place."""
+    replaced = _replaced(folder)
+    if replaced.exists() and not folder.exists():
+        replaced.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.replaced")
 
 
 def load_policy(folder: Path) -> tuple[Actor, dict[str, Any]]:

@@ -127,14 +127,14 @@ def test_a_large_observation_that_is_not_finite_is_told_in_a_few_words(load):
 
 
 class Once(gymnasium.Env):
-    """Can be made once, and says so when it is closed."""
+    """Can be made once, or so many times, and says so when it is closed."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
-    made = 0
+    made = closed = 0
 
-    def __init__(self, closes=True):
-        if closes and Once.made:
+    def __init__(self, closes=True, times=1):
+        if closes and Once.made == times:
             raise RuntimeError("only one of me")
         Once.made += 1
         self.closes = closes
@@ -142,11 +142,12 @@ class Once(gymnasium.Env):
     def close(self):
         if not self.closes:
             raise RuntimeError("the port is held")
+        Once.closed += 1
 
 
 @pytest.fixture
 def once():
-    Once.made = 0
+    Once.made = Once.closed = 0
     gymnasium.register("Once-v0", Once)
     yield "Once-v0"
     del gymnasium.registry["Once-v0"]
@@ -162,6 +163,12 @@ def test_an_environment_that_can_be_made_only_once_or_not_be_closed_is_told_in_a
         ValueError, match=r"^Once-v0 can't be made with .*: RuntimeError: the port is held \(test_faults.py:\d+\)$"
     ):
         load(once, 1, env_kwargs={"closes": False})
+
+
+def test_members_that_are_made_are_closed_where_another_can_not_be(load, once):
+    with pytest.raises(EnvironmentFault, match=r"^Once-v0, member 2: it can't be made: "):
+        load(once, 4, env_kwargs={"times": 3})
+    assert Once.closed == 3  # one was made to know the spaces
 
 
 def test_all_members_are_closed_and_those_told_of_that_cannot_be(load, monkeypatch):

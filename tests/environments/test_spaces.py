@@ -8,6 +8,7 @@ from tf_agents.specs import array_spec, tensor_spec
 
 from ngrl.environments import bridge  # noqa: F401  (quietens TF-Agents' import)
 from ngrl.environments.member import observation_check
+from ngrl.networks import action_choices
 from ngrl.specs import holds_categories
 
 
@@ -68,6 +69,12 @@ def test_a_discrete_action_space_counts_from_0_whatever_its_start(load):
     env.reset()
     env.step(np.array([0, 1, 2], np.int32))
     assert env.get_state()["actions"].tolist() == [-2, -1, 0]
+
+
+def test_an_integer_box_of_actions_is_no_vector_of_choices(load):
+    spec = load("test/OfSpaces-v0", 1, action_space=spaces.Box(0, 5, (3,), np.int32)).action_spec()
+    with pytest.raises(ValueError, match=r"^a policy needs discrete actions .* shape \(3,\) and dtype int32, 0 to 5, "):
+        action_choices(tensor_spec.from_spec(spec))
 
 
 @pytest.mark.parametrize("backend", ["sync", "async"])
@@ -192,6 +199,12 @@ def test_integers_that_the_spaces_dtype_cannot_hold_are_refused():
     assert check(np.array([120, -128])) is None  # bounds are not enforced
     assert check(np.array([1, 300])) == "goes from 1 to 300, the space says int8"
     assert observation_check(spaces.Box(0, 9, (1,), np.uint8))(np.array([256], np.uint64)) is not None
+
+
+def test_bits_outside_the_space_are_refused():
+    check = observation_check(spaces.MultiBinary(2))
+    assert check(np.array([0, 1], np.int8)) is None
+    assert "is [0, 5], the space says [0, 0] to [1, 1]" in check(np.array([0, 5], np.int8))
 
 
 def test_multi_discrete_observations_outside_the_space_are_refused():

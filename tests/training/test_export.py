@@ -268,6 +268,18 @@ def test_tutorials_code_acts_as_the_environment_wants_it(tmp_path, monkeypatch, 
     np.testing.assert_array_equal(action, action_converter(space, 1, "Still")(largest[np.newaxis])[0])
 
 
+def test_tutorials_code_takes_a_number_for_an_observation(tmp_path):
+    observation = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 15)
+    action = tensor_spec.BoundedTensorSpec([], tf.int64, 0, 3)
+    policy = agents.DqnAgent(
+        ts.time_step_spec(observation), action, networks.QNetwork(observation, 4, (8,)), tf.keras.optimizers.Adam()
+    ).policy
+    training.export_policy(policy, tmp_path / "policy", {"actions": {"start": 0, "dtype": "int64"}})
+    act = run_block("acting.py", tmp_path)["load"](tmp_path / "policy")
+    live = as_actor(policy)(time_steps(np.arange(16)))
+    assert [act(number, False) for number in range(16)] == live.tolist()
+
+
 def test_exported_policys_distribution_fails_when_it_is_called(tmp_path):
     training.export_policy(make_agent().policy, tmp_path / "policy", {})
     model = tf.saved_model.load(str(tmp_path / "policy"))

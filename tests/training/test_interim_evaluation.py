@@ -2,9 +2,12 @@
 
 import functools
 import json
+import os
+import random
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from ngrl import agents, environments, loops, networks, optimizers
 from ngrl.seeding import Stream
 from ngrl.signals import Interrupted
-from ngrl.training import final_evaluation, interim_evaluation
+from ngrl.training import evaluation, export, final_evaluation, interim_evaluation
 from ngrl.training.evaluation import evaluate
 from ngrl.training.export import load_policy
 from ngrl.training.progress import Progress
@@ -91,9 +94,10 @@ def test_best_policy_is_kept_and_gives_what_it_is_said_to(tmp_path):
     assert evaluate(policy, CARTPOLE, 3, seed=0).returns != played.returns  # the final evaluation has other episodes
 
 
-@pytest.mark.usefixtures("_no_export")
-def test_evaluation_that_a_signal_broke_off_is_made_up_for(tmp_path, monkeypatch):
-    run(tmp_path / "whole", every=150)
+@pytest.mark.parametrize("every", [150, 600])
+def test_evaluation_that_a_signal_broke_off_is_made_up_for(tmp_path, monkeypatch, every):
+    """With the same policy: the first of several, and one that is due with the run's last step."""
+    best = run(tmp_path / "whole", every=every)["best_evaluation"]
     play = interim_evaluation.evaluate
 
     def broken_off(actor, *args, **options):
@@ -106,13 +110,12 @@ def test_evaluation_that_a_signal_broke_off_is_made_up_for(tmp_path, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(interim_evaluation, "evaluate", broken_off)
         with pytest.raises(Interrupted):
-            run(tmp_path / "parts", every=150)
+            run(tmp_path / "parts", every=every)
     assert not (tmp_path / "parts" / "eval").exists()
-    assert variables(tmp_path / "parts")[1]["statistics"]["env_steps"] < 160  # a checkpoint where it stopped
-    run(tmp_path / "parts", every=150)
-    whole, parts = points(tmp_path / "whole"), points(tmp_path / "parts")
-    assert len(whole) == 4
-    assert list(parts.values())[1:] == list(whole.values())[1:]  # the first one was due a step later
+    assert variables(tmp_path / "parts")[1]["statistics"]["env_steps"] < every + 10  # a checkpoint where it stopped
+    assert run(tmp_path / "parts", every=every)["best_evaluation"] == best
+    assert points(tmp_path / "parts") == points(tmp_path / "whole")
+    assert len(points(tmp_path / "whole")) == 600 // every
 
 
 def test_resumed_run_keeps_the_best_of_before(tmp_path):
@@ -125,6 +128,58 @@ def test_resumed_run_keeps_the_best_of_before(tmp_path):
     assert len(points(tmp_path / "run")) == 9
     shutil.rmtree(tmp_path / "run" / "policy_best")
     assert run(tmp_path / "run", 1000, every=100)["best_evaluation"]["env_steps"] >= 1000
+
+
+@pytest.mark.usefixtures("_no_export")
+def test_evaluations_begin_where_they_are_asked_for(tmp_path):
+    run(tmp_path / "run", 250)
+    run(tmp_path / "run", 420, every=100)
+    assert [step // 100 for step in points(tmp_path / "run")] == [3, 4]
+
+
+def test_mean_that_is_not_finite_is_never_the_best(tmp_path, monkeypatch):
+    means = [np.nan, 5.0, np.nan, 4.0]
+    scripted = lambda *args, **options: evaluation.EvaluationResult([means.pop(0)], [1])  # noqa: E731
+    monkeypatch.setattr(interim_evaluation, "evaluate", scripted)
+    assert run(tmp_path / "run", 600, every=150)["best_evaluation"]["mean"] == 5
+    assert not means
+
+
+@pytest.mark.usefixtures("_no_export")
+def test_global_generators_are_left_as_they_were(tmp_path, monkeypatch):
+    """An environment may draw from them, in training too."""
+
+    def drawing(*args, **options):
+        return evaluation.EvaluationResult([random.random() + np.random.random()], [1])  # noqa: NPY002
+
+    monkeypatch.setattr(interim_evaluation, "evaluate", drawing)
+    drawn = []
+    for every in (None, 100):
+        run(tmp_path / str(every), 250, every=every)
+        drawn.append((random.random(), np.random.random()))  # noqa: NPY002
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("killed_at", ["policy.writing", "policy"])
+def test_policy_survives_a_kill_while_it_is_replaced(tmp_path, monkeypatch, killed_at):
+    agent, _ = small_on_policy.make("npg", "CartPole-v1")
+    folder = tmp_path / "policy"
+    export.export_policy(agent.policy, folder, {"number": 1})
+
+    def rename(path, target):
+        if path.name == killed_at:
+            raise KeyboardInterrupt
+        os.rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            export.export_policy(agent.policy, folder, {"number": 2})
+    export.restore_policy(folder)
+    assert load_policy(folder)[1] == {"number": 1}
+    export.export_policy(agent.policy, folder, {"number": 3})
+    assert load_policy(folder)[1] == {"number": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
 @pytest.mark.usefixtures("_no_export")

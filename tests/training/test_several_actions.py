@@ -1,5 +1,6 @@
 """Whole runs where an action is several choices at once: MultiDiscrete and MultiBinary."""
 
+import contextlib
 import functools
 import re
 import shutil
@@ -13,6 +14,7 @@ from matching_environment import ACTIONS, ENV_ID
 from small_runs import train
 
 from ngrl import environments, loops, training
+from ngrl.training.evaluation import describe_specs
 
 ROOT = Path(__file__).parents[2]
 STEPS = {"reinforce": 12_000, "npg": 12_000, "ppo": 4_000}
@@ -45,8 +47,14 @@ def test_run_is_exported_and_played_with_elsewhere(tmp_path, actions, on_host):
     assert final["evaluation"]["mean"] > 10 * chance
 
 
-@pytest.mark.parametrize("name", ["dqn_cartpole_v1", "acer_cartpole_v1"])
-def test_agents_of_one_action_say_in_a_line_which_others_take_several(command, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dqn_cartpole_v1", "DqnAgent needs one discrete action counted from 0, "),
+        ("acer_cartpole_v1", "ACER takes one discrete action or a vector of real numbers, "),
+    ],
+)
+def test_agents_of_one_action_refuse_several_in_a_line(command, tmp_path, name, message):
     (tmp_path / "matching.gin").write_text(
         f"import matching_environment\ninclude 'gin/{name}.gin'\nEnvironment.env_id = '{ENV_ID}'\n"
     )
@@ -60,4 +68,14 @@ def test_agents_of_one_action_say_in_a_line_which_others_take_several(command, t
     ]
     result = command("launch", *options, cwd=tmp_path)
     assert result.returncode == 2
-    assert re.fullmatch(r"ngrl.launch: [^\n]*REINFORCE, NPG, TRPO or PPO[^\n]*\n", result.stderr)
+    found = r"the environment has actions of shape \(2,\) and dtype int64, 0 to 2, 0 to 1[^\n]*\n"
+    assert re.fullmatch(rf"ngrl.launch: \w+: {message}{found}", result.stderr)
+
+
+def test_policy_is_not_played_where_other_numbers_of_choices_are():
+    with contextlib.closing(environments.load(ENV_ID)) as here:
+        specs = describe_specs(here)
+    specs["action"]["last"] = [1, 2]
+    message = r"the policy was built for actions .*\[1, 2\].*, test/Matching-v0 has .*\[2, 1\]"
+    with pytest.raises(ValueError, match=message):
+        training.evaluate(lambda step: np.zeros((1, 2)), environments.Environment(ENV_ID), 1, specs=specs)
