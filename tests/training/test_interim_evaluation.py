@@ -119,15 +119,15 @@ def test_evaluation_that_a_signal_broke_off_is_made_up_for(tmp_path, monkeypatch
 
 
 def test_resumed_run_keeps_the_best_of_before(tmp_path):
-    best = run(tmp_path / "run", 600, every=100)["best_evaluation"]
+    best = run(tmp_path / "run", 300, every=150)["best_evaluation"]
     described = tmp_path / "run" / "policy_best" / "ngrl_policy.json"
     content = json.loads(described.read_text())
     content["evaluation"]["mean"] = 1e6  # as if it had been much better
     described.write_text(json.dumps(content))
-    assert run(tmp_path / "run", 900, every=100)["best_evaluation"] == {**best, "mean": 1e6}
-    assert len(points(tmp_path / "run")) == 9
+    assert run(tmp_path / "run", 450, every=150)["best_evaluation"] == {**best, "mean": 1e6}
+    assert len(points(tmp_path / "run")) == 3
     shutil.rmtree(tmp_path / "run" / "policy_best")
-    assert run(tmp_path / "run", 1000, every=100)["best_evaluation"]["env_steps"] >= 1000
+    assert run(tmp_path / "run", 600, every=150)["best_evaluation"]["env_steps"] >= 600
 
 
 @pytest.mark.usefixtures("_no_export")
