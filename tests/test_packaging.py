@@ -35,7 +35,17 @@ ALLOWED = {
     "xla": set(),  # serves whoever chooses what is faster there
     "checks": set(),  # serves whoever takes arguments
     "seeding": set(),  # serves whoever draws random numbers
-    "networks": {"networks", "_autograph", "checks", "seeding", "_tf_agents", "specs", "configurable", "patches"},
+    "networks": {
+        "networks",
+        "_autograph",
+        "checks",
+        "messages",
+        "seeding",
+        "_tf_agents",
+        "specs",
+        "configurable",
+        "patches",
+    },
     "environments": {"environments", "checks", "cluster", "configurable", "messages", "seeding", "_tf_agents", "specs"},
     "replay": {"replay", "checks", "seeding", "_tf_agents"},
     "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents", "configurable"},

@@ -138,6 +138,8 @@ def test_restoring_may_take_longer_than_a_step_may(load):
     env._vector._timeout = 1e-9
     env.set_state(state)
     np.testing.assert_array_equal(env.current_time_step().observation, step.observation)
+    for pid in pids(env):  # else an answer may be there at once
+        os.kill(pid, signal.SIGSTOP)
     with pytest.raises(EnvironmentFault, match="no answer within 1e-09 s"):
         env.step(np.array([0, 1]))
 
