@@ -10,10 +10,11 @@ import matching_environment
 import numpy as np
 import pytest
 import small_on_policy
+import tensorflow as tf
 from matching_environment import ACTIONS, ENV_ID
 from small_runs import train
 
-from ngrl import environments, loops, training
+from ngrl import agents, environments, loops, networks, optimizers, solvers, training
 from ngrl.training.evaluation import describe_specs
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,28 @@ def test_agent_learns_each_choice(tmp_path, kind):
     loop = functools.partial(loops.OnPolicyLoop, batch_size=128)
     steps = STEPS.get(kind, 6_000)
     final = train(tmp_path, ENV_ID, build, loop, num_env_steps=steps, num_envs=4, episodes=10)
+    assert final["skipped_updates"] == 0
+    assert final["evaluation"]["mean"] > 18
+
+
+def compatible(time_step_spec, action_spec, seed):
+    actor = networks.ActorNetwork(time_step_spec.observation, action_spec, (), seed=seed)
+    optimizer = optimizers.NaturalGradient(0.5, max_kl=0.1)
+    return agents.NacAgent(time_step_spec, action_spec, actor, optimizer, seed=seed)
+
+
+def kronecker_factored(time_step_spec, action_spec, seed):
+    actor = networks.ActorNetwork(time_step_spec.observation, action_spec, (8,), seed=seed)
+    critic = agents.Critic(networks.ValueNetwork(time_step_spec.observation, (8,)), tf.keras.optimizers.Adam(0.01))
+    optimizer = optimizers.NaturalGradient(0.5, solver=solvers.Kfac(), damping=0.01, max_kl=0.03)
+    return agents.AcktrAgent(time_step_spec, action_spec, actor, optimizer, critic, seed=seed)
+
+
+@pytest.mark.usefixtures("_live_policies")
+@pytest.mark.parametrize("build", [compatible, kronecker_factored])
+def test_agents_with_a_curvature_of_their_own_learn_them_too(tmp_path, build):
+    loop = functools.partial(loops.OnPolicyLoop, batch_size=128)
+    final = train(tmp_path, ENV_ID, build, loop, num_env_steps=12_000, num_envs=4, episodes=10)
     assert final["skipped_updates"] == 0
     assert final["evaluation"]["mean"] > 18
 
