@@ -39,7 +39,9 @@ class Tag(NamedTuple):
 
 
 TAGS: dict[str, Tag] = {
-    AVERAGE_RETURN: Tag("mean return of the latest 100 episodes", "reward", (RUN,), "mean100", ".1f"),
+    AVERAGE_RETURN: Tag(
+        "mean return of the latest 100 episodes, of all while these are fewer", "reward", (RUN,), "mean100", ".1f"
+    ),
     BEST_AVERAGE_RETURN: Tag(
         "highest mean return of 100 consecutive episodes so far", "reward", (RUN,), "best100", ".1f"
     ),
