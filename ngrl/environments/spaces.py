@@ -198,7 +198,7 @@ def _choices_converter(
     return convert
 
 
-def describe_actions(space: spaces.Space) -> dict[str, Any]:
+def describe_converter(space: spaces.Space) -> dict[str, Any]:
     """What `action_converter` does, as JSON values, for those who act without ngrl.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.environments import Environment, EnvironmentFault, GymnasiumEnvironment
-from ngrl.environments.spaces import describe_actions
+from ngrl.environments.spaces import describe_converter
 from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json, writing
 from ngrl.seeding import Stream
@@ -86,7 +86,7 @@ class FinalEvaluation(NamedTuple):
         described = {
             "seed": self.seed,
             "specs": describe_specs(training),
-            "actions": describe_actions(training.action_space),
+            "actions": describe_converter(training.action_space),
         }
         return {**self.environment.describe(), **described}
 

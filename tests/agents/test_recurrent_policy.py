@@ -17,7 +17,7 @@ from ngrl.agents.heads import head_for
 from ngrl.agents.policy import Policy
 from ngrl.curvature import Categorical, GaussNewton, LayeredNetwork, OverTime
 from ngrl.environments import CompiledEnvironments
-from ngrl.environments.spaces import describe_actions
+from ngrl.environments.spaces import describe_converter
 from ngrl.networks import MemoryInputs
 
 MASKED = "ngrl/MaskedCartPole-v1"
@@ -346,7 +346,7 @@ def test_exported_policy_carries_its_memory_and_forgets_it_with_the_episode(spec
     network = make_actor(spec, (3,) if spec is BOX else ())
     agent = make_agent(specs=(SPEC, spec), actor=network)
     space = gymnasium.spaces.Discrete(2) if spec is DISCRETE else gymnasium.spaces.Box(-1, 1, (1,))
-    training.export_policy(agent.policy, tmp_path / "policy", {"actions": describe_actions(space)})
+    training.export_policy(agent.policy, tmp_path / "policy", {"actions": describe_converter(space)})
     actor, _ = training.load_policy(tmp_path / "policy")
     rng = np.random.default_rng(4)
     types = np.array([[FIRST, MID, MID, LAST, FIRST, MID], [FIRST, MID, MID, MID, MID, MID]], np.int32)
