@@ -95,7 +95,7 @@ class DiscreteCritic(tf.Module, ActionValueCritic):
         """Refuse actions of which it doesn't give a value each.
 
         Raises:
-          ValueError: They are continuous, or more or fewer.
+          ValueError: They are continuous, several at once, or more or fewer.
         """
         size = num_discrete_actions(action_spec)
         if size is None:

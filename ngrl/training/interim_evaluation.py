@@ -53,6 +53,7 @@ class InterimEvaluation:
         self._actor = stoppable(as_actor(policy), check_stop)
         self._folder = folder
         self._progress = progress
+        restore_policy(folder / BEST)
 
     def next_after(self, env_steps: int) -> int | None:
         """At which environment step the next evaluation is due; None where there is none."""
@@ -101,7 +102,6 @@ def _global_generators_kept() -> Iterator[None]:
 
 def best_of(folder: Path) -> dict[str, Any] | None:
     """What the best policy amid a run had reached: `env_steps`, `mean`, `episodes`; None where none is kept."""
-    restore_policy(folder / BEST)
     try:
         return json.loads((folder / BEST / SIDECAR).read_text(encoding="utf-8"))["evaluation"]
     except (OSError, ValueError, LookupError, TypeError):

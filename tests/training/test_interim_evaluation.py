@@ -124,6 +124,7 @@ def test_resumed_run_keeps_the_best_of_before(tmp_path):
     content = json.loads(described.read_text())
     content["evaluation"]["mean"] = 1e6  # as if it had been much better
     described.write_text(json.dumps(content))
+    described.parent.rename(tmp_path / "run" / "policy_best.replaced")  # as a kill may leave it
     assert run(tmp_path / "run", 450, every=150)["best_evaluation"] == {**best, "mean": 1e6}
     assert len(points(tmp_path / "run")) == 3
     shutil.rmtree(tmp_path / "run" / "policy_best")
