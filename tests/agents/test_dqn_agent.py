@@ -108,6 +108,25 @@ def test_natural_step_equals_a_dense_solve(outputs, solver):
     np.testing.assert_allclose(info.extra.td_error, np.mean(np.abs(residual)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [True, False], ids=["as_printed", "second_reading"])
+def test_papers_first_steps_are_the_same_solved_among_outputs(scale):
+    """Knight & Lerner (2018), Algorithm 1: `MinresQLP` over the parameters, and within `Dual` as in `launch/letter.gin`."""
+    direct, dual = (
+        make(
+            natural(solver=solver, damping=6.0, scale_by_gradient_norm=scale),
+            td_loss=losses.squared_error,
+            fisher_outputs="all",
+        )
+        for solver in (solvers.MinresQLP(), solvers.Dual(solver=solvers.MinresQLP()))
+    )
+    for seed in range(8):
+        before = weights(direct)
+        direct.train(experience(seed=seed))
+        dual.train(experience(seed=seed))
+        assert np.abs(weights(direct) - before).max() > 1e-3
+        np.testing.assert_allclose(weights(dual), weights(direct), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", ["natural", "adam"])
 def test_system_is_that_of_the_next_step_of_this_agent_and_takes_none(optimizer):
     batch = experience()

@@ -42,6 +42,15 @@ def test_grids_of_the_paper_hold_its_appendix():
             assert tuple(sorted(planned.config.items())) in found, planned.trial.cell
 
 
+def test_study_of_the_letter_has_both_readings_and_the_october_settings_on_every_environment():
+    cells = Counter(planned.trial.cell for planned in read_once("launch/letter.gin").trials)
+    tasks = ("cartpole_v0", "cartpole_v1", "acrobot", "lunar")
+    variants = [("", True), ("", False), ("_october", False)]
+    assert cells == {
+        f"paper-ngdqn_{task}{version}-scale_by_gradient_norm={scale}": 5 for task in tasks for version, scale in variants
+    }
+
+
 def test_sensitivity_gives_every_method_as_many_configurations_on_both_environments():
     settings = Counter(planned.settings["experiment"] for planned in read_once("launch/sensitivity.gin").trials)
     methods = ("dqn", "baselines-adam", "baselines-adam_bounded")
