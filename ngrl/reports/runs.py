@@ -34,6 +34,7 @@ METHODS = {
     "prong": "NGDQN, PRONG",
     "dqn": "DQN, target network",
     "paper-dqn": "DQN, no target network",
+    "baselines-single_q": "DQN, target network, no double Q",
     "baselines-plain": "NGDQN, trust region, plain",
     "baselines-adam": "Adam, no target network",
     "baselines-adam_bounded": "Adam, trust region",
