@@ -75,6 +75,23 @@ def tidy(axis: "Axes", title: str, xlabel: str, ylabel: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def align(x: Sequence[np.ndarray], y: Sequence[np.ndarray], points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Curves of trials at the same abscissae, as far as all of them go.
+
+    Args:
+      x: Abscissae of each trial, increasing, [T_i].
+      y: Ordinates of each trial, [T_i].
+      points: How many abscissae there are to be.
+
+    Returns:
+      Abscissae [points], and each trial's ordinates [trials, points]; none where two trials have none in common.
+    """
+    start = max(float(abscissae[0]) for abscissae in x)
+    end = min(float(abscissae[-1]) for abscissae in x)
+    grid = np.linspace(start, end, points if start < end else 0)
+    return grid, np.stack([np.interp(grid, *trial) for trial in zip(x, y, strict=True)])
+
+
 def draw_trials(
     axis: "Axes", x: Sequence[np.ndarray], y: Sequence[np.ndarray], colour: str, label: str, points: int = 400
 ) -> None:
@@ -90,9 +107,7 @@ def draw_trials(
     """
     for abscissae, ordinates in zip(x, y, strict=True):
         axis.plot(abscissae, ordinates, color=colour, alpha=0.3, linewidth=0.8)
-    start = max(float(abscissae[0]) for abscissae in x)
-    end = min(float(abscissae[-1]) for abscissae in x)
-    if start < end:
-        grid = np.linspace(start, end, points)
-        mean = np.mean([np.interp(grid, *trial) for trial in zip(x, y, strict=True)], axis=0)
+    grid, aligned = align(x, y, points)
+    if grid.size:
+        mean = aligned.mean(axis=0)
         axis.plot(grid, mean, color=colour, linewidth=2.0, label=label)

@@ -121,7 +121,7 @@ def test_pictures_are_files_and_tensorboard_images(made):
     _, out, _ = made
     names = {path.stem for path in out.glob("*.png")}
     curves = {"curves_ngdqn_trust_region", "curves_dqn_target_network"}
-    assert names == {"scores", "time_to_published", "profiles", "sensitivity", *curves}
+    assert names == {"scores", "methods", "time_to_published", "profiles", "sensitivity", *curves}
     events = EventAccumulator(str(out / "tensorboard")).Reload()
     assert {tag.removeprefix("report/") for tag in events.Tags()["tensors"]} == names
     for name in names:

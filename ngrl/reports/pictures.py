@@ -3,19 +3,20 @@
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ngrl import figures
-from ngrl.reports.statistics import FEWEST, PROFILE_SCORES, Aggregate, Cell, Sensitivity
+from ngrl.reports.statistics import FEWEST, PROFILE_SCORES, Aggregate, Cell, Sensitivity, interquartile_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PUBLISHED_LABEL = "published NGDQN, mean"
+_POINTS = 200
 
 
 def draw_all(
@@ -30,6 +31,8 @@ def draw_all(
             by_method[cell.method].append(cell)
     for method, members in by_method.items():
         drawn[_unused("curves_" + re.sub(r"\W+", "_", method.lower()).strip("_"), drawn)] = draw_curves(method, members)
+    if compared := _compared(cells):
+        drawn["methods"] = draw_methods(compared)
     timed = {cell.environment for cell in cells if not cell.has_grid and _minutes(cell)}
     if timed:
         drawn["time_to_published"] = draw_times([cell for cell in cells if cell.environment in timed])
@@ -175,6 +178,50 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
         if axis.get_legend_handles_labels()[0]:  # too short a run has no curve to name
             axis.legend(fontsize=7.5, loc="best", framealpha=0.9)
     return figures.as_png(figure)
+
+
+def _compared(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """By environment the cells with curves, of the environments on which there are two or more to compare."""
+    environments: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if not cell.has_grid and any(len(run.curve) for run in cell.runs):
+            environments[cell.env_id].append(cell)
+    return {env_id: members for env_id, members in environments.items() if len(members) > 1}
+
+
+def draw_methods(environments: Mapping[str, Sequence[Cell]]) -> bytes:
+    """The curves of all methods on an environment, a panel an environment."""
+    styles = _styles([cell.method for members in environments.values() for cell in members])
+    figure, axes = figures.new_panels(
+        len(environments),
+        2,
+        6.2,
+        3.8,
+        "Interquartile means over the trials of mean returns of 100 episodes, as far as all trials go; bands: 95 % "
+        f"intervals by bootstrap, of {FEWEST} trials or more. In brackets the number of trials.",
+    )
+    for axis, (env_id, members) in zip(axes, environments.items(), strict=True):
+        for cell in members:
+            curves = [run.curve for run in cell.runs if len(run.curve)]
+            steps, returns = figures.align([c.env_steps / 1e3 for c in curves], [c.means for c in curves], _POINTS)
+            colour, line = styles[cell.method]
+            label = f"{cell.method} ({_count(len(curves), cell)})"
+            if len(curves) < FEWEST or not steps.size:
+                axis.plot(steps, returns.mean(axis=0), line, color=colour, label=label)
+                continue
+            middle, low, high = interquartile_means(returns)
+            axis.plot(steps, middle, line, color=colour, label=label)
+            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+        figures.tidy(axis, env_id, "environment steps (thousands)", "mean return, 100 episodes")
+        axis.legend(fontsize=7.5, loc="best", framealpha=0.9)
+    return figures.as_png(figure)
+
+
+def _styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a kind of line for each method, the next kind where the colours have been used up."""
+    own = [colour for colour in figures.COLOURS if colour != figures.GREY]
+    every = itertools.cycle(itertools.product(("-", "--", ":", "-."), own))
+    return {method: (colour, line) for method, (line, colour) in zip(dict.fromkeys(methods), every, strict=False)}
 
 
 def _minutes(cell: Cell) -> list[float]:

@@ -16,6 +16,7 @@ _TITLES = {
     "profiles": "All environments together",
     "sensitivity": "Sensitivity to settings",
     "settings": "What single settings do",
+    "methods": "Methods beside each other",
 }
 
 
@@ -164,7 +165,7 @@ def _document(
     sections += _pictures(drawn, "settings")
     curves = [name for name in drawn if name.startswith("curves_")]
     if curves:
-        sections += ["## Learning curves", *map(_picture, curves)]
+        sections += ["## Learning curves", *_pictures(drawn, "methods"), *map(_picture, curves)]
     if left_out:
         lines = list(left_out)
         for written, name in shown.items():

@@ -61,29 +61,35 @@ class Cell:
         return values[~np.isnan(values)]
 
     def interquartile(self, field: str) -> tuple[float, float, float] | None:
-        """Interquartile mean of `values` with its 95 % interval; None for fewer than three trials.
-
-        A percentile interval of the bootstrap over trials (Agarwal et al. 2021, arXiv:2108.13264, section 4).
-        """
-        from scipy import stats
-
+        """Interquartile mean of `values` with its 95 % interval; None for fewer than three trials."""
         values = self.values(field)
         if values.size < FEWEST:
             return None
-        found = stats.bootstrap(
-            (values,),
-            lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
-            vectorized=True,
-            n_resamples=_BOOTSTRAP_REPETITIONS,
-            method="percentile",
-            random_state=seeding.generator(0, seeding.Stream.BOOTSTRAP),
-        ).confidence_interval
-        return float(stats.trim_mean(values, 0.25)), float(found.low), float(found.high)
+        mean, low, high = interquartile_means(values)
+        return float(mean), float(low), float(high)
 
     def times_to(self, score: float) -> list[tuple[int, float]]:
         """Environment steps and seconds until each trial first reached a score, of those that did."""
         times = [run.curve.first_at_least(score) for run in self.runs]
         return [time for time in times if time is not None]
+
+
+def interquartile_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Interquartile means over the trials of [trials, ...], and both ends of their 95 % intervals.
+
+    Percentile intervals of the bootstrap over trials (Agarwal et al. 2021, arXiv:2108.13264, section 4).
+    """
+    from scipy import stats
+
+    found = stats.bootstrap(
+        (values,),
+        lambda sample, axis: stats.trim_mean(sample, 0.25, axis=axis),
+        vectorized=True,
+        n_resamples=_BOOTSTRAP_REPETITIONS,
+        method="percentile",
+        random_state=seeding.generator(0, seeding.Stream.BOOTSTRAP),
+    ).confidence_interval
+    return stats.trim_mean(values, 0.25), found.low, found.high
 
 
 def cells(runs: Sequence[Run]) -> list[Cell]:

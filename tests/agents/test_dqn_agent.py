@@ -110,7 +110,7 @@ def test_natural_step_equals_a_dense_solve(outputs, solver):
 
 @pytest.mark.parametrize("scale", [True, False], ids=["as_printed", "second_reading"])
 def test_papers_first_steps_are_the_same_solved_among_outputs(scale):
-    """Knight & Lerner (2018), Algorithm 1: `MinresQLP` over the parameters, and within `Dual` as in `launch/letter.gin`."""
+    """Knight & Lerner (2018), Algorithm 1: `MinresQLP` over the parameters, and in `Dual` as in `launch/letter.gin`."""
     direct, dual = (
         make(
             natural(solver=solver, damping=6.0, scale_by_gradient_norm=scale),

@@ -28,6 +28,41 @@ def test_curves_of_methods_whose_names_differ_in_punctuation_are_two_pictures(tm
     assert {name for name in drawn if name.startswith("curves_")} == {"curves_my_x", "curves_my_x_2"}
 
 
+def test_methods_on_an_environment_are_drawn_beside_each_other(tmp_path, figure_of):
+    for seed, level in enumerate((10.0, 20.0, 30.0, 400.0)):
+        write_run(tmp_path, f"ngdqn_cartpole_v1-seed{seed}", "CartPole-v1", (0.0, level))
+    write_run(tmp_path, "dqn_cartpole_v1-seed0", "CartPole-v1", (0.0, 50.0, 50.0))
+    write_run(tmp_path, "dqn_cartpole_v1-seed1", "CartPole-v1", (0.0, 70.0))
+    write_run(tmp_path, "dqn_cartpole_v1-batch_size=8-seed0", "CartPole-v1", (0.0, 1.0))  # of a grid
+    write_run(tmp_path, "dqn_acrobot-seed0", "Acrobot-v1", (0.0, 1.0))  # nothing beside it
+    (axis,) = figure_of("methods", tmp_path).axes
+    assert axis.get_title() == "CartPole-v1"
+    natural, plain = axis.lines
+    assert [line.get_label() for line in axis.lines] == ["NGDQN, trust region (4)", "DQN, target network (2)"]
+    # Without the lowest and the highest of four; a mean of two. Steps are in thousands, and all trials have two.
+    assert (natural.get_xdata()[-1], natural.get_ydata()[-1]) == (2.0, 25.0)
+    assert (plain.get_xdata()[-1], plain.get_ydata()[-1]) == (2.0, 60.0)
+    (band,) = axis.collections
+    (bounds,) = [path.vertices for path in band.get_paths()]
+    at_the_end = bounds[bounds[:, 0] == 2.0, 1]
+    assert 10 <= at_the_end.min() < 25 < at_the_end.max() <= 400
+
+
+@pytest.mark.parametrize("other", ["dqn_acrobot", "ngdqn_acrobot-batch_size=8"])
+def test_one_method_an_environment_is_not_compared(tmp_path, figure_of, other):
+    write_run(tmp_path, "ngdqn_lunar-seed0", "LunarLander-v3", (1.0, 2.0))
+    write_run(tmp_path, f"{other}-seed0", "Acrobot-v1", (1.0, 2.0))
+    assert figure_of("methods", tmp_path) is None
+
+
+def test_trials_without_a_step_in_common_have_their_method_named(tmp_path, figure_of):
+    for seed, episodes in enumerate((100, 100, 300)):
+        write_run(tmp_path, f"dqn_cartpole_v1-seed{seed}", "CartPole-v1", (1.0,) * (episodes // 100))
+    write_run(tmp_path, "ngdqn_cartpole_v1-seed0", "CartPole-v1", (1.0, 2.0))
+    (axis,) = figure_of("methods", tmp_path).axes
+    assert "DQN, target network (3)" in [line.get_label() for line in axis.lines]
+
+
 def test_settings_of_a_grid_stand_below_each_other_by_what_their_trials_play(tmp_path, figure_of):
     for name, levels in (
         ("dqn_cartpole_v1", (100.0, 300.0, 200.0)),

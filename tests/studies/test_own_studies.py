@@ -47,7 +47,9 @@ def test_study_of_the_letter_has_both_readings_and_the_october_settings_on_every
     tasks = ("cartpole_v0", "cartpole_v1", "acrobot", "lunar")
     variants = [("", True), ("", False), ("_october", False)]
     assert cells == {
-        f"paper-ngdqn_{task}{version}-scale_by_gradient_norm={scale}": 5 for task in tasks for version, scale in variants
+        f"paper-ngdqn_{task}{version}-scale_by_gradient_norm={scale}": 5
+        for task in tasks
+        for version, scale in variants
     }
 
 
