@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if problem:
         return refuse("evaluate", problem)
+    if options.video:
+        options.video = Path(options.video).absolute()  # what is played may leave the working folder
     done: list[str] = []
     return run_apart(
         "evaluate",
@@ -149,7 +151,7 @@ def _evaluate(
     except WriteError as error:  # a policy may well lie where one can't write; what was asked for has been printed
         progress.note(str(error))
     if options.video:
-        path = Path(options.video) / f"{env_id.replace('/', '_')}.gif"
+        path = options.video / f"{env_id.replace('/', '_')}.gif"
         bounded = evaluation.record_video(actor, environment, path, options.seed, options.max_episode_steps)
         done.append(str(path))
         progress.note(f"video: {path}" + (f", broken off after {bounded:,} steps" if bounded is not None else ""))

@@ -1,5 +1,7 @@
 """Errors in one line each. No TensorFlow is imported here."""
 
+import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Sequence
@@ -9,10 +11,19 @@ from pathlib import Path
 RAISED = (Exception, SystemExit)
 
 
+def short(text: str) -> str:
+    """Text in which the paths of what lies in the working folder begin there, as a person names them."""
+    try:
+        folder = os.path.join(os.getcwd(), "")
+    except OSError:  # it is gone
+        return text
+    return re.sub(rf"(?<![\w/.-]){re.escape(folder)}", "", text)
+
+
 def first_line(text: str) -> str:
-    """The first line with anything on it, and the next if that one ends in a colon."""
+    """The first line with anything on it, and the next if that one ends in a colon; its paths are `short`."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return short(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])
 
 
 def reason(error: BaseException) -> str:

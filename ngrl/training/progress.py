@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ngrl import tags
+from ngrl.messages import short
 
 
 class Progress:
@@ -41,7 +42,7 @@ class Progress:
 
     def warn(self, line: str) -> None:
         """Something to be concerned about, in a line."""
-        print(f"warning: {line}", file=self._stream)
+        print(f"warning: {short(line)}", file=self._stream)
 
 
 class Terminal(Progress):
@@ -111,11 +112,11 @@ class Terminal(Progress):
 
     def note(self, line: str) -> None:
         """Print the line above the bar."""
-        tqdm.write(f"{self._name}: {line}", file=self._stream)
+        tqdm.write(f"{self._name}: {short(line)}", file=self._stream)
 
     def warn(self, line: str) -> None:
         """Print the line above the bar."""
-        tqdm.write(f"{self._name}: warning: {line}", file=self._stream)
+        tqdm.write(f"{self._name}: warning: {short(line)}", file=self._stream)
 
 
 def describe(episodes: int, scalars: Mapping[str, float]) -> str:
