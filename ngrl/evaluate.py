@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ngrl import modules, seeding
 from ngrl.checks import check_count, check_optional_count
-from ngrl.messages import RAISED
+from ngrl.messages import RAISED, counted
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -154,7 +154,9 @@ def _evaluate(
         path = options.video / f"{env_id.replace('/', '_')}.gif"
         bounded = evaluation.record_video(actor, environment, path, options.seed, options.max_episode_steps)
         done.append(str(path))
-        progress.note(f"video: {path}" + (f", broken off after {bounded:,} steps" if bounded is not None else ""))
+        progress.note(
+            f"video: {path}" + (f", broken off after {counted(bounded, 'step')}" if bounded is not None else "")
+        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl import modules, packaged, seeding, threads
-from ngrl.messages import RAISED, reason, short
+from ngrl.messages import RAISED, counted, reason, short
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -276,10 +276,10 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
         return "\n".join([f"{name}: {first}", *(f"  {line}" for line in others), tensorboard])
     last = f"final {min(result['episodes'], WINDOW) or WINDOW}-episode mean"
     lines = [
-        f"{name}: {result['env_steps']:,} steps, {result['episodes']:,} episodes, "
+        f"{name}: {counted(result['env_steps'], 'step')}, {counted(result['episodes'], 'episode')}, "
         f"{result['wall_s'] / 60:.1f} minutes of training",
         f"  best 100-episode mean    {number(result['best_100_episode_mean'])}"
-        + (f"  (at {result['best_at_env_steps']:,} steps)" if result["best_at_env_steps"] else ""),
+        + (f"  (at {counted(result['best_at_env_steps'], 'step')})" if result["best_at_env_steps"] else ""),
         f"  {last:24} {number(result['final_100_episode_mean'])}",
     ]
     evaluation = result.get("evaluation")
@@ -288,7 +288,7 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
         bound = describe_bound(evaluation)
         lines += [f"    {bound}"] if bound else []
     if best := result.get("best_evaluation"):
-        where = f"at {best['env_steps']:,} steps, {best['episodes']} episodes"
+        where = f"at {counted(best['env_steps'], 'step')}, {counted(best['episodes'], 'episode')}"
         lines.append(f"  best evaluation          {best['mean']:.1f}  ({where})")
     if not result["train_steps"]:
         lines.append("  no update was made: the steps ended within the loop's warm-up or its first batch")

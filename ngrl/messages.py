@@ -1,4 +1,4 @@
-"""Errors in one line each. No TensorFlow is imported here."""
+"""Errors in one line each, and what else is said in one wording. No TensorFlow is imported here."""
 
 import os
 import re
@@ -44,3 +44,8 @@ def raised_at(error: BaseException) -> str:
 def shortened(parts: Sequence[str]) -> str:
     """The first three of a message's parts, and how many more there are."""
     return ", ".join(parts[:3]) + (f" and {len(parts) - 3} more" if len(parts) > 3 else "")
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number and what is counted, as in `1 step` and `1,270 steps`; `several` is for plurals without a mere s."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"

@@ -81,6 +81,28 @@ def test_summary_tells_of_how_many_episodes_the_last_mean_is(episodes, mean, exp
     assert expected in launch.summary("x", Path("runs/x"), result).splitlines()
 
 
+def test_summary_counts_one_thing_as_one():
+    played = {"mean": 1.0, "std": 0.0, "min": 1.0, "max": 1.0, "episodes": 1, "broken_off": 1, "max_episode_steps": 1}
+    result = {
+        "env_steps": 1,
+        "train_steps": 1,
+        "episodes": 1,
+        "skipped_updates": 0,
+        "best_100_episode_mean": 1.0,
+        "best_at_env_steps": 1,
+        "final_100_episode_mean": 1.0,
+        "wall_s": 1.0,
+        "evaluation": played,
+        "best_evaluation": {"env_steps": 1, "mean": 1.0, "episodes": 1},
+    }
+    shown = launch.summary("x", Path("runs/x"), result)
+    assert "x: 1 step, 1 episode, " in shown
+    assert "(at 1 step)" in shown
+    assert "max 1.0, 1 episode)" in shown
+    assert "1 of 1 episode was broken off after 1 step\n" in shown
+    assert "(at 1 step, 1 episode)" in shown
+
+
 def test_operative_config_repeats_the_run(command, finished, tmp_path):
     folder, _ = finished
     first = folder / "runs" / "ngdqn_cartpole_v1"

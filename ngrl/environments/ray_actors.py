@@ -32,6 +32,7 @@ from ngrl.environments.vector import (
     shares,
     waited,
 )
+from ngrl.messages import counted
 
 # Seconds that actors have to close their environments before they are ended.
 _CLOSE_TIMEOUT = 5.0
@@ -242,7 +243,7 @@ class RayVector(VectorEnvironment):
             for index, why in pending.items():
                 self._replaced[index] += 1
                 if self._replaced[index] > self._max_replacements:
-                    times = f"{self._replaced[index]} times without an end of an episode of its between"
+                    times = f"{counted(self._replaced[index], 'time')} without an end of an episode of its between"
                     self._fail(f"{self._called(index)} was lost {times}: {why}")
             before = dict(self._nodes)
             failed = self._start(pending)
@@ -250,10 +251,11 @@ class RayVector(VectorEnvironment):
             started = dict.fromkeys((index for index in pending if index not in failed), sent)
             begun, failed_later = self._ask(method, started, patient=method != "begin")
             for index in begun:
-                count = int(lost[self._shares[index]].sum())
+                told = "episode was lost and is begun anew", "episodes were lost and are begun anew"
+                count = counted(int(lost[self._shares[index]].sum()), *told)
                 self.warn(
                     f"{self.env_id}: {self._called(index)} on {before[index]} is gone, since {gone[index]}; another on "
-                    f"{self._nodes[index]} has taken its place, and {count} episodes were lost and are begun anew"
+                    f"{self._nodes[index]} has taken its place, and {count}"
                 )
             answers |= begun
             pending = failed | failed_later
