@@ -20,6 +20,17 @@ class Interrupted(RuntimeError):
         self.exit_code = 128 + signal_number
 
 
+def leave(number: int, frame: FrameType | None) -> None:
+    """A handler that ends the process without a word, with the exit code of a command that the signal stopped."""
+    raise SystemExit(128 + number)
+
+
+def leave_by_ctrl_c() -> None:
+    """Until a command has handlers of its own, Ctrl-C ends it without a traceback; where it is ignored it stays so."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """What the shell is told of what ended a command at once: 128 + the signal's number."""
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
@@ -58,7 +69,7 @@ def terminable() -> Iterator[None]:
         _arrived.append(number)
         raise KeyboardInterrupt
 
-    is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_heeded = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, leave)
     try:
         with handled(stop, signal.SIGTERM, *([signal.SIGINT] if is_heeded else [])):
             yield

@@ -299,6 +299,38 @@ def test_policy_from_outside_runs_is_a_program_that_must_be_trusted(command, fin
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("module", ["ngrl.terminal", "ngrl.configuration.stand_ins"])
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_ctrl_c_before_a_command_has_begun_ends_it_without_a_traceback(module, is_ignored, tmp_path):
+    # Python runs this file before anything else; it presses Ctrl-C where the module is first looked for.
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import os, signal, sys
+
+class Impatient:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(Impatient)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient)
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "ngrl.launch", f"--gin_file={GIN}", "--gin_bindings=run.no_such=1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(GIN.parents[1])])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.default_int_handler),
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if is_ignored else 130), done.stderr
+    assert bool(done.stderr) == is_ignored
+
+
 def test_stopped_run_resumes_with_the_same_command(command, tmp_path):
     arguments = [f"--gin_file={GIN}", *bind(*SHORT), "--root_dir=run"]
     process = subprocess.Popen(
