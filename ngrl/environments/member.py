@@ -110,7 +110,7 @@ class Member(gymnasium.Wrapper):
             problem = f"truncated must be a bool, got {_describe(truncated)}"
         if problem is not None:
             raise self._fault(problem)
-        return observation, reward, terminated, truncated, {}
+        return observation, _as_float(reward), terminated, truncated, {}
 
     def _single(self, **answers: Any) -> Iterator[Any]:
         """Arrays of one element as that element, with gymnasium's warning, once a member."""
@@ -267,6 +267,14 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, (float, int)):
         return True
     return isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 and value.dtype.kind in "fiub"
+
+
+def _as_float(number: Any) -> float:
+    """An integer beyond what a float holds is infinite, as a float is that has grown so large."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _describe(value: Any) -> str:

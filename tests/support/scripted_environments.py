@@ -92,6 +92,7 @@ class Misbehaving(gymnasium.Env):
             "nan observation": (0, np.array([0.0, np.nan], np.float32)),
             "nan reward": (1, float("nan")),
             "infinite reward": (1, np.float64(1e300)),
+            "huge reward": (1, -(10**400)),
             "reward shape": (1, np.ones(2)),
             "reward array": (1, np.full((1, 1), 1.5)),
             "terminated array": (2, np.array([True])),
