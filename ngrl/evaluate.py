@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--policy_dir", required=True, metavar="DIR", help="a SavedModel, e.g. runs/ngdqn_lunar/policy")
-    elsewhere = "environment (default: that of training); another has the same preprocessing and frame stack"
+    elsewhere = "environment (default: that of training); another has its preprocessing, frame stack and check_finite"
     add("--env_id", metavar="ID", help=elsewhere)
     add("--episodes", type=int, default=100, metavar="N", help="episodes to play (default: 100)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the environments (default: 0)")

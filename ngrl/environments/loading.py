@@ -142,7 +142,12 @@ class Environment:
 
     def elsewhere(self, env_id: str) -> "Environment":
         """Another environment, with what observations and actions go through on their way, and all else its own."""
-        return Environment(env_id, frame_stack=self.frame_stack, preprocessing=self.preprocessing)
+        return Environment(
+            env_id,
+            check_finite=self.check_finite,
+            frame_stack=self.frame_stack,
+            preprocessing=self.preprocessing,
+        )
 
 
 def _require_json(setting: str, values: Mapping[str, Any]) -> None:
