@@ -1,11 +1,13 @@
 """Signals that stop a command: at once, or a run between two of its steps. No TensorFlow is imported here."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 
 class Terminated(KeyboardInterrupt):
@@ -36,6 +38,20 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
+#: What the handlers of the present contexts have replaced, the outermost first.
+_replaced: list[dict[int, Any]] = []
+
+
+def _give_back() -> None:
+    """In a process that is forked, by an environment for example, signals do what they did before any context."""
+    for before in reversed(_replaced):
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+os.register_at_fork(after_in_child=_give_back)
+
+
 @contextlib.contextmanager
 def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
     """While this context lasts, the handler gets these signals.
@@ -46,9 +62,11 @@ def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> 
         yield
         return
     before = {number: signal.signal(number, handler) for number in numbers}
+    _replaced.append(before)
     try:
         yield
     finally:
+        _replaced.remove(before)
         for number, earlier in before.items():
             signal.signal(number, earlier)
 

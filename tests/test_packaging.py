@@ -46,7 +46,17 @@ ALLOWED = {
         "configurable",
         "patches",
     },
-    "environments": {"environments", "checks", "cluster", "configurable", "messages", "seeding", "_tf_agents", "specs"},
+    "environments": {
+        "environments",
+        "checks",
+        "cluster",
+        "configurable",
+        "messages",
+        "seeding",
+        "signals",
+        "_tf_agents",
+        "specs",
+    },
     "replay": {"replay", "checks", "seeding", "_tf_agents"},
     "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents", "configurable"},
 }

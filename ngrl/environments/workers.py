@@ -37,6 +37,7 @@ from ngrl.environments.vector import (
     waited,
 )
 from ngrl.messages import RAISED
+from ngrl.signals import handled
 
 # Seconds that workers have to close their environments before they are killed.
 _CLOSE_TIMEOUT = 5.0
@@ -243,10 +244,10 @@ def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float)
     steps and its checkpoint.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Not ignored, which programs that an environment starts would inherit, and not end when it asks them to.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, OSError):  # the parent went away
+    # Not ignored, which programs that an environment starts would inherit, and not end when it asks them to.
+    deaf = handled(lambda number, frame: None, signal.SIGTERM)
+    with contextlib.suppress(EOFError, OSError), deaf:  # the parent went away
         made: MemberMaker = cloudpickle.loads(maker)
         try:
             vector = SyncVector(made, members)

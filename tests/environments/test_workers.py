@@ -67,6 +67,29 @@ if __name__ == "__main__":
     print(vector.step(np.zeros(1, np.int64)).reward.tolist())
     vector.close()
 """
+# Its environment's reward is the signal that ended a copy of the worker.
+FORKING = """
+if __name__ == "__main__":
+    import os, signal, time, gymnasium
+    class Forking(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,))
+        action_space = gymnasium.spaces.Discrete(2)
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+        def step(self, action):
+            copy = os.fork()
+            if not copy:
+                time.sleep(5)
+                os._exit(0)
+            time.sleep(0.3)
+            os.kill(copy, signal.SIGTERM)
+            return np.zeros(1, np.float32), float(os.WTERMSIG(os.waitpid(copy, 0)[1])), True, False, {}
+    gymnasium.register("Forking-v0", Forking)
+    vector = WorkerVector(MemberMaker("Forking-v0", 0, {}), 1, None)
+    vector.reset()
+    print(vector.step(np.zeros(1, np.int64)).reward.tolist())
+    vector.close()
+"""
 OPEN = """
 if __name__ == "__main__":
     vector = WorkerVector(MemberMaker("CartPole-v1", 0, {}), 2, None)
@@ -174,11 +197,12 @@ def test_sigterm_to_all_processes_of_a_program_leaves_it_its_workers(tmp_path):
     assert (output, errors) == ("stepped [1, 1]\n", "")
 
 
-def test_what_an_environment_has_started_ends_by_sigterm(tmp_path):
+@pytest.mark.parametrize(("text", "reward"), [(STARTING, -signal.SIGTERM), (FORKING, signal.SIGTERM)])
+def test_what_an_environment_has_started_ends_by_sigterm(tmp_path, text, reward):
     program = tmp_path / "program.py"
-    program.write_text(IMPORTS + STARTING)
+    program.write_text(IMPORTS + text)
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, f"[{-signal.SIGTERM}.0]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"[{reward}.0]\n"), done.stderr
 
 
 def test_a_program_ends_that_leaves_its_workers_open(tmp_path):
