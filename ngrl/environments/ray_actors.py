@@ -32,6 +32,7 @@ from ngrl.environments.vector import (
     shares,
     waited,
 )
+from ngrl.environments.workers import close_and_tell
 from ngrl.messages import counted
 
 # Seconds that actors have to close their environments before they are ended.
@@ -59,6 +60,10 @@ class Members(SyncVector):
 
         node = f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:8]})"
         return node, self.observation_space, self.action_space, self.time_limit
+
+    def close_and_tell(self) -> list[str]:
+        """Close the members; what is to be told of those that can't be."""
+        return close_and_tell(self)
 
     def begin(self, numbers: np.ndarray, seed: int) -> Any:
         """Begin the episode of each member whose number is the member's of `numbers` [N], under a run's seed."""
@@ -198,9 +203,12 @@ class RayVector(VectorEnvironment):
         """Ask the actors to close, and end those that don't within five seconds; a Ray that was started ends too."""
         import ray
 
-        closing = [actor.close.remote() for actor in self._actors.values()]
-        if closing:
-            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT)
+        closing = [actor.close_and_tell.remote() for actor in self._actors.values()]
+        closed = ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT)[0] if closing else []
+        for told in closed:
+            with contextlib.suppress(ray.exceptions.RayError):  # its actor is gone
+                for line in ray.get(told):
+                    self.warn(line)
         self._resources.close()
 
     def _start(self, indices: Iterable[int]) -> dict[int, str]:

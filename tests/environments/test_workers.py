@@ -205,6 +205,20 @@ def test_what_an_environment_has_started_ends_by_sigterm(tmp_path, text, reward)
     assert (done.returncode, done.stdout) == (0, f"[{reward}.0]\n"), done.stderr
 
 
+@pytest.mark.parametrize(("backend", "processes"), [(AsyncEnvironments(), 2), (SyncEnvironments(cores=2), 1)])
+def test_members_that_cannot_be_closed_are_told_of_wherever_they_are(load, capfd, backend, processes):
+    env = load("test/Unclosable-v0", 2, backend=backend)
+    said = []
+    env.on_warning(said.append)
+    assert len(pids(env)) == processes
+    env.reset()
+    env.close()
+    said = sorted(line.partition(" (scripted_environments.py:")[0] for line in said)
+    problem = "it can't be closed: RuntimeError: the port is held"
+    assert said == [f"test/Unclosable-v0, member {n}: {problem}" for n in (0, 1)]
+    assert "the port is held" not in capfd.readouterr().err
+
+
 def test_a_program_ends_that_leaves_its_workers_open(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(IMPORTS + OPEN)

@@ -127,6 +127,14 @@ class Obedient(gymnasium.Env):
         return np.array([self._drawn, self._steps], np.float32), 1.0, False, False, {}
 
 
+class Unclosable(Obedient):
+    """Can't be closed once it has been reset."""
+
+    def close(self):
+        if hasattr(self, "_drawn"):
+            raise RuntimeError("the port is held")
+
+
 class OfSpaces(gymnasium.Env):
     """Samples its observation space from its seed; keeps the last action in `last_action`."""
 
@@ -196,6 +204,7 @@ def register():
         "test/Scripted-v0": Scripted,
         "test/Misbehaving-v0": Misbehaving,
         "test/Obedient-v0": Obedient,
+        "test/Unclosable-v0": Unclosable,
         "test/OfSpaces-v0": OfSpaces,
         "test/Scaling-v0": Scaling,
         "test/Forgetful-v0": Forgetful,
