@@ -35,6 +35,7 @@ class Evaluation:
       every: Environment steps between evaluations amid training, of whose policies the best is kept as `policy_best/`;
         None leaves them out. Training's numbers don't depend on it.
       interim_episodes: How many episodes each of those has, the same in all, none of them one of the final evaluation.
+        Where a run goes on with another number, its means are compared with those of before as they are.
 
     Raises:
       ValueError: A number is out of its range.
