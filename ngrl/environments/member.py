@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import MaxAndSkipObservation, TimeLimit
 
 from ngrl import seeding
 from ngrl.environments.faults import EnvironmentFault, one_line
@@ -129,7 +129,7 @@ class Member(gymnasium.Wrapper):
             if isinstance(env, TimeLimit):
                 limits.append(math.ceil(env._max_episode_steps / skip))
             # A limit within a wrapper that repeats actions counts the repeated steps.
-            skip *= vars(env).get("frame_skip", 1)
+            skip *= env._skip if isinstance(env, MaxAndSkipObservation) else vars(env).get("frame_skip", 1)
             env = env.env
         return min(limits, default=None)
 
