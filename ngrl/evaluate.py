@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ngrl import modules, seeding
 from ngrl.checks import check_count, check_optional_count
-from ngrl.messages import RAISED, counted
+from ngrl.messages import RAISED, counted, short
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_apart(
         "evaluate",
         lambda output: _run(options, policy_dir, output, done),
-        lambda: f"; {' and '.join(done) or 'nothing'} was written",
+        lambda: f"; {short(' and '.join(done)) or 'nothing'} was written",
     )
 
 
