@@ -27,6 +27,12 @@ if sys.version_info[:2] not in ((3, 10), (3, 11), (3, 12), (3, 13)):
 
 from ngrl import _importing, _releases  # noqa: E402
 
+_started = dict(zip(sys.orig_argv, sys.orig_argv[1:], strict=False)).get("-m", "") if sys.argv[:1] == ["-m"] else ""
+if _started.partition(".")[0] == "ngrl" or os.path.basename("".join(sys.argv[:1])) == "ngrl":  # no user's program
+    from ngrl.signals import leave_by_ctrl_c
+
+    leave_by_ctrl_c()
+
 _SUBPACKAGES = frozenset(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
 
 

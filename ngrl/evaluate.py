@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ngrl import modules, seeding
 from ngrl.checks import check_count, check_optional_count
-from ngrl.messages import RAISED
+from ngrl.messages import RAISED, counted, short
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--policy_dir", required=True, metavar="DIR", help="a SavedModel, e.g. runs/ngdqn_lunar/policy")
-    elsewhere = "environment (default: that of training); another has the same preprocessing and frame stack"
+    elsewhere = "environment (default: that of training); another has its preprocessing, frame stack and check_finite"
     add("--env_id", metavar="ID", help=elsewhere)
     add("--episodes", type=int, default=100, metavar="N", help="episodes to play (default: 100)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the environments (default: 0)")
@@ -75,11 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if problem:
         return refuse("evaluate", problem)
+    if options.video:
+        options.video = Path(options.video).absolute()  # what is played may leave the working folder
     done: list[str] = []
     return run_apart(
         "evaluate",
         lambda output: _run(options, policy_dir, output, done),
-        lambda: f"; {' and '.join(done) or 'nothing'} was written",
+        lambda: f"; {short(' and '.join(done)) or 'nothing'} was written",
     )
 
 
@@ -149,10 +151,12 @@ def _evaluate(
     except WriteError as error:  # a policy may well lie where one can't write; what was asked for has been printed
         progress.note(str(error))
     if options.video:
-        path = Path(options.video) / f"{env_id.replace('/', '_')}.gif"
+        path = options.video / f"{env_id.replace('/', '_')}.gif"
         bounded = evaluation.record_video(actor, environment, path, options.seed, options.max_episode_steps)
         done.append(str(path))
-        progress.note(f"video: {path}" + (f", broken off after {bounded:,} steps" if bounded is not None else ""))
+        progress.note(
+            f"video: {path}" + (f", broken off after {counted(bounded, 'step')}" if bounded is not None else "")
+        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl import modules, packaged, seeding, threads
-from ngrl.messages import RAISED, reason
+from ngrl.messages import RAISED, counted, reason, short
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -113,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         root_dirs = {seed: _root_dir(options, seed) for seed in seeds}
     except ValueError as error:
         return refuse("launch", error)
+    # What is run may leave the working folder.
+    options.here, options.gin_file = Path.cwd(), [str(packaged.find(name).absolute()) for name in options.gin_file]
     os.environ.update(threads.variables(options.threads) if options.threads else threads.environment())
 
     # So do errors in the files; the classes that they name stand in by their signatures.
@@ -221,7 +223,7 @@ def _run(
     progress = Progress(output.terminal) if options.noprogress else Terminal(name, output.terminal)
 
     def on_start() -> None:
-        output.move_to(root_dir / "log.txt")
+        output.move_to(options.here / root_dir / "log.txt")
         started.append(root_dir)
 
     try:
@@ -230,7 +232,7 @@ def _run(
         )
         result = configurables.main(
             RunContext(
-                root_dir,
+                options.here / root_dir,
                 noresume=options.noresume,
                 config=lambda: operative.settled(progress.warn),
                 config_text=gin.operative_config_str,
@@ -253,7 +255,7 @@ def _run(
             print(f"ngrl.launch: {line}", file=output.terminal)
             return EXIT_USAGE
         if not isinstance(error, known.FAILURES):
-            line = f"{type(error).__name__}: {line}; the traceback is in {output.keep()}"
+            line = short(f"{type(error).__name__}: {line}; the traceback is in {output.keep()}")
         print(f"ngrl.launch: {line}", file=output.terminal)
         return EXIT_FAILURE
     print(summary(name, root_dir, result), file=output.stdout)
@@ -270,14 +272,14 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
 
     tensorboard = f"  TensorBoard  {tensorboard_command(root_dir.parent)}"
     if "summary" in result:
-        first, *others = result["summary"]
+        first, *others = map(short, result["summary"])
         return "\n".join([f"{name}: {first}", *(f"  {line}" for line in others), tensorboard])
     last = f"final {min(result['episodes'], WINDOW) or WINDOW}-episode mean"
     lines = [
-        f"{name}: {result['env_steps']:,} steps, {result['episodes']:,} episodes, "
+        f"{name}: {counted(result['env_steps'], 'step')}, {counted(result['episodes'], 'episode')}, "
         f"{result['wall_s'] / 60:.1f} minutes of training",
         f"  best 100-episode mean    {number(result['best_100_episode_mean'])}"
-        + (f"  (at {result['best_at_env_steps']:,} steps)" if result["best_at_env_steps"] else ""),
+        + (f"  (at {counted(result['best_at_env_steps'], 'step')})" if result["best_at_env_steps"] else ""),
         f"  {last:24} {number(result['final_100_episode_mean'])}",
     ]
     evaluation = result.get("evaluation")
@@ -286,7 +288,7 @@ def summary(name: str, root_dir: Path, result: dict) -> str:
         bound = describe_bound(evaluation)
         lines += [f"    {bound}"] if bound else []
     if best := result.get("best_evaluation"):
-        where = f"at {best['env_steps']:,} steps, {best['episodes']} episodes"
+        where = f"at {counted(best['env_steps'], 'step')}, {counted(best['episodes'], 'episode')}"
         lines.append(f"  best evaluation          {best['mean']:.1f}  ({where})")
     if not result["train_steps"]:
         lines.append("  no update was made: the steps ended within the loop's warm-up or its first batch")
@@ -314,10 +316,7 @@ def tensorboard_command(folder: str | Path) -> str:
 def _program(name: str) -> str:
     """How to start a program of this environment from the current folder."""
     path = Path(sys.executable).with_name(name)
-    try:
-        return pasted(path.relative_to(Path.cwd()))
-    except ValueError:
-        return pasted(path) if path.exists() else name
+    return pasted(short(str(path))) if path.exists() else name
 
 
 if __name__ == "__main__":

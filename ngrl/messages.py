@@ -1,5 +1,7 @@
-"""Errors in one line each. No TensorFlow is imported here."""
+"""Errors in one line each, and what else is said in one wording. No TensorFlow is imported here."""
 
+import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Sequence
@@ -9,10 +11,19 @@ from pathlib import Path
 RAISED = (Exception, SystemExit)
 
 
+def short(text: str) -> str:
+    """Text in which the paths of what lies in the working folder begin there, as a person names them."""
+    try:
+        folder = os.path.join(os.getcwd(), "")
+    except OSError:  # it is gone
+        return text
+    return re.sub(rf"(?<![\w/.-]){re.escape(folder)}", "", text)
+
+
 def first_line(text: str) -> str:
-    """The first line with anything on it, and the next if that one ends in a colon."""
+    """The first line with anything on it, and the next if that one ends in a colon; its paths are `short`."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [""]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return short(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0])
 
 
 def reason(error: BaseException) -> str:
@@ -33,3 +44,8 @@ def raised_at(error: BaseException) -> str:
 def shortened(parts: Sequence[str]) -> str:
     """The first three of a message's parts, and how many more there are."""
     return ", ".join(parts[:3]) + (f" and {len(parts) - 3} more" if len(parts) > 3 else "")
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number and what is counted, as in `1 step` and `1,270 steps`; `several` is for plurals without a mere s."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ngrl.launch import pasted, tensorboard_command
+from ngrl.messages import counted
 from ngrl.terminal import refuse, say, stoppable
 
 _EXAMPLES = """\
@@ -81,7 +82,8 @@ def _run(options: argparse.Namespace) -> int:
     except (OSError, ReadError, WriteError) as error:
         return refuse("report", _unwritten(error))
     say(
-        f"{len(found)} trials in {written.cells} cells, {len(left_out)} directories left out",
+        f"{counted(len(found), 'trial')} in {counted(written.cells, 'cell')}, "
+        f"{counted(len(left_out), 'directory', 'directories')} left out",
         *(f"  {pasted(path)}" for path in written.files),
         f"  TensorBoard  {tensorboard_command(options.out)}",
     )

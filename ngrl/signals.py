@@ -1,11 +1,13 @@
 """Signals that stop a command: at once, or a run between two of its steps. No TensorFlow is imported here."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 
 class Terminated(KeyboardInterrupt):
@@ -20,9 +22,34 @@ class Interrupted(RuntimeError):
         self.exit_code = 128 + signal_number
 
 
+def leave(number: int, frame: FrameType | None) -> None:
+    """A handler that ends the process without a word, with the exit code of a command that the signal stopped."""
+    raise SystemExit(128 + number)
+
+
+def leave_by_ctrl_c() -> None:
+    """Until a command has handlers of its own, Ctrl-C ends it without a traceback; where it is ignored it stays so."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """What the shell is told of what ended a command at once: 128 + the signal's number."""
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+
+
+#: What the handlers of the present contexts have replaced, the outermost first.
+_replaced: list[dict[int, Any]] = []
+
+
+def _give_back() -> None:
+    """In a process that is forked, by an environment for example, signals do what they did before any context."""
+    for before in reversed(_replaced):
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+os.register_at_fork(after_in_child=_give_back)
 
 
 @contextlib.contextmanager
@@ -35,9 +62,11 @@ def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> 
         yield
         return
     before = {number: signal.signal(number, handler) for number in numbers}
+    _replaced.append(before)
     try:
         yield
     finally:
+        _replaced.remove(before)
         for number, earlier in before.items():
             signal.signal(number, earlier)
 
@@ -58,7 +87,7 @@ def terminable() -> Iterator[None]:
         _arrived.append(number)
         raise KeyboardInterrupt
 
-    is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_heeded = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, leave)
     try:
         with handled(stop, signal.SIGTERM, *([signal.SIGINT] if is_heeded else [])):
             yield

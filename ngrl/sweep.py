@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ngrl import modules, packaged, seeding
 from ngrl.checks import check_optional_count
 from ngrl.launch import pasted, tensorboard_command
-from ngrl.messages import RAISED, reason
+from ngrl.messages import RAISED, counted, reason
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
 
@@ -195,7 +195,8 @@ def _listing(name: str, standings: "list[Standing]", folder: Path, threads: int)
     """How each trial stands, with the command of those that would be run."""
     counts = Counter(standing.status for standing in standings)
     lines = [
-        f"{name}: {len(standings)} trials in {folder}: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+        f"{name}: {counted(len(standings), 'trial')} in {folder}: "
+        + ", ".join(f"{n} {state}" for state, n in counts.items())
     ]
     for standing in standings:
         trial = standing.planned.trial
@@ -213,7 +214,8 @@ def _summary(name: str, standings: "list[Standing]", outcomes: "Counter[Status]"
     counts = before + outcomes
     return "\n".join(
         [
-            f"{name}: {len(standings)} trials: " + ", ".join(f"{n} {status}" for status, n in counts.items()),
+            f"{name}: {counted(len(standings), 'trial')}: "
+            + ", ".join(f"{n} {status}" for status, n in counts.items()),
             f"  report       python -m ngrl.report --runs {pasted(folder)} --out report",
             f"  TensorBoard  {tensorboard_command(folder)}",
         ]

@@ -81,6 +81,28 @@ def test_summary_tells_of_how_many_episodes_the_last_mean_is(episodes, mean, exp
     assert expected in launch.summary("x", Path("runs/x"), result).splitlines()
 
 
+def test_summary_counts_one_thing_as_one():
+    played = {"mean": 1.0, "std": 0.0, "min": 1.0, "max": 1.0, "episodes": 1, "broken_off": 1, "max_episode_steps": 1}
+    result = {
+        "env_steps": 1,
+        "train_steps": 1,
+        "episodes": 1,
+        "skipped_updates": 0,
+        "best_100_episode_mean": 1.0,
+        "best_at_env_steps": 1,
+        "final_100_episode_mean": 1.0,
+        "wall_s": 1.0,
+        "evaluation": played,
+        "best_evaluation": {"env_steps": 1, "mean": 1.0, "episodes": 1},
+    }
+    shown = launch.summary("x", Path("runs/x"), result)
+    assert "x: 1 step, 1 episode, " in shown
+    assert "(at 1 step)" in shown
+    assert "max 1.0, 1 episode)" in shown
+    assert "1 of 1 episode was broken off after 1 step\n" in shown
+    assert "(at 1 step, 1 episode)" in shown
+
+
 def test_operative_config_repeats_the_run(command, finished, tmp_path):
     folder, _ = finished
     first = folder / "runs" / "ngdqn_cartpole_v1"
@@ -118,7 +140,7 @@ def test_evaluate_prints_its_result_where_it_can_not_write_it_down(command, fini
     assert content["returns"] == [4.0] * 3
     first, second = result.stderr.splitlines()
     assert first == "runs/policy: warning: 3 of 3 episodes were broken off after 4 steps"
-    assert second.startswith(f"runs/policy: can't write {tmp_path / 'runs' / 'policy_evaluation.json'}")
+    assert second.startswith("runs/policy: can't write runs/policy_evaluation.json (")
     (tmp_path / "movies").touch()
     result = command("evaluate", *bound, "--video=movies", cwd=tmp_path)
     assert result.returncode == 1
@@ -275,6 +297,38 @@ def test_policy_from_outside_runs_is_a_program_that_must_be_trusted(command, fin
         assert len(result.stderr.splitlines()) == 1
     result = command("evaluate", "--policy_dir=stranger", "--episodes=1", "--trust", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("module", ["ngrl.terminal", "ngrl.configuration.stand_ins"])
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_ctrl_c_before_a_command_has_begun_ends_it_without_a_traceback(module, is_ignored, tmp_path):
+    # Python runs this file before anything else; it presses Ctrl-C where the module is first looked for.
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import os, signal, sys
+
+class Impatient:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(Impatient)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Impatient)
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "ngrl.launch", f"--gin_file={GIN}", "--gin_bindings=run.no_such=1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(GIN.parents[1])])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.default_int_handler),
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (2 if is_ignored else 130), done.stderr
+    assert bool(done.stderr) == is_ignored
 
 
 def test_stopped_run_resumes_with_the_same_command(command, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ngrl.messages import reason
+from ngrl.messages import counted, reason, short
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,27 @@ from ngrl.messages import reason
 )
 def test_reason_is_a_line_and_never_empty(error, expected):
     assert reason(error) == expected
+
+
+def test_paths_in_the_working_folder_begin_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = f"can't write {tmp_path}/run/x, '{tmp_path}/y' or /else{tmp_path}/z or {tmp_path}er/z"
+    assert short(line) == f"can't write run/x, 'y' or /else{tmp_path}/z or {tmp_path}er/z"
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    assert short(line) == line
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "expected"),
+    [
+        (1, ("step",), "1 step"),
+        (0, ("step",), "0 steps"),
+        (1270, ("step",), "1,270 steps"),
+        (1, ("directory", "directories"), "1 directory"),
+        (2, ("directory", "directories"), "2 directories"),
+    ],
+)
+def test_one_thing_is_no_plural(number, words, expected):
+    assert counted(number, *words) == expected

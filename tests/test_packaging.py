@@ -46,7 +46,17 @@ ALLOWED = {
         "configurable",
         "patches",
     },
-    "environments": {"environments", "checks", "cluster", "configurable", "messages", "seeding", "_tf_agents", "specs"},
+    "environments": {
+        "environments",
+        "checks",
+        "cluster",
+        "configurable",
+        "messages",
+        "seeding",
+        "signals",
+        "_tf_agents",
+        "specs",
+    },
     "replay": {"replay", "checks", "seeding", "_tf_agents"},
     "agents": {*NUMERICS, "agents", "networks", "replay", "checks", "seeding", "_tf_agents", "configurable"},
 }
@@ -59,7 +69,7 @@ ALLOWED["tags"] = set()  # serves whoever writes, shows or explains a number
 ALLOWED["threads"] = {"checks"}  # serves whoever starts a process
 ALLOWED["figures"] = set()  # serves whoever draws
 ALLOWED["terminal"] = {"signals", "_releases"}  # serves the commands
-ALLOWED["messages"] = set()  # serves whoever tells of an error
+ALLOWED["messages"] = set()  # serves whoever tells of an error, or of a number of things
 ALLOWED["signals"] = set()  # serves whoever is stopped
 ALLOWED["configuration"] = {
     "configuration",
@@ -72,8 +82,19 @@ ALLOWED["configuration"] = {
     "configurable",
 }
 ALLOWED["runs"] = {"runs", "messages", "renamed"}
-ALLOWED["loops"] = {"loops", "runs", "tags", "optimizers", "replay", "seeding", "checks", "_tf_agents", "configurable"}
-ALLOWED["reports"] = {"reports", "runs", "figures", "renamed", "seeding"}
+ALLOWED["loops"] = {
+    "loops",
+    "runs",
+    "tags",
+    "optimizers",
+    "replay",
+    "seeding",
+    "checks",
+    "messages",
+    "_tf_agents",
+    "configurable",
+}
+ALLOWED["reports"] = {"reports", "messages", "runs", "figures", "renamed", "seeding"}
 _BELOW_TRAINING = set(ALLOWED) - {"reports", "figures", "threads", "terminal"}
 ALLOWED["training"] = {"training", *_BELOW_TRAINING, "_tf_agents"}
 ALLOWED["studies"] = {

@@ -369,7 +369,7 @@ def test_report_is_told_before_its_copies_fail_and_its_commands_can_be_pasted(tm
     assert command.main(["--runs", str(tmp_path), "--out", str(out), "--results", "kept"]) == 2
     told = capsys.readouterr()
     first, file, tensorboard = told.out.splitlines()
-    assert first == "1 trials in 1 cells, 0 directories left out"
+    assert first == "1 trial in 1 cell, 0 directories left out"
     assert shlex.split(file) == [str(out / "report.md")]
     assert shlex.split(tensorboard)[-2:] == ["--logdir", str(out)]
     assert told.err == "ngrl.report: can't write kept: Permission denied\n"

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -147,3 +149,19 @@ def test_evaluation_stops_though_something_has_swallowed_the_signal(number, tmp_
     monkeypatch.setattr(export, "load_policy", lambda folder: (actor, {"env_id": "CartPole-v1"}))
     assert evaluate.main([f"--policy_dir={tmp_path}"]) == 128 + number
     assert len(played) == 3
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_processes_that_an_environment_forks_amid_a_run_end_by_signals(number):
+    with terminable(), StopRequest() as stop:
+        copy = os.fork()
+        if not copy:
+            try:
+                time.sleep(5)
+            finally:  # whatever a signal raises
+                os._exit(0 if sys.exc_info()[0] is None else 3)
+        time.sleep(0.3)
+        os.kill(copy, number)
+        status = os.waitpid(copy, 0)[1]
+        assert not stop.requested
+    assert os.waitstatus_to_exitcode(status) == (-number if number == signal.SIGTERM else 3)

@@ -258,7 +258,7 @@ def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, 
     result = sweep(study, "--dry_run", "--seeds", "1", "2", "--seeds", "3", "--shard=1/2")
     assert result.returncode == 0, result.stderr
     first, *lines = result.stdout.splitlines()
-    assert first.startswith("small: 1 trials in ")
+    assert first.startswith("small: 1 trial in ")
     assert first.endswith(": 1 not begun")
     (line,) = lines
     assert line.startswith(f"not begun    {CELL}-seed2: python -m ngrl.launch --gin_file=gin/ngdqn_cartpole_v1.gin ")

@@ -26,6 +26,7 @@ from ngrl.environments.faults import EnvironmentFault
 from ngrl.environments.member import Episode
 from ngrl.environments.stacking import FrameStack
 from ngrl.environments.vector import VectorEnvironment
+from ngrl.messages import counted
 
 _FIRST, _MID, _LAST = (int(kind) for kind in (ts.StepType.FIRST, ts.StepType.MID, ts.StepType.LAST))
 _MID_TYPE = np.int32(_MID)
@@ -314,7 +315,9 @@ class GymnasiumEnvironment(py_environment.PyEnvironment):
             raise ValueError(f"{self.env_id}: the state has no {', '.join(missing)}")
         lengths, numbers = (np.asarray(state[name], np.int64) for name in ("length", "episode"))
         if lengths.shape != (self.batch_size,) or numbers.shape != (self.batch_size,):
-            raise ValueError(f"{self.env_id}: the state has {lengths.size} members, this has {self.batch_size}")
+            raise ValueError(
+                f"{self.env_id}: the state has {counted(lengths.size, 'member')}, this has {self.batch_size}"
+            )
         actions, dtype = np.asarray(state["actions"]), self.action_space.dtype
         shape = (int(lengths.sum()), *(self.action_space.shape or ()))
         if actions.shape != shape or actions.dtype != dtype:

@@ -27,7 +27,9 @@ class Environment:
         `@CompiledEnvironments()`, `@EnvpoolEnvironments()` or another.
       training_time_limit: Steps after which training truncates an episode, so that what it learns from holds more
         beginnings and ends; evaluation keeps the environment's own limit (Pardo et al. 2018, section 4). The
-        episodes' returns and lengths are those of training, and so shorter.
+        episodes' returns and lengths are those of training, and so shorter. It takes the place of the environment's
+        own limit, so that one above that lengthens training's episodes; with preprocessing (but envpool's) the lower of
+        the two holds.
       truncation_is_terminal: Treat the time limit as the end of the return, as Knight & Lerner (2018) do.
       check_finite: Stop where an observation or a reward is not finite; otherwise such updates are skipped, and 0 is
         taken for an action that is not.
@@ -142,7 +144,12 @@ class Environment:
 
     def elsewhere(self, env_id: str) -> "Environment":
         """Another environment, with what observations and actions go through on their way, and all else its own."""
-        return Environment(env_id, frame_stack=self.frame_stack, preprocessing=self.preprocessing)
+        return Environment(
+            env_id,
+            check_finite=self.check_finite,
+            frame_stack=self.frame_stack,
+            preprocessing=self.preprocessing,
+        )
 
 
 def _require_json(setting: str, values: Mapping[str, Any]) -> None:

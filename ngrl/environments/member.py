@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import MaxAndSkipObservation, TimeLimit
 
 from ngrl import seeding
 from ngrl.environments.faults import EnvironmentFault, one_line
@@ -110,7 +110,7 @@ class Member(gymnasium.Wrapper):
             problem = f"truncated must be a bool, got {_describe(truncated)}"
         if problem is not None:
             raise self._fault(problem)
-        return observation, reward, terminated, truncated, {}
+        return observation, _as_float(reward), terminated, truncated, {}
 
     def _single(self, **answers: Any) -> Iterator[Any]:
         """Arrays of one element as that element, with gymnasium's warning, once a member."""
@@ -129,7 +129,7 @@ class Member(gymnasium.Wrapper):
             if isinstance(env, TimeLimit):
                 limits.append(math.ceil(env._max_episode_steps / skip))
             # A limit within a wrapper that repeats actions counts the repeated steps.
-            skip *= vars(env).get("frame_skip", 1)
+            skip *= env._skip if isinstance(env, MaxAndSkipObservation) else vars(env).get("frame_skip", 1)
             env = env.env
         return min(limits, default=None)
 
@@ -267,6 +267,14 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, (float, int)):
         return True
     return isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 and value.dtype.kind in "fiub"
+
+
+def _as_float(number: Any) -> float:
+    """An integer beyond what a float holds is infinite, as a float is that has grown so large."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _describe(value: Any) -> str:

@@ -32,6 +32,8 @@ from ngrl.environments.vector import (
     shares,
     waited,
 )
+from ngrl.environments.workers import close_and_tell
+from ngrl.messages import counted
 
 # Seconds that actors have to close their environments before they are ended.
 _CLOSE_TIMEOUT = 5.0
@@ -58,6 +60,10 @@ class Members(SyncVector):
 
         node = f"{ray.util.get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:8]})"
         return node, self.observation_space, self.action_space, self.time_limit
+
+    def close_and_tell(self) -> list[str]:
+        """Close the members; what is to be told of those that can't be."""
+        return close_and_tell(self)
 
     def begin(self, numbers: np.ndarray, seed: int) -> Any:
         """Begin the episode of each member whose number is the member's of `numbers` [N], under a run's seed."""
@@ -197,9 +203,12 @@ class RayVector(VectorEnvironment):
         """Ask the actors to close, and end those that don't within five seconds; a Ray that was started ends too."""
         import ray
 
-        closing = [actor.close.remote() for actor in self._actors.values()]
-        if closing:
-            ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT)
+        closing = [actor.close_and_tell.remote() for actor in self._actors.values()]
+        closed = ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT)[0] if closing else []
+        for told in closed:
+            with contextlib.suppress(ray.exceptions.RayError):  # its actor is gone
+                for line in ray.get(told):
+                    self.warn(line)
         self._resources.close()
 
     def _start(self, indices: Iterable[int]) -> dict[int, str]:
@@ -242,7 +251,7 @@ class RayVector(VectorEnvironment):
             for index, why in pending.items():
                 self._replaced[index] += 1
                 if self._replaced[index] > self._max_replacements:
-                    times = f"{self._replaced[index]} times without an end of an episode of its between"
+                    times = f"{counted(self._replaced[index], 'time')} without an end of an episode of its between"
                     self._fail(f"{self._called(index)} was lost {times}: {why}")
             before = dict(self._nodes)
             failed = self._start(pending)
@@ -250,10 +259,11 @@ class RayVector(VectorEnvironment):
             started = dict.fromkeys((index for index in pending if index not in failed), sent)
             begun, failed_later = self._ask(method, started, patient=method != "begin")
             for index in begun:
-                count = int(lost[self._shares[index]].sum())
+                told = "episode was lost and is begun anew", "episodes were lost and are begun anew"
+                count = counted(int(lost[self._shares[index]].sum()), *told)
                 self.warn(
                     f"{self.env_id}: {self._called(index)} on {before[index]} is gone, since {gone[index]}; another on "
-                    f"{self._nodes[index]} has taken its place, and {count} episodes were lost and are begun anew"
+                    f"{self._nodes[index]} has taken its place, and {count}"
                 )
             answers |= begun
             pending = failed | failed_later

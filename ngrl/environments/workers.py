@@ -37,6 +37,7 @@ from ngrl.environments.vector import (
     waited,
 )
 from ngrl.messages import RAISED
+from ngrl.signals import handled
 
 # Seconds that workers have to close their environments before they are killed.
 _CLOSE_TIMEOUT = 5.0
@@ -201,15 +202,27 @@ class WorkerVector(VectorEnvironment):
     def _end(self, patience: float) -> None:
         """Wait for the workers for `patience` seconds in all, then kill those that are left."""
         self._closed = True
-        if self._own is not None:
-            self._own.close()
+        told = [] if self._own is None else close_and_tell(self._own)
         deadline = time.monotonic() + patience
+        for pipe in self._pipes if patience else ():
+            with contextlib.suppress(EOFError, OSError):
+                told += pipe.recv() if pipe.poll(max(0.0, deadline - time.monotonic())) else []
+        for line in told:
+            self.warn(line)
         for process in self.processes:
             if process.pid is not None:
                 process.join(max(0.0, deadline - time.monotonic()))
         _kill(self.processes)
         for pipe in self._pipes:
             pipe.close()
+
+
+def close_and_tell(vector: SyncVector) -> list[str]:
+    """Close some members; what is to be told of those that can't be, where the run's warnings go."""
+    told: list[str] = []
+    vector.warn = told.append  # type: ignore[method-assign]
+    vector.close()
+    return told
 
 
 def _kill(processes: Iterable[Any]) -> None:
@@ -243,10 +256,10 @@ def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float)
     steps and its checkpoint.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Not ignored, which programs that an environment starts would inherit, and not end when it asks them to.
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    with contextlib.suppress(EOFError, OSError):  # the parent went away
+    # Not ignored, which programs that an environment starts would inherit, and not end when it asks them to.
+    deaf = handled(lambda number, frame: None, signal.SIGTERM)
+    with contextlib.suppress(EOFError, OSError), deaf:  # the parent went away
         made: MemberMaker = cloudpickle.loads(maker)
         try:
             vector = SyncVector(made, members)
@@ -260,7 +273,7 @@ def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float)
         while (asked := pipe.recv()) is not None:
             pipe.send(_answered(vector, *asked))
             _wait_busily(pipe, busy_s)
-        vector.close()
+        pipe.send(close_and_tell(vector))
 
 
 def _described(vector: SyncVector) -> tuple[Any, ...]:

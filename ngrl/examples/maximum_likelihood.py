@@ -39,6 +39,7 @@ from ngrl.examples.descent import (
     sampled_fisher,
 )
 from ngrl.examples.gaussian import Gaussian
+from ngrl.messages import counted
 from ngrl.training import RunResult
 from ngrl.training.context import RunContext
 from ngrl.training.recording import Recorder, recording
@@ -127,12 +128,12 @@ def maximum_likelihood(
         agreement = fisher_agreement(first, _AGREEMENT_SAMPLES, seed)
         trajectories = [descend(data, first, target, way, num_steps) for way in ways]
         _write(record, trajectories, num_steps)
-        unsaid = f"{num_points:,} points (seed {seed}), log-likelihood summed over them"
+        unsaid = f"{counted(num_points, 'point')} (seed {seed}), log-likelihood summed over them"
         record.pictures(
             {
                 "figure_1": draw_figure_1(),
                 "figure_2": draw_figure_2(
-                    trajectories, target, f"{unsaid}; {num_steps:,} steps", f"{step_size:g}", f"{max_kl:g}"
+                    trajectories, target, f"{unsaid}; {counted(num_steps, 'step')}", f"{step_size:g}", f"{max_kl:g}"
                 ),
                 "figure_3": draw_figure_3(data, target, unsaid),
             }
@@ -142,7 +143,8 @@ def maximum_likelihood(
             "trajectories": {trajectory.descent.name: _outcome(trajectory) for trajectory in trajectories},
             "fisher": agreement,
         }
-        title = f"{target} fitted from ({first.mean:g}, {first.std:g}) to {num_points:,} points, {num_steps:,} steps"
+        length = f"{counted(num_points, 'point')}, {counted(num_steps, 'step')}"
+        title = f"{target} fitted from ({first.mean:g}, {first.std:g}) to {length}"
         return record.finish(final, [title, *_summary(trajectories, agreement, record.path)])
 
 
@@ -165,7 +167,7 @@ def _summary(trajectories: Sequence[Trajectory], agreement: Mapping[str, Any], p
     for trajectory in trajectories:
         mu, sigma = trajectory.theta[-1]
         reached = trajectory.reached_at
-        outcome = "never reached" if reached is None else f"reached in {reached:,} steps"
+        outcome = "never reached" if reached is None else f"reached in {counted(reached, 'step')}"
         lines.append(f"{trajectory.descent.label:<{width}}  ends at ({mu:.2f}, {sigma:.2f}), {outcome}")
     lines += [
         f"Fisher of {agreement['num_samples']:,} samples: {agreement['relative_error']:.1%} from diag(1/σ², 2/σ²), "

@@ -23,6 +23,7 @@ from ngrl.checks import check_count, check_number
 from ngrl.configurable import configurable
 from ngrl.curvature import GaussNewton, unflatten
 from ngrl.loops.off_policy import OffPolicyLoop, as_experience
+from ngrl.messages import counted
 from ngrl.training.context import RunContext
 from ngrl.training.experiment import RunResult
 from ngrl.training.recording import recording
@@ -231,7 +232,7 @@ def solver_comparison(
         with recording(context, settings) as record:
             rows: list[dict[str, Any]] = []
             for env_steps in at_env_steps:
-                context.progress.note(f"training until {env_steps:,} steps")
+                context.progress.note(f"training until {counted(env_steps, 'step')}")
                 while training.statistics.env_steps < env_steps:
                     training.step()
                     training.check_streak()

@@ -12,6 +12,7 @@ from ngrl.loops.compiled import tracked_variables
 from ngrl.loops.pictures import observation_picture
 from ngrl.loops.state import LoopState
 from ngrl.loops.statistics import EpisodeStatistics, FinishedEpisode
+from ngrl.messages import counted
 from ngrl.optimizers import SkipCause
 from ngrl.replay import Experience
 
@@ -127,8 +128,9 @@ class TrainingLoop(abc.ABC):
             in_a_row, cause = int(self._streak[0]), SkipCause(int(self._streak[1]))
             what = cause.name.lower().replace("_", " ")
             problem = "not finite, or not positive definite" if cause == SkipCause.CURVATURE_PRODUCT else "not finite"
+            updates = counted(in_a_row, "update in a row was", "updates in a row were")
             raise NonFiniteError(
-                f"{in_a_row} updates in a row were skipped; the first because its {what} was {problem} "
+                f"{updates} skipped; the first because its {what} was {problem} "
                 f"(train step {self._counted - in_a_row + 1})"
             )
 

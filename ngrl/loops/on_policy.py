@@ -12,6 +12,7 @@ from ngrl.loops.collecting import CollectingLoop
 from ngrl.loops.compiled import Compiled
 from ngrl.loops.loop import check_agent
 from ngrl.loops.state import LoopState
+from ngrl.messages import counted
 from ngrl.replay import Experience
 
 
@@ -78,8 +79,8 @@ class OnPolicyLoop(CollectingLoop):
         length = getattr(agent, "sequence_length", 1)
         if batch_size // num_envs % length:
             raise ValueError(
-                f"batch_size ({batch_size}) gives each of {num_envs} environments {batch_size // num_envs} steps, no "
-                f"multiple of OnPolicyAgent.sequence_length ({length})"
+                f"batch_size ({batch_size}) gives each of {num_envs} environments "
+                f"{counted(batch_size // num_envs, 'step')}, no multiple of OnPolicyAgent.sequence_length ({length})"
             )
         super().__init__(
             agent, environment, seed, batch_size // num_envs, max_skipped_updates, jit_compile, act_on_host

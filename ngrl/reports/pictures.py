@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ngrl import figures
+from ngrl.messages import counted
 from ngrl.reports.statistics import FEWEST, PROFILE_SCORES, Aggregate, Cell, Sensitivity, interquartile_means
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
         )
         if cell.published is not None:
             axis.axhline(cell.published.score, color="0.35", linestyle="--", linewidth=0.9, label=_PUBLISHED_LABEL)
-        trials = f"{_count(len(curves), cell)} trial{'s' if len(cell.runs) > 1 else ''}"
+        trials = ("" if len(curves) == len(cell.runs) else f"{len(curves)} of ") + counted(len(cell.runs), "trial")
         figures.tidy(axis, f"{cell.env_id}, {trials}", "environment steps (thousands)", "mean return, 100 episodes")
         if axis.get_legend_handles_labels()[0]:  # too short a run has no curve to name
             axis.legend(fontsize=7.5, loc="best", framealpha=0.9)

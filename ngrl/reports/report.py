@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ngrl.messages import counted
 from ngrl.reports import pictures, published, statistics, tables
 from ngrl.reports.runs import Run
 from ngrl.runs.events import EventFile
@@ -121,10 +122,10 @@ def _document(
     shown = {str(source): _shown(source) for source in sources}
     wanted = (f" --tags {shlex.join(tags)}" if tags else "") + (" --any_version" if any_version else "")
     command = f"python -m ngrl.report --runs {shlex.join(shown.values())} --out …{wanted}"
-    trials = sum(len(cell.runs) for cell in cells)
+    trials = counted(sum(len(cell.runs) for cell in cells), "trial")
     sections = [
         "# Report",
-        f"{trials} trials in {len(cells)} cells, by `{command}`. A cell that is empty was not measured.",
+        f"{trials} in {counted(len(cells), 'cell')}, by `{command}`. A cell that is empty was not measured.",
         "## Best 100-episode means",
         "Means over trials; the best mean return of 100 consecutive training episodes is the paper's measure. Greedy: "
         "mean return of the greedy policy over fresh episodes at the end of training. A trial that ended before its "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ngrl import seeding
+from ngrl.messages import counted
 from ngrl.reports.published import Published, by_environment
 from ngrl.reports.runs import METHODS, Run
 
@@ -180,7 +181,8 @@ def _matrices(found: Sequence[Cell]) -> tuple[dict[str, np.ndarray], list[str]]:
             continue
         lacking = len(cell.runs) - cell.scores().size
         if lacking:  # nothing can be put in the place of a missing score
-            left_out.append(f"{cell.name}: {lacking} of {len(cell.runs)} trials have no score; none of them counts")
+            without = f"{lacking} of {counted(len(cell.runs), 'trial')} {'has' if lacking == 1 else 'have'} no score"
+            left_out.append(f"{cell.name}: {without}; none of them counts")
         elif cell.environment in by_method[cell.method]:
             left_out.append(f"{cell.name} on {cell.env_id}: the method's second cell on {cell.environment}")
         else:
@@ -196,9 +198,8 @@ def _matrices(found: Sequence[Cell]) -> tuple[dict[str, np.ndarray], list[str]]:
         matrices[method] = np.stack(scores, axis=1)
         for cell in cells.values():
             if len(cell.runs) > seeds:
-                left_out.append(
-                    f"{cell.name}: {seeds} of {len(cell.runs)} trials count, as many as on each environment"
-                )
+                some = f"{seeds} of {len(cell.runs)} trials {'counts' if seeds == 1 else 'count'}"
+                left_out.append(f"{cell.name}: {some}, as many as on each environment")
     return matrices, left_out
 
 

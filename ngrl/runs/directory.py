@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import ngrl
-from ngrl.messages import shortened
+from ngrl.messages import counted, shortened
 from ngrl.runs.files import ReadError, remove_unfinished, write_json
 from ngrl.runs.identity import LENGTH, Default, differences, no_default, number, setting
 from ngrl.runs.record import lock_path, processes, read_record, record_path
@@ -191,11 +191,12 @@ def _check_length(path: Path, record: Mapping[str, Any], config: Mapping[str, st
     """
     final = record.get("final") or {}
     gone = [max(final.get("env_steps", 0), _newest_checkpoint(path)), final.get("episodes", 0)]
-    for name, count, unit in zip(LENGTH, gone, ("environment steps", "episodes"), strict=True):
+    for name, count, unit in zip(LENGTH, gone, ("environment step", "episode"), strict=True):
         before, now = (number(setting(settings, name, default)) for settings in (record.get("config", {}), config))
         if now is not None and now < count and (before is None or now < before):
+            held = counted(count, unit)
             raise RunDirectoryError(
-                f"{path} holds {count:,} {unit}, more than {name} = {now:,}: raise it, or choose another --root_dir"
+                f"{path} holds {held}, more than {name} = {now:,}: raise it, or choose another --root_dir"
             )
 
 

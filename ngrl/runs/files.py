@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngrl.messages import reason
+from ngrl.messages import counted, reason
 
 #: What ends the name of a file or folder that is still being written.
 UNFINISHED = ".writing"
@@ -47,10 +47,10 @@ def remove_unfinished(folder: Path) -> None:
 
 def failure(path: Path, error: BaseException, written: int | None = None) -> str:
     """One line: that `path` can't be written, how much of it was, how much room is left, and why."""
-    parts = [] if written is None else [f"{written:,} bytes written"]
+    parts = [] if written is None else [f"{counted(written, 'byte')} written"]
     with contextlib.suppress(OSError):
         existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-        parts.append(f"{shutil.disk_usage(existing).free:,} bytes free")
+        parts.append(f"{counted(shutil.disk_usage(existing).free, 'byte')} free")
     strerror = error.strerror if isinstance(error, OSError) else None
     room = f" ({', '.join(parts)})" if parts else ""
     return f"can't write {path}{room}: {strerror or reason(error)}"

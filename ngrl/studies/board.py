@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ngrl import tags
+from ngrl.messages import counted
 from ngrl.runs.record import Status, read_record
 from ngrl.studies.study import PlannedTrial
 from ngrl.training.progress import describe
@@ -156,7 +157,7 @@ def describe_final(final: dict[str, Any]) -> str:
         )
         if value is not None
     ]
-    return ", ".join([*parts, f"{final['env_steps']:,} steps", f"{final['wall_s'] / 60:.1f} minutes"])
+    return ", ".join([*parts, counted(final["env_steps"], "step"), f"{final['wall_s'] / 60:.1f} minutes"])
 
 
 def _limit(planned: PlannedTrial) -> tuple[str, int | None]:

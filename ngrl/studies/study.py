@@ -12,6 +12,7 @@ Each experiment is run with every combination of its part's grid and with every 
 
 import dataclasses
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ def read(path: str, allow_gin_import: Sequence[str] = (), seeds: Sequence[int] |
     Raises:
       ConfigurationError: The study or one of its experiments is not as it must be; one line that says where.
     """
-    bindings = configuration.read([path], [], allow_gin_import)
+    bindings = _read([path], [], allow_gin_import)
     in_force = {binding.key: binding for binding in bindings}
     for binding in bindings:
         if binding.key[1] not in (_STUDY, _PART, configuration.MACRO):
@@ -124,6 +125,15 @@ def read(path: str, allow_gin_import: Sequence[str] = (), seeds: Sequence[int] |
         return Plan(Path(path).stem, Study(parts=(), **options), trials)
     except ValueError as error:
         raise ConfigurationError(f"{path}: Study.{error}") from None
+
+
+def _read(*arguments: Any) -> list[Binding]:
+    """As `configuration.read`, in the same working folder afterwards, whatever the modules do that are imported."""
+    folder = os.getcwd()
+    try:
+        return configuration.read(*arguments)
+    finally:
+        os.chdir(folder)
 
 
 def _fields(
@@ -169,7 +179,7 @@ def _expand(
             point = dict(zip(grid, combination, strict=True))
             bindings = tuple(f"{name} = {text}" for name, text in {**shared, **point}.items())
             cell = "-".join([experiment_name(gin_file), *_labels(point)])
-            read_bindings = configuration.read([gin_file], bindings, allow_gin_import, {"seed": "0"}, where)
+            read_bindings = _read([gin_file], bindings, allow_gin_import, {"seed": "0"}, where)
             config = configuration.identity_of(read_bindings)
             seed_name = read_bindings[-1].name
             for seed in chosen:

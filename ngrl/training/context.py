@@ -35,6 +35,10 @@ class RunContext:
     progress: Progress = dataclasses.field(default_factory=Progress)
     on_start: Callable[[], object] = lambda: None
 
+    def __post_init__(self) -> None:
+        # An environment may leave the working folder before the directory is made.
+        object.__setattr__(self, "root_dir", Path(self.root_dir).absolute())
+
     @contextlib.contextmanager
     def open(self, settings: Callable[[], Mapping[str, Any]]) -> Iterator[RunDirectory]:
         """Hold the run's directory while it is written; an earlier run is moved aside where that is asked for.
@@ -72,13 +76,12 @@ def _plain(value: Any) -> Any:
 
 
 def _found(root_dir: str | Path) -> Path:
-    """The directory itself, whichever links lead there; relative where it lies in the working folder, for messages.
+    """The directory itself, whichever links lead there.
 
     Raises:
       RunDirectoryError: The links lead nowhere.
     """
     try:
-        path = Path(root_dir).resolve()
+        return Path(root_dir).resolve()
     except (OSError, RuntimeError):  # the latter for a loop of links
         raise RunDirectoryError(f"{root_dir} is a link that leads nowhere: choose another --root_dir") from None
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -240,7 +240,7 @@ def record_video(
       EnvironmentFault: The environment failed, or can't draw itself any more.
       WriteError: The file can't be written.
     """
-    images = []
+    images, path = [], path.absolute()  # the environment may leave the working folder
     playing, bound = _load_for_video(environment, seed, max_episode_steps)
     with contextlib.closing(playing):
         step, number = playing.reset(), 0

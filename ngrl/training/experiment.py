@@ -15,7 +15,7 @@ from ngrl.configurable import configurable
 from ngrl.environments import Environment, GymnasiumEnvironment
 from ngrl.loops.loop import NonFiniteError, TrainingLoop
 from ngrl.loops.statistics import EpisodeStatistics, FinishedEpisode, episode_scalars
-from ngrl.messages import reason
+from ngrl.messages import counted, reason
 from ngrl.runs.directory import RunDirectory
 from ngrl.runs.episodes import Episode, EpisodeLog
 from ngrl.runs.events import EventFile
@@ -176,7 +176,7 @@ class Training:
         self._wall_before = run_values["wall_s"]
         self._saving_s = run_values["saving_s"]
         self._owes_evaluation = run_values.get("owes_evaluation", False)
-        self._progress.note(f"resuming at {self._loop.statistics.env_steps:,} environment steps")
+        self._progress.note(f"resuming at {counted(self._loop.statistics.env_steps, 'environment step')}")
         return run_values["csv_size"]
 
     def train(

@@ -10,6 +10,7 @@ from ngrl.checks import check_count, check_optional_count
 from ngrl.configurable import configurable
 from ngrl.environments import Environment, EnvironmentFault, GymnasiumEnvironment
 from ngrl.environments.spaces import describe_converter
+from ngrl.messages import counted
 from ngrl.runs.events import EventFile
 from ngrl.runs.files import WriteError, write_json, writing
 from ngrl.seeding import Stream
@@ -34,6 +35,7 @@ class Evaluation:
       every: Environment steps between evaluations amid training, of whose policies the best is kept as `policy_best/`;
         None leaves them out. Training's numbers don't depend on it.
       interim_episodes: How many episodes each of those has, the same in all, none of them one of the final evaluation.
+        Where a run goes on with another number, its means are compared with those of before as they are.
 
     Raises:
       ValueError: A number is out of its range.
@@ -166,7 +168,7 @@ class FinalEvaluation(NamedTuple):
             progress.warn(f"no {path}: {error}" if isinstance(error, EnvironmentFault) else str(error))
             return
         if bound is not None:
-            progress.warn(f"{path}: the episode is broken off after {bound:,} steps")
+            progress.warn(f"{path}: the episode is broken off after {counted(bound, 'step')}")
 
 
 def _exported(folder: Path, check_stop: Callable[[], None]) -> Actor:

@@ -13,6 +13,7 @@ from tf_agents.policies import tf_policy
 
 from ngrl import tags
 from ngrl.environments import GymnasiumEnvironment
+from ngrl.messages import counted
 from ngrl.runs.events import EventFile
 from ngrl.seeding import Stream
 from ngrl.training.evaluation import evaluate, stoppable
@@ -86,7 +87,7 @@ class InterimEvaluation:
             reached = {"env_steps": env_steps, "mean": summary["mean"], "episodes": summary["episodes"]}
             export_policy(self._policy, self._folder / BEST, {**self._description, "evaluation": reached})
         best = ", the best so far" if is_best else ""
-        self._progress.note(f"greedy policy at {env_steps:,} steps: {describe_evaluation(summary)}{best}")
+        self._progress.note(f"greedy policy at {counted(env_steps, 'step')}: {describe_evaluation(summary)}{best}")
 
 
 @contextlib.contextmanager

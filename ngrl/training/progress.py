@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from ngrl import tags
+from ngrl.messages import counted, short
 
 
 class Progress:
@@ -41,7 +42,7 @@ class Progress:
 
     def warn(self, line: str) -> None:
         """Something to be concerned about, in a line."""
-        print(f"warning: {line}", file=self._stream)
+        print(f"warning: {short(line)}", file=self._stream)
 
 
 class Terminal(Progress):
@@ -92,7 +93,7 @@ class Terminal(Progress):
             self._bar.refresh()
         elif time.monotonic() - self._last_line >= self._interval:
             self._last_line = time.monotonic()
-            print(f"{self._name}: {env_steps:,} steps, {figures}", file=self._stream, flush=True)
+            print(f"{self._name}: {counted(env_steps, 'step')}, {figures}", file=self._stream, flush=True)
 
     def start_evaluation(self, episodes: int) -> None:
         """Draw a bar over episodes."""
@@ -111,17 +112,18 @@ class Terminal(Progress):
 
     def note(self, line: str) -> None:
         """Print the line above the bar."""
-        tqdm.write(f"{self._name}: {line}", file=self._stream)
+        tqdm.write(f"{self._name}: {short(line)}", file=self._stream)
 
     def warn(self, line: str) -> None:
         """Print the line above the bar."""
-        tqdm.write(f"{self._name}: warning: {line}", file=self._stream)
+        tqdm.write(f"{self._name}: warning: {short(line)}", file=self._stream)
 
 
 def describe(episodes: int, scalars: Mapping[str, float]) -> str:
     """The figures of one moment of a run on a line; those whose tags aren't among the scalars are left out."""
     rate = scalars.get(tags.STEPS_PER_SECOND)
-    parts = [f"{f'{rate:,.0f}' if rate is not None and math.isfinite(rate) else '–'} steps/s", f"{episodes:,} episodes"]
+    speed = f"{rate:,.0f}" if rate is not None and math.isfinite(rate) else "–"
+    parts = [f"{speed} steps/s", counted(episodes, "episode")]
     for name, tag in tags.TAGS.items():
         if tag.label and name in scalars and (scalars[name] or name != tags.SKIPPED_UPDATES):
             value = scalars[name]
@@ -133,7 +135,7 @@ def describe_evaluation(summary: Mapping[str, Any]) -> str:
     """What an evaluation reached, its `summary()`, on a line."""
     return (
         f"{summary['mean']:.1f} ± {summary['std']:.1f}"
-        f"  (min {summary['min']:.1f}, max {summary['max']:.1f}, {summary['episodes']} episodes)"
+        f"  (min {summary['min']:.1f}, max {summary['max']:.1f}, {counted(summary['episodes'], 'episode')})"
     )
 
 
@@ -142,6 +144,7 @@ def describe_bound(summary: Mapping[str, Any]) -> str | None:
     if not summary.get("broken_off"):  # older runs don't say
         return None
     return (
-        f"{summary['broken_off']} of {summary['episodes']} episodes were broken off after "
-        f"{summary['max_episode_steps']:,} steps"
+        f"{summary['broken_off']} of {counted(summary['episodes'], 'episode')} "
+        f"{'was' if summary['broken_off'] == 1 else 'were'} broken off after "
+        f"{counted(summary['max_episode_steps'], 'step')}"
     )

@@ -116,8 +116,9 @@ def test_described_settings_come_back(backend):
     assert description == {"env_id": "Pendulum-v1", "env_kwargs": {"g": 9.0}, "env_backend": backend.name}
     assert Environment.described(description) == Environment("Pendulum-v1", 8, {"g": 9.0}, backend)
     assert Environment.described({"env_id": "a"}) == Environment("a")  # of before it was written down
-    through = dataclasses.replace(settings, frame_stack=2, preprocessing=ActionRepeat(3))
-    assert through.elsewhere("b") == Environment("b", frame_stack=2, preprocessing=ActionRepeat(3))
+    through = dataclasses.replace(settings, check_finite=False, frame_stack=2, preprocessing=ActionRepeat(3))
+    kept = Environment("b", check_finite=False, frame_stack=2, preprocessing=ActionRepeat(3))
+    assert through.elsewhere("b") == kept
 
 
 def test_environment_of_a_backend_from_elsewhere_keeps_the_boundaries_of_episodes(load, corridors):

@@ -36,6 +36,7 @@ PROBLEMS = {
     "nan observation": r"observation is not finite: \[0.0, nan\]",
     "nan reward": "reward is not finite: nan",
     "infinite reward": "reward is not finite: inf",
+    "huge reward": "reward is not finite: -inf",
 }
 
 

@@ -1,8 +1,12 @@
 """Actions that hold for several steps, and what policies' descriptions say of preprocessing. Atari's has a file."""
 
+import contextlib
+
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import MaxAndSkipObservation
 
 from ngrl import environments
 from ngrl.environments import ActionRepeat, AtariPreprocessing
@@ -47,6 +51,21 @@ def test_limits_are_in_the_agents_steps_outside_and_in_the_environments_within(l
     assert env.time_limit == 2
     env.reset()
     assert [int(env.step(np.zeros(1, int)).step_type[0]) for _ in range(2)] == [1, 2]
+
+
+@pytest.mark.parametrize(("preprocessing", "limit"), [(None, 60), (ActionRepeat(1), 50)])
+def test_time_limit_of_training_above_the_environments_own_takes_its_place_but_for_preprocessing(
+    counting, preprocessing, limit
+):
+    settings = environments.Environment(counting, 1, training_time_limit=60, preprocessing=preprocessing)
+    with contextlib.closing(settings.load()) as env:
+        assert env.time_limit == limit
+
+
+def test_limit_within_a_wrapper_that_skips_frames_is_in_the_agents_steps(load, counting, monkeypatch):
+    spec = EnvSpec("Skipping-v0", entry_point=lambda: MaxAndSkipObservation(gymnasium.make(counting), 3))
+    monkeypatch.setitem(gymnasium.registry, "Skipping-v0", spec)
+    assert load("Skipping-v0").time_limit == 17  # 50 / 3, begun ones included
 
 
 def test_repeated_actions_are_restored_bit_for_bit(assert_restored):

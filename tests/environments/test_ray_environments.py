@@ -176,6 +176,17 @@ def test_fault_names_the_member_and_an_actor_that_hangs_is_ended(cluster, load):
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_member_that_cannot_be_closed_is_told_of(cluster, load):
+    environment = load("test/Unclosable-v0", 2, backend=RayEnvironments(actors=1))
+    said = []
+    environment.on_warning(said.append)
+    environment.reset_arrays()
+    environment.close()
+    assert [line.partition(": it can't be closed: ")[0] for line in said] == [
+        f"test/Unclosable-v0, member {n}" for n in (0, 1)
+    ]
+
+
 def test_missing_ray_and_a_wrong_address_are_answered_with_a_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"^backend 'ray' needs the package ray: pip install 'ngrl\[sweep\]'$"):

@@ -67,6 +67,29 @@ if __name__ == "__main__":
     print(vector.step(np.zeros(1, np.int64)).reward.tolist())
     vector.close()
 """
+# Its environment's reward is the signal that ended a copy of the worker.
+FORKING = """
+if __name__ == "__main__":
+    import os, signal, time, gymnasium
+    class Forking(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,))
+        action_space = gymnasium.spaces.Discrete(2)
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+        def step(self, action):
+            copy = os.fork()
+            if not copy:
+                time.sleep(5)
+                os._exit(0)
+            time.sleep(0.3)
+            os.kill(copy, signal.SIGTERM)
+            return np.zeros(1, np.float32), float(os.WTERMSIG(os.waitpid(copy, 0)[1])), True, False, {}
+    gymnasium.register("Forking-v0", Forking)
+    vector = WorkerVector(MemberMaker("Forking-v0", 0, {}), 1, None)
+    vector.reset()
+    print(vector.step(np.zeros(1, np.int64)).reward.tolist())
+    vector.close()
+"""
 OPEN = """
 if __name__ == "__main__":
     vector = WorkerVector(MemberMaker("CartPole-v1", 0, {}), 2, None)
@@ -174,11 +197,26 @@ def test_sigterm_to_all_processes_of_a_program_leaves_it_its_workers(tmp_path):
     assert (output, errors) == ("stepped [1, 1]\n", "")
 
 
-def test_what_an_environment_has_started_ends_by_sigterm(tmp_path):
+@pytest.mark.parametrize(("text", "reward"), [(STARTING, -signal.SIGTERM), (FORKING, signal.SIGTERM)])
+def test_what_an_environment_has_started_ends_by_sigterm(tmp_path, text, reward):
     program = tmp_path / "program.py"
-    program.write_text(IMPORTS + STARTING)
+    program.write_text(IMPORTS + text)
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (0, f"[{-signal.SIGTERM}.0]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"[{reward}.0]\n"), done.stderr
+
+
+@pytest.mark.parametrize(("backend", "processes"), [(AsyncEnvironments(), 2), (SyncEnvironments(cores=2), 1)])
+def test_members_that_cannot_be_closed_are_told_of_wherever_they_are(load, capfd, backend, processes):
+    env = load("test/Unclosable-v0", 2, backend=backend)
+    said = []
+    env.on_warning(said.append)
+    assert len(pids(env)) == processes
+    env.reset()
+    env.close()
+    said = sorted(line.partition(" (scripted_environments.py:")[0] for line in said)
+    problem = "it can't be closed: RuntimeError: the port is held"
+    assert said == [f"test/Unclosable-v0, member {n}: {problem}" for n in (0, 1)]
+    assert "the port is held" not in capfd.readouterr().err
 
 
 def test_a_program_ends_that_leaves_its_workers_open(tmp_path):

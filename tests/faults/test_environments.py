@@ -90,3 +90,20 @@ def test_killing_a_run_ends_its_workers_and_the_same_command_resumes_it(start, t
     resumed = start(*arguments("trpo", "CartPole-v1", "run", *settings, steps=200), export=False)
     assert resumed.wait() == 0, resumed.lines
     assert any("resuming at " in line for line in resumed.lines)
+
+
+def test_environment_that_goes_to_another_folder_takes_nothing_of_the_run_along(command, tmp_path):
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    elsewhere.mkdir()
+    here.mkdir()
+    kwargs = f"Environment.kwargs={{'elsewhere': '{elsewhere}'}}"
+    argv = [*arguments("trpo", "test/Wandering-v0", "runs/x", kwargs, steps=200), "--capture_video"]
+    done = command("launch", *argv, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "  policy       runs/x/policy\n" in done.stdout
+    assert {path.name for path in (here / "runs/x").iterdir()} >= {"run.json", "episodes.csv", "policy", "video.gif"}
+    argv = ["--policy_dir=runs/x/policy", "--allow_gin_import=faulty_environments", "--video=film", "--episodes=2"]
+    done = command("evaluate", *argv, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (here / "film").iterdir()] == ["test_Wandering-v0.gif"]
+    assert list(elsewhere.iterdir()) == []

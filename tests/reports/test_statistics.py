@@ -195,7 +195,7 @@ def test_no_statistic_leaves_a_trial_out_silently(tmp_path):
     assert (aggregate.method, aggregate.seeds) == ("NGDQN, trust region", 3)
     surplus = [f"ngdqn_{task}: 3 of 4 trials count, as many as on each environment" for task in ENVIRONMENTS]
     assert set(left_out) == {
-        "dqn_cartpole_v0: 1 of 4 trials have no score; none of them counts",
+        "dqn_cartpole_v0: 1 of 4 trials has no score; none of them counts",
         *(line for line in surplus if "acrobot" not in line),
     }
     found, lines = runs.collect([tmp_path])

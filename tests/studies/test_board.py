@@ -59,6 +59,7 @@ def play(stream, folder, **options):
 
 def test_rate_that_is_not_known_yet_is_a_dash():
     assert describe(0, {}) == "– steps/s, 0 episodes"
+    assert describe(1, {}) == "– steps/s, 1 episode"
     assert describe(0, {tags.STEPS_PER_SECOND: float("nan")}) == "– steps/s, 0 episodes"
 
 

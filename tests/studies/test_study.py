@@ -128,3 +128,10 @@ def test_wrong_study_is_refused_in_a_line_that_says_where(read, change, expected
     assert expected in str(caught.value)
     assert "mine.gin" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_module_that_goes_to_another_folder_leaves_the_experiments_where_they_are(read, tmp_path, monkeypatch):
+    (tmp_path / "wandering.py").write_text(f"import os\nos.chdir({str(tmp_path)!r})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert len(read(f"import wandering\n{GOOD}", allow_gin_import=["wandering"]).trials) == 9
+    assert Path.cwd() == ROOT

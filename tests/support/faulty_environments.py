@@ -1,5 +1,6 @@
 """What a gin file imports to have environments that misbehave."""
 
+import os
 import pathlib
 import time
 
@@ -93,3 +94,32 @@ class Endless(gymnasium.Env):
 
 
 gymnasium.register("test/Endless-v0", entry_point=Endless)
+
+
+class Wandering(gymnasium.Env):
+    """Episodes of five steps, in the midst of which the process goes to another folder, `elsewhere`."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium's)
+
+    def __init__(self, elsewhere, render_mode=None):
+        self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self.render_mode = render_mode
+        self._elsewhere = elsewhere
+        self._steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        os.chdir(self._elsewhere)
+        self._steps += 1
+        return np.zeros(2, np.float32), 1.0, self._steps == 5, False, {}
+
+    def render(self):
+        return np.zeros((8, 8, 3), np.uint8)
+
+
+gymnasium.register("test/Wandering-v0", entry_point=Wandering)

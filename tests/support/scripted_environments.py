@@ -92,6 +92,7 @@ class Misbehaving(gymnasium.Env):
             "nan observation": (0, np.array([0.0, np.nan], np.float32)),
             "nan reward": (1, float("nan")),
             "infinite reward": (1, np.float64(1e300)),
+            "huge reward": (1, -(10**400)),
             "reward shape": (1, np.ones(2)),
             "reward array": (1, np.full((1, 1), 1.5)),
             "terminated array": (2, np.array([True])),
@@ -124,6 +125,14 @@ class Obedient(gymnasium.Env):
             time.sleep(600)
         self._steps += 1
         return np.array([self._drawn, self._steps], np.float32), 1.0, False, False, {}
+
+
+class Unclosable(Obedient):
+    """Can't be closed once it has been reset."""
+
+    def close(self):
+        if hasattr(self, "_drawn"):
+            raise RuntimeError("the port is held")
 
 
 class OfSpaces(gymnasium.Env):
@@ -195,6 +204,7 @@ def register():
         "test/Scripted-v0": Scripted,
         "test/Misbehaving-v0": Misbehaving,
         "test/Obedient-v0": Obedient,
+        "test/Unclosable-v0": Unclosable,
         "test/OfSpaces-v0": OfSpaces,
         "test/Scaling-v0": Scaling,
         "test/Forgetful-v0": Forgetful,

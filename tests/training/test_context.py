@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ngrl.messages import reason
 from ngrl.runs import directory, read_record
 from ngrl.runs.directory import RunDirectoryError, move_aside
 from ngrl.training.context import RunContext
@@ -79,9 +80,10 @@ def test_links_in_a_circle_are_refused_in_a_line(tmp_path):
 
 def test_directory_is_named_from_the_working_folder_where_it_lies_in_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(open_and_write("runs/x", 1)) == "runs/x"
-    with pytest.raises(RunDirectoryError, match=r"^runs/x belongs to another experiment"):
+    assert open_and_write("runs/x", 1) == tmp_path / "runs" / "x"
+    with pytest.raises(RunDirectoryError) as refused:
         open_and_write("runs/x", 2)
+    assert reason(refused.value).startswith("runs/x belongs to another experiment")
     assert number_in(tmp_path / "runs" / "x") == "number = 1\n"
 
 
@@ -158,3 +160,14 @@ def test_configuration_goes_before_the_settings_of_the_entry(tmp_path):
         RunContext(tmp_path / "own", config=lambda: {"b": "3"}).open(lambda: {"b": 2}),
     ):
         pass
+
+
+def test_directory_is_where_it_was_asked_for_whatever_becomes_of_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    context = RunContext("run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    with context.open(lambda: {"number": 1}) as directory:
+        monkeypatch.chdir("/")
+        directory.write(status="finished")
+    assert read_record(tmp_path / "run")["status"] == "finished"
