@@ -80,6 +80,7 @@ def run(
       NonFiniteError: Too many updates in a row were skipped.
       EnvironmentFault: The environment failed.
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
+      DryRunOver: The context is of a dry run, and everything could be built.
     """
     _check_numbers(
         num_env_steps=num_env_steps,
@@ -104,7 +105,7 @@ def run(
             return {**environment.identity(), "run.seed": seed, "run.optimizer": built.optimizer.get_config()}
 
         # Only now, when the experiment is known to be possible, is anything written.
-        with context.open(identity) as directory, StopRequest() as stop:
+        with context.open(identity, environment) as directory, StopRequest() as stop:
             training = Training(directory, built, built_loop, context.progress, keep_checkpoints, stop)
             directory.write(seed=seed)
             for line in final.warnings(played):
