@@ -258,8 +258,7 @@ def _run(
     except RAISED as error:
         heed(error)
         output.log_exception()
-        # Gin appends where an error passed through; only one made of a wrong value is explained by that.
-        line = reason(error) if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
+        line = known.one_line(error)
         wrong_input = known.USAGE if len(started) > has_started else known.WHILE_BUILDING
         if isinstance(error, wrong_input) or configuration.lacks_value(error):
             print(f"ngrl.launch: {line}", file=output.terminal)
