@@ -100,7 +100,8 @@ class _Check:
 
     def __init__(self, environment: Environment, seed: int, steps: int):
         self.findings: list[Finding] = []
-        self._seed, self._steps = seed, steps
+        self._seed = seed
+        self._steps = steps
         in_workers = isinstance(environment.backend, AsyncEnvironments | RayEnvironments)
         # Others may know names that gymnasium doesn't.
         self._is_gymnasium = in_workers or isinstance(environment.backend, SyncEnvironments)
