@@ -6,11 +6,15 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ngrl import modules, packaged, seeding, threads
 from ngrl.messages import RAISED, counted, reason, short
 from ngrl.signals import heed
 from ngrl.terminal import EXIT_FAILURE, EXIT_USAGE, LibraryOutput, refuse, run_apart
+
+if TYPE_CHECKING:
+    from ngrl.environments import Environment
 
 #: The least exit code that tells of a signal.
 _SIGNALLED = 128
@@ -71,6 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
         "leaves, in DIR-seedN with --root_dir=DIR",
     )
     add("--noresume", action="store_true", help="start anew; an earlier run in the directory is moved aside")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="build everything as the run would, play the environment a little to check it, and write nothing",
+    )
     add("--noprogress", action="store_true", help="show no progress, only warnings and the result")
     add("--capture_video", action="store_true", help="save the first evaluation episode as video.gif")
     add(
@@ -217,7 +226,7 @@ def _run(
     from ngrl.configuration import operative
     from ngrl.training import configurables
     from ngrl.training import errors as known
-    from ngrl.training.context import RunContext
+    from ngrl.training.context import DryRunOver, RunContext
     from ngrl.training.progress import Progress, Terminal
 
     progress = Progress(output.terminal) if options.noprogress else Terminal(name, output.terminal)
@@ -238,8 +247,11 @@ def _run(
                 config_text=gin.operative_config_str,
                 progress=progress,
                 on_start=on_start,
+                dry_run=options.dry_run,
             )
         )
+    except DryRunOver as over:
+        return _checked(name, over.environment, output)
     except known.Interrupted as error:
         hint = " (without --noresume)" if options.noresume else ""
         # Gin appends where the error passed through.
@@ -248,8 +260,7 @@ def _run(
     except RAISED as error:
         heed(error)
         output.log_exception()
-        # Gin appends where an error passed through; only one made of a wrong value is explained by that.
-        line = reason(error) if isinstance(error, known.EXPLAINED) else configuration.one_line(error)
+        line = known.one_line(error)
         wrong_input = known.USAGE if len(started) > has_started else known.WHILE_BUILDING
         if isinstance(error, wrong_input) or configuration.lacks_value(error):
             print(f"ngrl.launch: {line}", file=output.terminal)
@@ -260,6 +271,19 @@ def _run(
         return EXIT_FAILURE
     print(summary(name, root_dir, result), file=output.stdout)
     return 0
+
+
+def _checked(name: str, environment: "Environment | None", output: LibraryOutput) -> int:
+    """Say that a dry run could build everything, and what is found out about its environment; the exit code."""
+    print(f"{name}: everything can be built as the files say", file=output.stdout)
+    if environment is None:
+        return 0
+    from ngrl.environments import check_environment
+
+    print(f"{name}: playing {environment.env_id}", file=output.terminal)
+    report = check_environment(environment)
+    print(report, file=output.stdout)
+    return EXIT_FAILURE if report.problems else 0
 
 
 def summary(name: str, root_dir: Path, result: dict) -> str:

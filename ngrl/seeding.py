@@ -46,6 +46,7 @@ class Stream(enum.IntEnum):
     FACTOR_TARGETS = 19  # of K-FAC's sampled factors: step
     FACTOR_SKETCHES = 20  # of K-FAC's factors of low rank: the place of the layer's kernel, inputs or derivatives
     INTERIM_EPISODES = 21  # episodes of evaluations amid training, the same in each of them: member, episode
+    CHECK_ACTIONS = 22  # with which an environment is checked before training
 
 
 def check_seed(seed: Any, name: str = "seed") -> int:

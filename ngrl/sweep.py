@@ -1,6 +1,7 @@
 """`python -m ngrl.sweep`: run a study, many experiments with many settings and seeds, on this machine or a cluster."""
 
 import argparse
+import dataclasses
 import fnmatch
 import functools
 import os
@@ -9,7 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ngrl import modules, packaged, seeding
 from ngrl.checks import check_optional_count
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ngrl.runs.record import Status
     from ngrl.studies.inventory import Standing
     from ngrl.studies.study import Plan, PlannedTrial
+    from ngrl.studies.trials import Trial
 
 _EXAMPLES = """\
 examples:
@@ -51,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shard", metavar="I/N", help="run every N-th trial from the I-th on, counted from 0: for arrays of jobs")
     add("--jobs", type=int, metavar="N", help="trials at a time (default: as many as there are cores)")
     add("--ray_address", metavar="A", help="run on the Ray cluster at HOST:PORT, or 'auto' for that of this machine")
-    add("--dry_run", action="store_true", help="check all names and types, say what would be run, and run nothing")
+    add("--dry_run", action="store_true", help="build each experiment, say what would be run, and run nothing")
     add("--noprogress", action="store_true", help="show no progress, only failures and the result")
     modules.add_option(parser)
     return parser
@@ -114,8 +116,9 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOut
         folder = Path(options.runs, plan.name)
         standings = standings_of(chosen, folder)
         if options.dry_run:
+            standings = _built(standings, plan.name, None if options.noprogress else output.terminal)
             print(_listing(plan.name, standings, folder, plan.study.cpus_per_trial), file=output.stdout)
-            return 0
+            return EXIT_FAILURE if any(standing.note for standing in standings) else 0
         return _sweep(options, plan, standings, folder, output)
     except (ConfigurationError, UsageError) as error:
         return fail(str(error), EXIT_USAGE)
@@ -126,6 +129,46 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOut
         traceback.print_exc()  # into the log
         line = f"{type(error).__name__}: {reason(error)}; the traceback is in {output.keep()}"
         return fail(line, EXIT_FAILURE)
+
+
+def _built(standings: "list[Standing]", name: str, terminal: TextIO | None) -> "list[Standing]":
+    """How trials stand once their environments, agents and loops have been built, a trial of each cell.
+
+    What can't be built, since a value is out of its range or a package is missing, is refused, as its run would be.
+    """
+    from ngrl.runs.record import Status
+
+    cells = {standing.planned.trial.cell: standing.planned.trial for standing in standings if standing.status.is_to_run}
+    if terminal is not None and cells:
+        print(f"{name}: building {len(cells)} experiments", file=terminal)
+    refusals = {cell: _refusal(trial) for cell, trial in cells.items()}
+    return [
+        dataclasses.replace(standing, status=Status.REFUSED, note=refusal)
+        if standing.status.is_to_run and (refusal := refusals[standing.planned.trial.cell])
+        else standing
+        for standing in standings
+    ]
+
+
+def _refusal(trial: "Trial") -> str:
+    """What `ngrl.launch --dry_run` says of a trial that can't be built, in a line; "" where it can."""
+    import gin
+
+    from ngrl import configuration
+    from ngrl.training import configurables, errors
+    from ngrl.training.context import DryRunOver, RunContext
+
+    gin.clear_config()
+    try:
+        configuration.parse([trial.gin_file], trial.bindings, trial.allow_gin_import, {"seed": str(trial.seed)})
+        configurables.main(RunContext(trial.name, noresume=True, dry_run=True))
+    except DryRunOver:
+        return ""
+    except RAISED as error:
+        heed(error)
+        traceback.print_exc()  # into the log
+        return errors.one_line(error)
+    return ""
 
 
 def _choose(plan: "Plan", patterns: Sequence[str]) -> "list[PlannedTrial]":

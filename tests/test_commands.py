@@ -59,6 +59,57 @@ def test_launch_prints_its_own_lines_and_nothing_of_libraries(finished):
     assert "run.num_env_steps = 1500" in (run / "operative_config.gin").read_text()
 
 
+def dry_run(command, folder, gin_file, *bindings):
+    return command("launch", f"--gin_file={gin_file}", *bind(*bindings), "--dry_run", "--noprogress", cwd=folder)
+
+
+def test_dry_run_builds_everything_checks_the_environment_and_writes_nothing(command, tmp_path):
+    result = dry_run(command, tmp_path, GIN, *SHORT)
+    assert (result.returncode, result.stderr) == (0, "ngdqn_cartpole_v1: playing CartPole-v1\n")
+    first, second, *lines = result.stdout.splitlines()
+    assert (first, second) == (
+        "ngdqn_cartpole_v1: everything can be built as the files say",
+        "CartPole-v1: no problem found",
+    )
+    assert "  right    equal seeds and actions give equal episodes, bit for bit" in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_an_environment_with_a_problem_ends_with_1(command, tmp_path):
+    support = Path(__file__).with_name("support") / "faulty.gin"
+    bindings = bind(*SHORT, "Environment.env_id='test/Forgetful-v0'")
+    arguments = [f"--gin_file={GIN}", f"--gin_file={support}", "--allow_gin_import=faulty_environments"]
+    result = command("launch", *arguments, *bindings, "--dry_run", cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert (
+        "equal seeds and actions gave another observation: an interrupted run can't go on bit for bit" in result.stdout
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "binding",
+    ["DqnAgent.gamma=2", "OffPolicyLoop.batch_size=-1", "NaturalGradient.max_kl=-1"],
+)
+def test_dry_run_answers_a_value_out_of_its_range_as_the_run_would(command, tmp_path, binding):
+    dry = dry_run(command, tmp_path, GIN, *SHORT, binding)
+    run = command("launch", f"--gin_file={GIN}", *bind(*SHORT, binding), "--noprogress", cwd=tmp_path)
+    assert (dry.returncode, dry.stderr, dry.stdout) == (run.returncode, run.stderr, run.stdout)
+    assert dry.returncode == 2
+    assert dry.stderr.count("\n") == 1
+    assert " must " in dry.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_refuses_the_directory_of_another_experiment_and_leaves_it_as_it_is(command, finished, tmp_path):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    result = dry_run(command, folder, GIN, *SHORT, "NaturalGradient.damping=2.0")
+    assert result.returncode == 2
+    assert "belongs to another experiment: NaturalGradient.damping" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
 @pytest.mark.parametrize(
     ("episodes", "mean", "expected"),
     [

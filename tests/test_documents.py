@@ -1,5 +1,6 @@
 """The code of README.md and docs/ runs; each command there is run here, by other tests, or by CI's `make` targets."""
 
+import os
 import re
 import runpy
 import shlex
@@ -133,7 +134,7 @@ def test_launch_commands_train(line, folder, command):
     short = [f"--gin_bindings={binding}" for binding in shortened(folder / file)]
     result = command("launch", *arguments, *short, "--noprogress", cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert "greedy evaluation" in result.stdout
+    assert ("no problem found" if "--dry_run" in arguments else "greedy evaluation") in result.stdout
 
 
 def test_exported_policy_acts_without_ngrl(folder, command):
@@ -145,6 +146,16 @@ def test_exported_policy_acts_without_ngrl(folder, command):
     result = subprocess.run([sys.executable, "act.py"], cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"return -\d+\.\d\n", result.stdout)
+
+
+def test_check_of_an_environment_prints_what_the_page_shows(folder):
+    command = [sys.executable, "check_my_task.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (shown,) = (block.text for block in BLOCKS if block.text.startswith("Corridor-v0: no problem found"))
+    speed = r"[\d,]+ steps a second"
+    assert re.sub(speed, "", result.stdout) == re.sub(speed, "", shown)
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=name_of)

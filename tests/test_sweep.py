@@ -268,6 +268,24 @@ def test_dry_run_tells_how_each_trial_stands_and_the_commands_of_a_shard(story, 
     assert result.stdout.splitlines()[1:] == [f"finished     {CELL}-seed0", f"finished     {CELL}-seed1"]
 
 
+def test_dry_run_builds_each_experiment_and_refuses_what_its_run_would_refuse(sweep, tmp_path):
+    study = tmp_path / "ranges.gin"
+    grid = '{"NaturalGradient.max_kl": (0.01, -1.0), "DqnAgent.gamma": (0.9, 2.0)}'
+    study.write_text(STUDY.replace("small/Part.seeds", f"small/Part.grid = {grid}\nsmall/Part.seeds"))
+    result = sweep(study, "--dry_run")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "ranges: building 4 experiments"
+    first, *lines = result.stdout.splitlines()
+    assert first.endswith(": 2 not begun, 6 refused")
+    told = {line.split()[1].rstrip(":"): line.partition(": ")[2] for line in lines if line.startswith("refused")}
+    assert len(told) == 6
+    assert "NaturalGradient.max_kl must be positive" in told[f"{CELL}-max_kl=-1.0-gamma=0.9-seed0"].replace(
+        ": max", ".max"
+    )
+    assert "gamma must lie in [0, 1]" in told[f"{CELL}-max_kl=0.01-gamma=2.0-seed1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ranges.gin"]
+
+
 def test_scores_that_cannot_be_written_for_tensorboard_end_no_sweep(story, study, sweep, tmp_path):
     shutil.copytree(study.parent / "runs", tmp_path / "runs")
     shutil.copy(study, tmp_path)

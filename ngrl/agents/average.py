@@ -20,7 +20,7 @@ class Average(tf.Module):
       noun: What is averaged, for messages.
       online: The network that is trained.
       average: Becomes the average: a network like it, with the same normaliser; its weights are set to the other's.
-      update: How it follows after each update that was not skipped.
+      update: How it follows after each update that was not skipped as a whole.
       observation_spec: Spec of what both take.
       natural: Whether the network is trained by natural steps.
 
@@ -45,10 +45,10 @@ class Average(tf.Module):
         self.network = average
         self._online, self._update = online, update
 
-    def follow(self, train_step_counter: tf.Variable, skipped: tf.Tensor) -> None:
+    def follow(self, train_step_counter: tf.Variable, skipped: tf.Tensor, num_steps: int = 1) -> None:
         """Follow an update; arguments as `follow_update`."""
         online, average = self._online.trainable_weights, self.network.trainable_weights
-        follow_update(self._update, online, average, train_step_counter, skipped)
+        follow_update(self._update, online, average, train_step_counter, skipped, num_steps)
 
 
 def begin_at(

@@ -9,6 +9,11 @@ from tensorflow.compiler.tf2xla.python import xla
 from ngrl.seeding import GENERATOR
 
 
+def num_minibatches(num_rows: int, batch_size: int, epochs: int) -> int:
+    """M of `shuffled_minibatches`."""
+    return epochs * (num_rows // min(batch_size, num_rows))
+
+
 def shuffled_minibatches(num_rows: int, batch_size: int, epochs: int, seed: tf.Tensor) -> tf.Tensor:
     """Row numbers [M, b] of the minibatches of several epochs, each epoch in an order of its own.
 

@@ -236,7 +236,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
 
         Args:
           network: Becomes the average: a network like the policy's, with the same normaliser.
-          update: How it follows the policy after each update that was not skipped.
+          update: How it follows the policy after each update that was not skipped as a whole.
 
         Raises:
           ValueError: The network's weights are not of the policy's shapes, or are the policy's own.
@@ -275,7 +275,7 @@ class OnPolicyAgent(tf_agent.TFAgent):
         loss, stats = self._update(self._trained, batch)
         self._actor.project()
         if self._average is not None:
-            self._average.follow(self.train_step_counter, stats.skipped)
+            self._average.follow(self.train_step_counter, stats.skipped, self._update.num_steps(self._trained, batch))
         return batch, tf_agent.LossInfo(loss, self._measure(batch, stats))
 
     def _fit_arguments(self, batch: PolicyBatch) -> tuple[Any, ...]:

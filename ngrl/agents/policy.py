@@ -8,7 +8,7 @@ import tensorflow as tf
 from ngrl import losses, seeding
 from ngrl.agents.heads import ActionHead
 from ngrl.agents.linearisable import linearisable
-from ngrl.agents.minibatches import shuffled_minibatches
+from ngrl.agents.minibatches import num_minibatches, shuffled_minibatches
 from ngrl.agents.schedules import Schedule, weight_at
 from ngrl.agents.trajectories import Steps
 from ngrl.curvature import EmpiricalFisher, GaussNewton, OverTime
@@ -129,6 +129,10 @@ class Policy:
         if length == 1:
             return rows
         return tf.reshape(rows[:, :, tf.newaxis] * length + tf.range(length), [rows.shape[0], -1])
+
+    def num_minibatches(self, num_rows: int, batch_size: int, epochs: int) -> int:
+        """How many `minibatches` gives."""
+        return num_minibatches(num_rows // self.sequence_length, batch_size // self.sequence_length, epochs)
 
     def scores(self, batch: PolicyBatch) -> EmpiricalFisher:
         """The operator whose row i is `√(w_i/Σw) ∇_θ log π(a_i|s_i)`."""

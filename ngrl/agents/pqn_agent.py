@@ -141,7 +141,7 @@ class PqnAgent(DqnAgent):
         self.train_step_counter.assign_add(1)
         self.set_epsilon(weight_at(self._epsilon_schedule, self.train_step_counter))
         if self._average is not None:
-            self._average.follow(self.train_step_counter - 1, stats.skipped)
+            self._average.follow(self.train_step_counter - 1, stats.skipped, minibatches.shape[0])
         done = minibatches.shape[0] - stats.skipped
         loss, extra = tf.nest.map_structure(lambda value: tf.math.divide_no_nan(value, done), total)
         optimizer = extra.optimizer._replace(skipped=stats.skipped, skip_cause=stats.skip_cause)

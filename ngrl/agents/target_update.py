@@ -10,7 +10,14 @@ from ngrl.configurable import configurable
 
 
 class TargetUpdate(abc.ABC):
-    """A rule that moves target variables towards online variables after a train step."""
+    """A rule that moves target variables towards online variables after a train step.
+
+    Attributes:
+      copies: Whether it is due at certain train steps, whatever they did: then it isn't put off where one was skipped,
+        which left the online variables as they were.
+    """
+
+    copies: bool = False
 
     @abc.abstractmethod
     def apply(self, online: Sequence[tf.Variable], target: Sequence[tf.Variable], step: tf.Tensor) -> None:
@@ -27,6 +34,8 @@ class HardUpdate(TargetUpdate):
     Raises:
       ValueError: `period` is not positive.
     """
+
+    copies = True
 
     def __init__(self, period: int = 500):
         self.period = check_count("period", period)
@@ -76,6 +85,7 @@ class FunctionalRegularisation(TargetUpdate):
 
     def __init__(self, update: TargetUpdate | None = None, weight: float = 1.0):
         self._update = HardUpdate() if update is None else update
+        self.copies = self._update.copies
         self.weight = check_number("FunctionalRegularisation: weight", weight, "(0, inf)")
 
     def apply(self, online: Sequence[tf.Variable], target: Sequence[tf.Variable], step: tf.Tensor) -> None:
@@ -103,19 +113,25 @@ def follow_update(
     target: Sequence[tf.Variable],
     train_step_counter: tf.Variable,
     skipped: tf.Tensor,
+    num_steps: int = 1,
 ) -> None:
-    """Apply a rule after an update that is not yet counted, unless it was skipped.
+    """Apply a rule after an update that is not yet counted, unless all of it was skipped.
 
     Args:
       rule: How the target follows.
       online: The variables just updated.
       target: Those that follow them.
       train_step_counter: The train steps finished before this one, a scalar.
-      skipped: How much of the update was skipped, a scalar; above 0 the target stays as it is.
+      skipped: How many of the update's steps were skipped, a scalar; where it is all of them the target stays as it is,
+        but for a rule that copies.
+      num_steps: How many there were.
     """
 
     def follow() -> tf.Tensor:
         rule.apply(online, target, tf.cast(train_step_counter, tf.int64) + 1)
         return tf.zeros([])
 
-    tf.cond(tf.equal(skipped, 0), follow, lambda: tf.zeros([]))
+    if rule.copies:
+        follow()
+        return
+    tf.cond(tf.less(skipped, num_steps), follow, lambda: tf.zeros([]))

@@ -53,6 +53,11 @@ class PolicyUpdate(tf.Module, abc.ABC):
         del has_critic
         self.optimizer.build(policy.variables)
 
+    def num_steps(self, policy: Policy, batch: PolicyBatch) -> int:
+        """How many steps an update takes, each of which may be skipped."""
+        del policy, batch
+        return 1
+
     @abc.abstractmethod
     def __call__(self, policy: Policy, batch: PolicyBatch) -> tuple[tf.Tensor, Any]:
         """Update the policy once, in a graph.
@@ -238,6 +243,10 @@ class ClippedUpdate(PolicyUpdate):
                 f"({policy.sequence_length})"
             )
         super().build(policy, has_critic)
+
+    def num_steps(self, policy: Policy, batch: PolicyBatch) -> int:
+        """The number of minibatches."""
+        return policy.num_minibatches(batch.advantage.shape[0], self._batch_size, self._epochs)
 
     def __call__(self, policy: Policy, batch: PolicyBatch) -> tuple[tf.Tensor, GradientStats]:
         """A step for each minibatch; the loss and the gradient's norm are means, without skipped minibatches."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SyncEnvironments,
     )
     from ngrl.environments.bridge import GymnasiumEnvironment
+    from ngrl.environments.checking import EnvironmentReport, check_environment
     from ngrl.environments.loading import Environment, load
     from ngrl.environments.member import Episode, episode_seed
     from ngrl.environments.preprocessing import ActionRepeat, AtariPreprocessing, Preprocessing
@@ -34,6 +35,7 @@ __all__ = [
     "CompiledEnvironments",
     "Environment",
     "EnvironmentFault",
+    "EnvironmentReport",
     "EnvpoolEnvironments",
     "Episode",
     "GymnasiumEnvironment",
@@ -42,6 +44,7 @@ __all__ = [
     "SyncEnvironments",
     "Transition",
     "VectorEnvironment",
+    "check_environment",
     "episode_seed",
     "load",
 ]
@@ -50,7 +53,7 @@ registration.register()
 
 
 def __getattr__(name: str) -> Any:
-    for module in ("member", "vector", "backends", "loading", "preprocessing") if name in __all__ else ():
+    for module in ("member", "vector", "backends", "loading", "preprocessing", "checking") if name in __all__ else ():
         if (found := getattr(importlib.import_module(f"{__name__}.{module}"), name, None)) is not None:
             return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,8 +2,11 @@
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
+
+from gymnasium import Space
 
 from ngrl.checks import check_count, check_optional_count, check_optional_number
 from ngrl.configurable import configurable
@@ -94,8 +97,8 @@ class AsyncEnvironments(Backend):
     """Members in worker processes, for environments slower than a millisecond.
 
     Args:
-      timeout: Seconds that a step or reset may take before the workers are ended and an EnvironmentFault is raised;
-        None waits for ever.
+      timeout: Seconds that a step, a reset or the making of a member may take before the workers are ended and an
+        EnvironmentFault is raised; None waits for ever.
       workers: Among how many processes the members are shared out; a process steps its members in turn. None is one for
         each member, for environments that wait; as many as there are cores suit those that compute. For those quicker
         than a millisecond `SyncEnvironments.cores` is.
@@ -116,10 +119,13 @@ class AsyncEnvironments(Backend):
     def make(
         self, env_id: str, num_envs: int, seed: int, kwargs: Mapping[str, Any], stream: Stream
     ) -> VectorEnvironment:
-        """As `Backend.make`; an EnvironmentFault is raised where a worker ends while starting."""
+        """As `Backend.make`; an EnvironmentFault is raised where a worker ends or hangs while starting."""
         from ngrl.environments.workers import WorkerVector
 
-        return WorkerVector(_checked(env_id, seed, kwargs, stream), num_envs, self.timeout, self.workers)
+        # Not made here first, where nothing could end one that hangs.
+        maker = MemberMaker(env_id, seed, kwargs, stream)
+        check = functools.partial(_check_spaces, env_id)
+        return WorkerVector(maker, num_envs, self.timeout, self.workers, check=check)
 
 
 @configurable
@@ -224,7 +230,10 @@ class CompiledEnvironments(Backend):
 def _checked(env_id: str, seed: int, kwargs: Mapping[str, Any], stream: Stream) -> MemberMaker:
     """What makes gymnasium's members, once one could be made and its spaces are of kinds that are supported."""
     maker = MemberMaker(env_id, seed, kwargs, stream)
-    observation_space, action_space = maker.check()
+    _check_spaces(env_id, *maker.check())
+    return maker
+
+
+def _check_spaces(env_id: str, observation_space: Space, action_space: Space) -> None:
     spaces.observation_spec(observation_space, env_id)
     spaces.action_spec(action_space, env_id)
-    return maker

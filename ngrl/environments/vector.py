@@ -85,8 +85,8 @@ class VectorEnvironment(abc.ABC):
 class SyncVector(VectorEnvironment):
     """Members stepped one after another in this process: the fastest for quick environments."""
 
-    def __init__(self, maker: MemberMaker, members: Iterable[int]):
-        """Make the members of these indices.
+    def __init__(self, maker: MemberMaker, members: Iterable[int], on_made: Callable[[], object] = lambda: None):
+        """Make the members of these indices; `on_made` is called after each.
 
         Raises:
           EnvironmentFault: One can't be made, or has other spaces than the first.
@@ -96,6 +96,7 @@ class SyncVector(VectorEnvironment):
             for index in members:
                 made[index] = maker.member(index)()
                 opened.callback(made[index].close)
+                on_made()
             check_alike(maker.env_id, {index: (env.observation_space, env.action_space) for index, env in made.items()})
             opened.pop_all()
         # copy=False: the bridge copies once, while converting dtypes.

@@ -15,13 +15,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import util
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 import cloudpickle
 import numpy as np
+from gymnasium import spaces
 
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.making import MemberMaker
@@ -55,18 +56,22 @@ class WorkerVector(VectorEnvironment):
         timeout: float | None,
         workers: int | None = None,
         takes_part: bool = False,
+        check: Callable[[spaces.Space, spaces.Space], object] | None = None,
     ):
         """Start the workers.
 
         Args:
           maker: Makes the members.
           num_envs: The number of members N.
-          timeout: Seconds that a step or reset of all members may take; None waits for ever.
+          timeout: Seconds that a step or reset of all members may take, and the making of each; None waits for ever.
           workers: The number of processes; None is one for each member.
           takes_part: Whether this process is one of them, and each waits busily for the others, on a core of its own.
+          check: Refuses the spaces of one that is made before the members; None makes none, and members alone.
 
         Raises:
-          EnvironmentFault: A worker ended while starting.
+          EnvironmentFault: A worker ended while starting, or a member was not made in time.
+          ValueError: An environment can't be made with these settings, or what `check` raises.
+          ImportError: A package it needs is not installed.
         """
         self.env_id, self.num_envs, self._timeout = maker.env_id, num_envs, waited(timeout)
         self._shares = shares(num_envs, workers)
@@ -84,12 +89,13 @@ class WorkerVector(VectorEnvironment):
             for share in self._theirs:
                 pipe, theirs = context.Pipe()
                 self._pipes.append(pipe)
-                arguments = (theirs, pickled, share.tolist(), self._busy_s)
+                arguments = (theirs, pickled, share.tolist(), self._busy_s, check is not None)
                 process = context.Process(target=_work, args=arguments, daemon=True)
                 self.processes.append(process)
                 process.start()
                 theirs.close()  # else the end of the worker wouldn't be heard
-            described = _checked([self._answer(pipe) for pipe in self._pipes])
+            shared = zip(self._pipes, self._theirs, strict=True)
+            described = _checked([self._started(pipe, share.tolist(), check) for pipe, share in shared])
             described[:0] = [_described(self._own)] if self._own is not None else []
             firsts = (int(share[0]) for share in self._shares)
             check_alike(maker.env_id, {first: answer[:2] for first, answer in zip(firsts, described, strict=True)})
@@ -104,6 +110,28 @@ class WorkerVector(VectorEnvironment):
             self._end(0.0)
             raise
         self.observation_space, self.action_space, self._time_limit, self._render_mode = described[0]
+
+    def _started(
+        self, pipe: Connection, share: list[int], check: Callable[[spaces.Space, spaces.Space], object] | None
+    ) -> Any:
+        """What a worker says of its members once they are made, or the fault of one."""
+        pipe.recv()  # the process has begun, which takes as long as the machine does
+        if check is not None and share[0] == 0:
+            made = self._made(pipe, 0)
+            if isinstance(made, Exception):
+                raise made
+            check(*made)
+        for member in share:
+            if (fault := self._made(pipe, member)) is not None:
+                return fault
+        return pipe.recv()
+
+    def _made(self, pipe: Connection, member: int) -> Any:
+        """What a worker says where a member has been made."""
+        if not pipe.poll(self._timeout):
+            problem = f"it was not made within {self._timeout:g} s; its process was ended"
+            raise EnvironmentFault(self.env_id, member, None, problem)
+        return pipe.recv()
 
     @property
     def time_limit(self) -> int | None:
@@ -249,8 +277,8 @@ def _start_method() -> str:
     return "forkserver"
 
 
-def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float) -> None:
-    """Do what is asked of some members, deaf to Ctrl-C and SIGTERM, not outliving the parent.
+def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float, checks: bool) -> None:
+    """Make some members and do what is asked of them, deaf to Ctrl-C and SIGTERM, not outliving the parent.
 
     Both may go to all processes of a run (a terminal, `timeout`, SLURM), and the parent still needs these for its last
     steps and its checkpoint.
@@ -261,8 +289,11 @@ def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float)
     deaf = handled(lambda number, frame: None, signal.SIGTERM)
     with contextlib.suppress(EOFError, OSError), deaf:  # the parent went away
         made: MemberMaker = cloudpickle.loads(maker)
+        pipe.send(None)  # from here on it is the environment that takes time
+        if checks and members[0] == 0:
+            pipe.send(_tried(made))
         try:
-            vector = SyncVector(made, members)
+            vector = SyncVector(made, members, lambda: pipe.send(None))
         except EnvironmentFault as fault:
             pipe.send(fault)
             return
@@ -274,6 +305,14 @@ def _work(pipe: Connection, maker: bytes, members: Sequence[int], busy_s: float)
             pipe.send(_answered(vector, *asked))
             _wait_busily(pipe, busy_s)
         pipe.send(close_and_tell(vector))
+
+
+def _tried(maker: MemberMaker) -> Any:
+    """What `MemberMaker.check` returns or raises."""
+    try:
+        return maker.check()
+    except (ValueError, ImportError) as error:
+        return error
 
 
 def _described(vector: SyncVector) -> tuple[Any, ...]:

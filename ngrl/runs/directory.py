@@ -157,6 +157,20 @@ class RunDirectory:
         self._lock.close()
 
 
+def check_usable(path: Path, config: Mapping[str, str], default: Default = no_default) -> None:
+    """Refuse a directory that holds another experiment, and write nothing; arguments as `RunDirectory`.
+
+    Raises:
+      RunDirectoryError: It does, or can't be read.
+    """
+    try:
+        record = read_record(path)
+    except ReadError as error:
+        raise RunDirectoryError(str(error)) from error
+    if record is not None:
+        check_same_experiment(path, record, config, default)
+
+
 def check_same_experiment(
     path: Path,
     record: Mapping[str, Any],

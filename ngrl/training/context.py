@@ -9,9 +9,22 @@ from typing import Any
 import numpy as np
 
 from ngrl.configuration import operative
-from ngrl.runs.directory import RunDirectory, RunDirectoryError, move_aside
+from ngrl.environments import Environment
+from ngrl.runs.directory import RunDirectory, RunDirectoryError, check_usable, move_aside
 from ngrl.runs.files import write_text
 from ngrl.training.progress import Progress
+
+
+class DryRunOver(Exception):
+    """Everything could be built, and nothing was to be written.
+
+    Attributes:
+      environment: What would be learned; None where the entry trains no agent.
+    """
+
+    def __init__(self, environment: Environment | None):
+        super().__init__("everything could be built")
+        self.environment = environment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +39,7 @@ class RunContext:
       config_text: Gives the operative configuration once everything has been built.
       progress: Where to report.
       on_start: Called once everything has been built and the directory is this run's.
+      dry_run: Build everything and write nothing; `DryRunOver` is raised where the directory would be opened.
     """
 
     root_dir: str | Path
@@ -34,17 +48,21 @@ class RunContext:
     config_text: Callable[[], str] = lambda: ""
     progress: Progress = dataclasses.field(default_factory=Progress)
     on_start: Callable[[], object] = lambda: None
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         # An environment may leave the working folder before the directory is made.
         object.__setattr__(self, "root_dir", Path(self.root_dir).absolute())
 
     @contextlib.contextmanager
-    def open(self, settings: Callable[[], Mapping[str, Any]]) -> Iterator[RunDirectory]:
+    def open(
+        self, settings: Callable[[], Mapping[str, Any]], environment: Environment | None = None
+    ) -> Iterator[RunDirectory]:
         """Hold the run's directory while it is written; an earlier run is moved aside where that is asked for.
 
         Args:
           settings: Gives what identifies the experiment, name to value, where there is no `config`.
+          environment: What is learned, for `DryRunOver`.
 
         Yields:
           The directory.
@@ -52,9 +70,14 @@ class RunContext:
         Raises:
           RunDirectoryError: The directory can't be used.
           WriteError: The configuration can't be written.
+          DryRunOver: It was a dry run.
         """
         path = _found(self.root_dir)
         config = self.config() if self.config else {name: repr(_plain(value)) for name, value in settings().items()}
+        if self.dry_run:
+            if not self.noresume:
+                check_usable(path, config, operative.default)
+            raise DryRunOver(environment)
         moved = move_aside(path) if self.noresume else None
         with contextlib.closing(RunDirectory(path, config, operative.default)) as directory:
             self.on_start()

@@ -1,8 +1,10 @@
 """The errors that a command answers with one line instead of a traceback."""
 
+from ngrl import configuration
 from ngrl.configuration.binding import ConfigurationError
 from ngrl.environments import EnvironmentFault
 from ngrl.loops.loop import NonFiniteError
+from ngrl.messages import reason
 from ngrl.runs.directory import RunDirectoryError
 from ngrl.runs.files import CheckpointError, WriteError
 from ngrl.signals import Interrupted
@@ -17,4 +19,13 @@ FAILURES = (CheckpointError, WriteError, NonFiniteError, EnvironmentFault)
 #: The message says all that there is to say.
 EXPLAINED = (*FAILURES, RunDirectoryError, ConfigurationError)
 
-__all__ = ["EXPLAINED", "FAILURES", "USAGE", "WHILE_BUILDING", "Interrupted"]
+
+def one_line(error: BaseException) -> str:
+    """What a command says of an error.
+
+    Gin appends where one passed through; only one made of a wrong value is explained by that.
+    """
+    return reason(error) if isinstance(error, EXPLAINED) else configuration.one_line(error)
+
+
+__all__ = ["EXPLAINED", "FAILURES", "USAGE", "WHILE_BUILDING", "Interrupted", "one_line"]

@@ -51,10 +51,10 @@ def run(
 ) -> RunResult:
     """Train, evaluate the greedy policy, export it.
 
-    Continues by itself where an earlier call with the same directory stopped. It is refused where environment, seed or
-    the optimizer's `get_config()` are others; of what else `agent` and `loop` were built with (networks, loss,
-    discount, batch size) only that the checkpoint fits is checked. A gin file's run is known by all its settings; in
-    Python `RunContext.config` may give more.
+    Continues by itself where an earlier call with the same directory stopped; `Progress.stop_training` ends it early.
+    It is refused where environment, seed or the optimizer's `get_config()` are others; of what else `agent` and `loop`
+    were built with (networks, loss, discount, batch size) only that the checkpoint fits is checked. A gin file's run is
+    known by all its settings; in Python `RunContext.config` may give more.
 
     Args:
       context: The run's directory, and where to report.
@@ -80,6 +80,7 @@ def run(
       NonFiniteError: Too many updates in a row were skipped.
       EnvironmentFault: The environment failed.
       Interrupted: SIGINT or SIGTERM asked the run to stop; a checkpoint was written.
+      DryRunOver: The context is of a dry run, and everything could be built.
     """
     _check_numbers(
         num_env_steps=num_env_steps,
@@ -104,7 +105,7 @@ def run(
             return {**environment.identity(), "run.seed": seed, "run.optimizer": built.optimizer.get_config()}
 
         # Only now, when the experiment is known to be possible, is anything written.
-        with context.open(identity) as directory, StopRequest() as stop:
+        with context.open(identity, environment) as directory, StopRequest() as stop:
             training = Training(directory, built, built_loop, context.progress, keep_checkpoints, stop)
             directory.write(seed=seed)
             for line in final.warnings(played):
@@ -187,8 +188,9 @@ class Training:
         checkpoint_every: int,
         interim: InterimEvaluation,
     ) -> None:
-        """Run the loop until a limit is reached. Interrupted, it leaves a checkpoint."""
+        """Run the loop until a limit is reached, or `Progress` ends it. Interrupted, it leaves a checkpoint."""
         loop, statistics = self._loop, self._loop.statistics
+        self._progress.stop_training = False
         self._progress.start(num_env_steps, num_episodes, statistics.env_steps, statistics.episodes)
         next_log = (statistics.env_steps // log_every + 1) * log_every
         next_checkpoint = (statistics.env_steps // checkpoint_every + 1) * checkpoint_every
@@ -198,7 +200,7 @@ class Training:
         try:
             if self._owes_evaluation and next_evaluation is not None:
                 self._evaluate(interim)
-            while not _reached(statistics, num_env_steps, num_episodes) and not self._stop.requested:
+            while not (_reached(statistics, num_env_steps, num_episodes) or self._is_to_stop()):
                 self._has_stepped = True
                 self._record(loop.step())
                 loop.check_streak()
@@ -215,6 +217,8 @@ class Training:
                 self._log()
             self._save()
             self.check_stop()
+            if self._progress.stop_training:
+                self._progress.note(f"stopped at {statistics.env_steps:,} environment steps, as was asked for")
         except BaseException as error:
             with contextlib.suppress(WriteError):  # what went wrong first is what to tell
                 self._close()
@@ -228,6 +232,9 @@ class Training:
         with contextlib.ExitStack() as stack:
             for close in (self._events.close, self._episode_log.close, self._progress.stop):
                 stack.callback(close)
+
+    def _is_to_stop(self) -> bool:
+        return self._stop.requested or self._progress.stop_training
 
     def check_stop(self) -> None:
         """Raise Interrupted where a signal asked the run to stop."""

@@ -87,6 +87,7 @@ class InterimEvaluation:
             reached = {"env_steps": env_steps, "mean": summary["mean"], "episodes": summary["episodes"]}
             export_policy(self._policy, self._folder / BEST, {**self._description, "evaluation": reached})
         best = ", the best so far" if is_best else ""
+        self._progress.scored(env_steps, scores)
         self._progress.note(f"greedy policy at {counted(env_steps, 'step')}: {describe_evaluation(summary)}{best}")
 
 

@@ -17,7 +17,13 @@ class Progress:
 
     Args:
       stream: Where they go; standard error by default.
+
+    Attributes:
+      stop_training: Set it to true, and training ends after the loop's present step, as if it were to be no longer:
+        with a checkpoint, the evaluation and the export. The same call goes on from there. False when training begins.
     """
+
+    stop_training: bool = False
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = stream if stream is not None else sys.stderr
@@ -27,6 +33,9 @@ class Progress:
 
     def update(self, env_steps: int, episodes: int, scalars: Mapping[str, float]) -> None:
         """Training has come this far; the scalars carry TensorBoard's tags."""
+
+    def scored(self, env_steps: int, scalars: Mapping[str, float]) -> None:
+        """The greedy policy was played amid training (`Evaluation.every`); the scalars carry TensorBoard's tags."""
 
     def start_evaluation(self, episodes: int) -> None:
         """The evaluation of this many episodes begins."""

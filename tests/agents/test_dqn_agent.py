@@ -373,6 +373,18 @@ def test_average_of_a_skipped_update_stays_as_it_is():
     assert [v.numpy().tobytes() for v in average.trainable_weights] == before
 
 
+@pytest.mark.parametrize("rule", [agents.HardUpdate(2), agents.FunctionalRegularisation(agents.HardUpdate(2))])
+def test_copy_that_is_due_at_a_skipped_update_is_made(rule):
+    agent = make(target_update=rule)
+    agent.train(experience())
+    online, target = (agent.q_network.variables, agent._target_network.variables)
+    assert any((new.numpy() != old.numpy()).any() for new, old in zip(online, target, strict=True))
+    batch = experience()
+    assert agent.train(batch._replace(reward=batch.reward * np.inf)).extra.optimizer.skipped == 1
+    for new, copied in zip(online, target, strict=True):
+        np.testing.assert_array_equal(copied, new)
+
+
 def test_average_that_does_not_fit_the_q_network_is_refused():
     agent = make()
     with pytest.raises(ValueError, match=r"DqnAgent: the average's weights .* don't match the Q-network's"):

@@ -133,8 +133,14 @@ def test_loss_and_norm_are_means_of_the_minibatches_that_were_not_skipped(monkey
         return loss, optimizers.GradientStats(norm, tf.where(works, 0.0, 1.0), tf.where(works, 0.0, cause))
 
     monkeypatch.setattr("ngrl.agents.updates.plain_step", every_third_alone_works)
-    info = ppo(epochs=3).train(experience("discrete"))
+    agent, average = ppo(epochs=3), make_actor("discrete")
+    agent.average_into(average, agents.SoftUpdate(0.5))
+    before, online = average.trainable_weights[0].numpy(), agent.actor_network.trainable_weights[0]
+    online.assign_add(tf.ones_like(online))
+    info = agent.train(experience("discrete"))
     stats = info.extra.optimizer
+    # Minibatches that work have the average follow, though others were skipped.
+    np.testing.assert_allclose(average.trainable_weights[0], before + 0.5, rtol=1e-5)
     assert number.numpy() % 3 == 0
     assert (info.loss.numpy(), stats.gradient_norm.numpy()) == (2, 1)
     assert stats.skipped.numpy() == number.numpy() * 2 / 3

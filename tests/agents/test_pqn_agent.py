@@ -111,7 +111,14 @@ def test_loss_is_the_mean_of_the_minibatches_that_were_not_skipped(monkeypatch):
         return info._replace(loss=tf.where(works, 2.0, np.nan), extra=info.extra._replace(optimizer=stats))
 
     monkeypatch.setattr(agent, "_step", every_third_alone_works)
+    average = networks.QNetwork(OBSERVATION, 2, (5,), seed=9, layer_norm=True)
+    agent.average_into(average, agents.SoftUpdate(0.5))
+    before = average.trainable_weights[0].numpy()
     info = agent.train(experience())
+    # It follows what minibatches have moved, though some were skipped.
+    moved = 0.5 * before + 0.5 * agent.q_network.trainable_weights[0].numpy()
+    np.testing.assert_allclose(average.trainable_weights[0], moved, rtol=1e-6)
+    assert np.abs(moved - before).max() > 0
     stats = info.extra.optimizer
     assert (number.numpy(), info.loss.numpy(), stats.skipped.numpy(), stats.skip_cause.numpy()) == (12, 2, 8, 4)
 

@@ -194,7 +194,7 @@ def test_all_members_are_closed_and_those_told_of_that_cannot_be(load, monkeypat
 class Growing(gymnasium.Env):
     """Each that a process makes has one action more than the one before."""
 
-    made = os.getpid() + (multiprocessing.parent_process() is None) * 10**9  # so that processes differ too
+    made = 100 * os.getpid() + (multiprocessing.parent_process() is None) * 10**9  # so that processes differ too
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
     def __init__(self):
@@ -243,6 +243,29 @@ def test_a_worker_process_that_hangs_is_named_and_ended(load):
         run_into(env)
     assert (caught.value.member, caught.value.step) == (1, 2)
     assert not any(process.is_alive() for process in processes)
+
+
+@pytest.mark.parametrize(("number", "member"), [(1, 0), (2, 0), (4, 2)])  # the first is made to know the spaces
+def test_a_member_that_hangs_while_it_is_made_is_named_and_its_process_ended(load, number, member):
+    before = set(multiprocessing.active_children())
+    with pytest.raises(EnvironmentFault, match=r"it was not made within 0.5 s; its process was ended") as caught:
+        load("test/SlowlyMade-v0", 3, backend=AsyncEnvironments(timeout=0.5, workers=1), number=number)
+    assert (caught.value.member, caught.value.step) == (member, None)
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_what_cannot_be_made_in_a_worker_is_told_as_in_this_process(load):
+    for settings in ({"fault": 1, "unknown": 2}, {}):
+        said = []
+        for backend in ("sync", "async"):
+            with pytest.raises(ValueError, match=f"{NAME} can't be made.*TypeError") as caught:
+                load(NAME, 2, backend=backend, env_kwargs=settings)
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+    with pytest.raises(ImportError, match="needs a package that is not installed"):
+        load("test/NeedsAPackage-v0", 2, backend="async")
+    with pytest.raises(ValueError, match=r"observation space Text\(.*\) is not supported"):
+        load("test/OfSpaces-v0", 2, backend="async", observation_space=spaces.Text(3))
 
 
 def test_members_that_share_a_process_are_named_together_where_it_hangs_and_alone_where_they_fail(load):

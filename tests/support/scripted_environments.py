@@ -45,6 +45,19 @@ class Scripted(gymnasium.Env):
         return self._observe(float(action)), reward, terminated, truncated, {"step": 1.0}
 
 
+class SlowlyMade(gymnasium.Env):
+    """Takes ten minutes to be made, the `number`-th time in a process."""
+
+    observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    made = 0
+
+    def __init__(self, number):
+        SlowlyMade.made += 1
+        if SlowlyMade.made == number:
+            time.sleep(600)
+
+
 class Misbehaving(gymnasium.Env):
     """Counts steps (float32 [2]) and does `fault` at step `at` (0 is the reset) of every episode.
 
@@ -203,6 +216,7 @@ def register():
     for env_id, maker in {
         "test/Scripted-v0": Scripted,
         "test/Misbehaving-v0": Misbehaving,
+        "test/SlowlyMade-v0": SlowlyMade,
         "test/Obedient-v0": Obedient,
         "test/Unclosable-v0": Unclosable,
         "test/OfSpaces-v0": OfSpaces,

@@ -10,7 +10,7 @@ import pytest
 from ngrl.messages import reason
 from ngrl.runs import directory, read_record
 from ngrl.runs.directory import RunDirectoryError, move_aside
-from ngrl.training.context import RunContext
+from ngrl.training.context import DryRunOver, RunContext
 from ngrl.training.progress import Progress
 
 
@@ -125,6 +125,21 @@ def test_record_of_before_the_list_keeps_its_first_process(earlier):
     assert record["processes"][0] == first
     assert len(record["processes"]) == 2
     assert not set(first) & set(record)
+
+
+def test_dry_run_writes_nothing_and_refuses_the_directory_of_another_experiment(earlier):
+    before = {path: path.stat().st_mtime_ns for path in earlier.rglob("*")}
+    for root_dir, number, noresume in ((earlier, 1, False), (earlier, 2, True), (earlier.with_name("new"), 2, False)):
+        context = RunContext(root_dir, noresume, dry_run=True)
+        with pytest.raises(DryRunOver), context.open(lambda number=number: {"number": number}):
+            pass
+    with (
+        pytest.raises(RunDirectoryError, match="belongs to another experiment"),
+        RunContext(earlier, dry_run=True).open(lambda: {"number": 2}),
+    ):
+        pass
+    assert {path: path.stat().st_mtime_ns for path in earlier.rglob("*")} == before
+    assert [path.name for path in earlier.parent.iterdir()] == ["run"]
 
 
 def test_what_identifies_a_run_is_asked_for_before_anything_is_moved(earlier):

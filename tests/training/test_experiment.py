@@ -324,6 +324,51 @@ def test_signal_leaves_a_checkpoint_from_which_the_run_goes_on(tmp_path):
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
+class StopsEarly(Progress):
+    """Asks for the end at the first report from so many steps on, and keeps what it hears."""
+
+    def __init__(self, at, of="update"):
+        self.at, self.of, self.heard, self.notes = at, of, [], []
+
+    def hear(self, kind, env_steps, scalars):
+        self.heard.append((kind, env_steps, dict(scalars)))
+        if kind == self.of and env_steps >= self.at:
+            self.stop_training = True
+
+    def update(self, env_steps, episodes, scalars):
+        self.hear("update", env_steps, scalars)
+
+    def scored(self, env_steps, scalars):
+        self.hear("scored", env_steps, scalars)
+
+    def note(self, line):
+        self.notes.append(line)
+
+
+@pytest.mark.parametrize("of", ["update", "scored"])
+@LIVE
+def test_training_that_progress_stops_is_evaluated_and_goes_on_bit_for_bit(tmp_path, of):
+    progress = StopsEarly(250, of)
+    settings = {"every": 150, "interim_episodes": 1}
+    stopped = run(tmp_path / "parts", 600, progress=progress, **settings)
+    at = stopped["env_steps"]
+    assert 300 <= at < 310  # where the first point from 250 on is due, and no two steps of the loop later
+    assert stopped["evaluation"]["episodes"] == 3
+    assert progress.notes[-1] == f"stopped at {at} environment steps, as was asked for"
+    assert json.loads((tmp_path / "parts" / "run.json").read_text())["status"] == "finished"
+    assert {kind for kind, *_ in progress.heard} == {"update", "scored"}
+    assert all("eval/interim_mean_reward" in scalars for kind, _, scalars in progress.heard if kind == "scored")
+    progress.at = 10_000  # the request doesn't last until the next call
+    for name in ("parts", "whole"):
+        assert run(tmp_path / name, 600, progress=progress, **settings)["env_steps"] >= 600
+    (whole, whole_state), (parts, parts_state) = (variables(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+    assert whole_state == parts_state
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
 class Listening(Progress):
     """Keeps what a run warns of, and how many times training had reported its state by then."""
 
