@@ -53,7 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shard", metavar="I/N", help="run every N-th trial from the I-th on, counted from 0: for arrays of jobs")
     add("--jobs", type=int, metavar="N", help="trials at a time (default: as many as there are cores)")
     add("--ray_address", metavar="A", help="run on the Ray cluster at HOST:PORT, or 'auto' for that of this machine")
-    add("--dry_run", action="store_true", help="build each experiment, say what would be run, and run nothing")
+    add(
+        "--dry_run",
+        action="store_true",
+        help="build the experiments with their values, say what would be run, and run nothing",
+    )
     add("--noprogress", action="store_true", help="show no progress, only failures and the result")
     modules.add_option(parser)
     return parser
@@ -132,7 +136,7 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOut
 
 
 def _built(standings: "list[Standing]", name: str, terminal: TextIO | None) -> "list[Standing]":
-    """How trials stand once their environments, agents and loops have been built, a trial of each cell.
+    """How trials stand once environment, agent and loop of as many have been built as hold every value of a setting.
 
     What can't be built, since a value is out of its range or a package is missing, is refused, as its run would be.
     """
@@ -140,11 +144,19 @@ def _built(standings: "list[Standing]", name: str, terminal: TextIO | None) -> "
 
     cells = {standing.planned.trial.cell: standing.planned.trial for standing in standings if standing.status.is_to_run}
     if terminal is not None and cells:
-        print(f"{name}: building {len(cells)} experiments", file=terminal)
-    refusals = {cell: _refusal(trial) for cell, trial in cells.items()}
+        print(f"{name}: building what its trials run", file=terminal)
+    refusals: dict[str, str] = {}
+    known: set[tuple[str, str]] = set()
+    suspected: set[tuple[str, str]] = set()  # what a cell holds that was refused
+    for cell, trial in cells.items():
+        held = {(trial.gin_file, binding) for binding in ("", *trial.bindings)}
+        if not held <= known or held & suspected:
+            refusals[cell] = _refusal(trial)
+            known |= held
+            suspected |= held if refusals[cell] else set()
     return [
         dataclasses.replace(standing, status=Status.REFUSED, note=refusal)
-        if standing.status.is_to_run and (refusal := refusals[standing.planned.trial.cell])
+        if standing.status.is_to_run and (refusal := refusals.get(standing.planned.trial.cell))
         else standing
         for standing in standings
     ]

@@ -274,7 +274,7 @@ def test_dry_run_builds_each_experiment_and_refuses_what_its_run_would_refuse(sw
     study.write_text(STUDY.replace("small/Part.seeds", f"small/Part.grid = {grid}\nsmall/Part.seeds"))
     result = sweep(study, "--dry_run")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1] == "ranges: building 4 experiments"
+    assert result.stderr.splitlines()[-1] == "ranges: building what its trials run"
     first, *lines = result.stdout.splitlines()
     assert first.endswith(": 2 not begun, 6 refused")
     told = {line.split()[1].rstrip(":"): line.partition(": ")[2] for line in lines if line.startswith("refused")}

@@ -23,7 +23,7 @@ from ngrl.environments.bridge import GymnasiumEnvironment, StepArrays
 from ngrl.environments.faults import EnvironmentFault, one_line
 from ngrl.environments.loading import Environment
 from ngrl.environments.making import find_spec, make
-from ngrl.messages import RAISED
+from ngrl.messages import RAISED, counted
 from ngrl.seeding import Stream
 
 RIGHT, NOTE, PROBLEM = "right", "note", "problem"
@@ -61,7 +61,7 @@ class EnvironmentReport:
 
     def __str__(self) -> str:
         count = len(self.problems)
-        first = f"{self.env_id}: {f'{count} problem' + 's' * (count > 1) if count else 'no problem found'}"
+        first = f"{self.env_id}: {counted(count, 'problem') if count else 'no problem found'}"
         return "\n".join([first, *(f"  {kind:8} {text}" for kind, text in self.findings)])
 
 
@@ -174,7 +174,9 @@ class _Check:
             ends += int(step.step_type[0] == ts.StepType.LAST)
             outside = outside or _outside(played.observation_space, step.observation)
         checked = ", finite" if self._alone.check_finite else ""
-        self._add(RIGHT, f"{len(actions):,} steps with random actions: all answers of the spaces' kinds{checked}")
+        self._add(
+            RIGHT, f"{counted(len(actions), 'step')} with random actions: all answers of the spaces' kinds{checked}"
+        )
         if outside is not None:
             self.findings.append(outside)
         self._tell_ends(ends, len(actions), played.time_limit)
@@ -182,15 +184,15 @@ class _Check:
         return actions, seen
 
     def _tell_ends(self, ends: int, steps: int, limit: int | None) -> None:
-        told = "no time limit was seen" if limit is None else f"the time limit is {limit:,} steps"
+        told = "no time limit was seen" if limit is None else f"the time limit is {counted(limit, 'step')}"
         if ends:
-            self._add(RIGHT, f"{ends:,} episodes came to their ends, {told}")
+            self._add(RIGHT, f"{counted(ends, 'episode came to its end', 'episodes came to their ends')}, {told}")
         elif limit is not None:
-            self._add(RIGHT, f"no episode ended within {steps:,} steps, but {told}")
+            self._add(RIGHT, f"no episode ended within {counted(steps, 'step')}, but {told}")
         else:
             self._add(
                 NOTE,
-                f"no episode ended within {steps:,} steps, and {told}: give it max_episode_steps where it is "
+                f"no episode ended within {counted(steps, 'step')}, and {told}: give it max_episode_steps where it is "
                 "registered, or evaluations are broken off",
             )
 
