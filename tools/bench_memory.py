@@ -40,9 +40,13 @@ def planned_bytes(directory: pathlib.Path) -> int:
 
 
 def update_bytes(name: str, optimizer: str) -> int:
-    """Bytes of an update, which a process of its own takes: XLA reads its flags once."""
+    """Bytes of an update, which a process of its own takes: XLA reads its flags once.
+
+    Buffers are planned before LLVM is called, which then needn't optimise.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        in_process([__file__, name, optimizer], XLA_FLAGS=f"--xla_dump_to={directory} --xla_dump_hlo_as_text")
+        flags = f"--xla_dump_to={directory} --xla_dump_hlo_as_text --xla_backend_optimization_level=0"
+        in_process([__file__, name, optimizer], XLA_FLAGS=flags)
         return planned_bytes(pathlib.Path(directory))
 
 
