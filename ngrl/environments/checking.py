@@ -216,7 +216,7 @@ class _Check:
     def _go_on_in_a_worker(self, state: dict[str, np.ndarray] | None) -> None:
         """Make one in a worker process, and bring the episode in progress back there, as a resumed run does."""
         apart = dataclasses.replace(self._alone, backend=AsyncEnvironments())
-        with self._problems(), contextlib.closing(apart.load(self._seed)) as other:
+        with self._problems("; this is in a worker process"), contextlib.closing(apart.load(self._seed)) as other:
             if state is None:
                 other.reset_arrays()
                 self._add(RIGHT, "it can be made in a worker process")
