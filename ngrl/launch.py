@@ -251,7 +251,7 @@ def _run(
             )
         )
     except DryRunOver as over:
-        return _checked(name, over.environment, output)
+        return _checked(options, name, over.environment, seed, output)
     except known.Interrupted as error:
         hint = " (without --noresume)" if options.noresume else ""
         # Gin appends where the error passed through.
@@ -273,15 +273,22 @@ def _run(
     return 0
 
 
-def _checked(name: str, environment: "Environment | None", output: LibraryOutput) -> int:
+def _checked(
+    options: argparse.Namespace,
+    name: str,
+    environment: "Environment | None",
+    seed: int | None,
+    output: LibraryOutput,
+) -> int:
     """Say that a dry run could build everything, and what is found out about its environment; the exit code."""
     print(f"{name}: everything can be built as the files say", file=output.stdout)
-    if environment is None:
+    # The environment is the same for all seeds.
+    if environment is None or (options.seeds is not None and seed != _seeds(options)[0]):
         return 0
     from ngrl.environments import check_environment
 
     print(f"{name}: playing {environment.env_id}", file=output.terminal)
-    report = check_environment(environment)
+    report = check_environment(environment, seed or 0)
     print(report, file=output.stdout)
     return EXIT_FAILURE if report.problems else 0
 

@@ -1,23 +1,41 @@
 """Errors in one line each, and what else is said in one wording. No TensorFlow is imported here."""
 
+import contextlib
 import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 #: What a user's own code may raise. SystemExit is no Exception, and would end a command as if its work were done.
 RAISED = (Exception, SystemExit)
 
 
+# The folder that a command was started in; what it runs may go elsewhere.
+_folder: Path | None = None
+
+
+@contextlib.contextmanager
+def named_from(folder: Path) -> Iterator[None]:
+    """While this context lasts `short` names paths from this folder, whichever the working folder is."""
+    global _folder
+    before, _folder = _folder, folder
+    try:
+        yield
+    finally:
+        _folder = before
+
+
 def short(text: str) -> str:
     """Text in which the paths of what lies in the working folder begin there, as a person names them."""
     try:
-        folder = os.path.join(os.getcwd(), "")
+        folder = _folder or Path.cwd()
     except OSError:  # it is gone
         return text
-    return re.sub(rf"(?<![\w/.-]){re.escape(folder)}", "", text)
+    if folder == folder.parent:  # of the root every slash would go
+        return text
+    return re.sub(rf"(?<![\w/.-]){re.escape(os.path.join(folder, ''))}", "", text)
 
 
 def first_line(text: str) -> str:

@@ -102,6 +102,7 @@ def _check(options: argparse.Namespace) -> tuple[int, int]:
 def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOutput) -> int:
     from ngrl.cluster import RayUnavailableError, check_address
     from ngrl.configuration.binding import ConfigurationError
+    from ngrl.runs.record import Status
     from ngrl.studies import study
     from ngrl.studies.inventory import standings_of
 
@@ -122,7 +123,7 @@ def _run(options: argparse.Namespace, shard: tuple[int, int], output: LibraryOut
         if options.dry_run:
             standings = _built(standings, plan.name, None if options.noprogress else output.terminal)
             print(_listing(plan.name, standings, folder, plan.study.cpus_per_trial), file=output.stdout)
-            return EXIT_FAILURE if any(standing.note for standing in standings) else 0
+            return EXIT_FAILURE if any(standing.status is Status.REFUSED for standing in standings) else 0
         return _sweep(options, plan, standings, folder, output)
     except (ConfigurationError, UsageError) as error:
         return fail(str(error), EXIT_USAGE)
@@ -153,7 +154,7 @@ def _built(standings: "list[Standing]", name: str, terminal: TextIO | None) -> "
         if not held <= known or held & suspected:
             refusals[cell] = _refusal(trial)
             known |= held
-            suspected |= held if refusals[cell] else set()
+            suspected = suspected | held - {(trial.gin_file, "")} if refusals[cell] else suspected - held
     return [
         dataclasses.replace(standing, status=Status.REFUSED, note=refusal)
         if standing.status.is_to_run and (refusal := refusals.get(standing.planned.trial.cell))
@@ -167,13 +168,15 @@ def _refusal(trial: "Trial") -> str:
     import gin
 
     from ngrl import configuration
+    from ngrl.studies.study import same_folder
     from ngrl.training import configurables, errors
     from ngrl.training.context import DryRunOver, RunContext
 
     gin.clear_config()
     try:
-        configuration.parse([trial.gin_file], trial.bindings, trial.allow_gin_import, {"seed": str(trial.seed)})
-        configurables.main(RunContext(trial.name, noresume=True, dry_run=True))
+        with same_folder():
+            configuration.parse([trial.gin_file], trial.bindings, trial.allow_gin_import, {"seed": str(trial.seed)})
+            configurables.main(RunContext(trial.name, noresume=True, dry_run=True))
     except DryRunOver:
         return ""
     except RAISED as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ngrl import _releases
+from ngrl.messages import named_from
 from ngrl.signals import exit_code, heed, terminable
 
 EXIT_FAILURE = 1
@@ -59,7 +60,8 @@ def run_apart(command: str, run: "Callable[[LibraryOutput], int]", stopped: Call
         return refuse(command, _releases.TF_AGENTS_MISSING, EXIT_FAILURE)
     output = LibraryOutput()
     try:
-        return stoppable(command, lambda: run(output), stopped, output.terminal)
+        with named_from(Path.cwd()):
+            return stoppable(command, lambda: run(output), stopped, output.terminal)
     finally:
         output.close()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ngrl.messages import counted, reason, short
+from ngrl.messages import counted, named_from, reason, short
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,14 @@ def test_paths_in_the_working_folder_begin_there(tmp_path, monkeypatch):
 )
 def test_one_thing_is_no_plural(number, words, expected):
     assert counted(number, *words) == expected
+
+
+def test_paths_are_named_from_where_a_command_began(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with named_from(tmp_path):
+        monkeypatch.chdir("elsewhere")
+        assert short(f"no {tmp_path}/elsewhere/x") == "no elsewhere/x"
+    assert short(f"no {tmp_path}/elsewhere/x") == "no x"
+    monkeypatch.chdir("/")
+    assert short("https://x.y/z: 1 / 2 of /tmp/x") == "https://x.y/z: 1 / 2 of /tmp/x"

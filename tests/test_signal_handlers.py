@@ -154,13 +154,17 @@ def test_evaluation_stops_though_something_has_swallowed_the_signal(number, tmp_
 @pytest.mark.parametrize("number", BOTH)
 def test_processes_that_an_environment_forks_amid_a_run_end_by_signals(number):
     with terminable(), StopRequest() as stop:
-        copy = os.fork()
-        if not copy:
-            try:
+        ready, told = os.pipe()
+        copy = -1
+        try:
+            copy = os.fork()
+            if not copy:
+                os.write(told, b".")
                 time.sleep(5)
-            finally:  # whatever a signal raises
+        finally:  # whatever a signal raises
+            if not copy:
                 os._exit(0 if sys.exc_info()[0] is None else 3)
-        time.sleep(0.3)
+        os.read(ready, 1)
         os.kill(copy, number)
         status = os.waitpid(copy, 0)[1]
         assert not stop.requested

@@ -25,6 +25,7 @@ from ngrl.environments.loading import Environment
 from ngrl.environments.making import find_spec, make
 from ngrl.messages import RAISED, counted
 from ngrl.seeding import Stream
+from ngrl.signals import heed
 
 RIGHT, NOTE, PROBLEM = "right", "note", "problem"
 # Seconds after which no more steps are played.
@@ -66,7 +67,7 @@ class EnvironmentReport:
 
 
 def check_environment(environment: Environment | str, seed: int = 0, steps: int = 1_000) -> EnvironmentReport:
-    """Check an environment as a run will use it, in seconds.
+    """Check an environment as a run will use it, in less than a minute where steps take no longer than milliseconds.
 
     Gymnasium's `check_env` looks at it, then one of it is played with random actions: whether spaces are of kinds that
     ngrl takes, what it answers is as they say and finite, episodes end, the same seed and actions give the same
@@ -102,38 +103,47 @@ class _Check:
         self.findings: list[Finding] = []
         self._seed = seed
         self._steps = steps
-        in_workers = isinstance(environment.backend, AsyncEnvironments | RayEnvironments)
-        # Others may know names that gymnasium doesn't.
-        self._is_gymnasium = in_workers or isinstance(environment.backend, SyncEnvironments)
-        backend = SyncEnvironments() if self._is_gymnasium else environment.backend
-        self._alone = dataclasses.replace(environment, num_envs=1, backend=backend)
+        given = environment.backend
+        alone, self._apart, self._needs_worker = given, AsyncEnvironments(), False
+        if isinstance(given, AsyncEnvironments | RayEnvironments):
+            alone, self._needs_worker = AsyncEnvironments(given.timeout), True
+            self._apart = alone
+        elif isinstance(given, SyncEnvironments):
+            alone, self._needs_worker = SyncEnvironments(), given.cores > 1
+        self._in_worker = alone is self._apart
+        # Other backends may know names that gymnasium doesn't.
+        self._is_gymnasium = self._in_worker or isinstance(given, SyncEnvironments)
+        self._alone = dataclasses.replace(environment, num_envs=1, backend=alone)
 
     def run(self) -> None:
-        """Make every check that those before allow."""
-        state = None
-        with self._problems(), contextlib.closing(self._alone.load(self._seed)) as played:
-            self._tell_spaces(played)
-            if self._is_gymnasium:
-                self._ask_gymnasium()
+        """Make every check that those before allow, with one environment at a time: some tools bear no second one."""
+        played = state = None
+        with self._problems(), contextlib.closing(self._alone.load(self._seed)) as env:
+            self._tell_spaces(env)
             with self._problems():
-                actions, seen = self._play(played)
-                if self._repeats(actions, seen) and played.can_restore:
-                    state = played.get_state()
-            if self._is_gymnasium:
+                played = self._play(env)
+                state = env.get_state() if env.can_restore else None
+        if played is None:
+            return
+        if self._is_gymnasium:
+            self._ask_gymnasium()
+        with self._problems():
+            if self._repeats(*played) and self._is_gymnasium:
                 self._go_on_in_a_worker(state)
 
     def _add(self, kind: str, text: str) -> None:
         self.findings.append(Finding(kind, text))
 
     @contextlib.contextmanager
-    def _problems(self, consequence: str = "") -> Iterator[None]:
-        """Note as a problem what is raised."""
+    def _problems(self, consequence: str = "", kind: str = PROBLEM) -> Iterator[None]:
+        """Note what is raised, as a problem unless it is of another kind."""
         try:
             yield
         except (EnvironmentFault, ValueError, ImportError) as error:  # whose messages are ngrl's own
-            self._add(PROBLEM, f"{error}{consequence}")
+            self._add(kind, f"{error}{consequence}")
         except RAISED as error:
-            self._add(PROBLEM, f"{self._alone.env_id}: {one_line(error)}{consequence}")
+            heed(error)
+            self._add(kind, f"{self._alone.env_id}: {one_line(error)}{consequence}")
 
     def _tell_spaces(self, played: GymnasiumEnvironment) -> None:
         shapes = [
@@ -142,7 +152,10 @@ class _Check:
         self._add(RIGHT, f"spaces that ngrl takes: {', '.join(shapes)}; {_agents_for(played.action_space)}")
 
     def _ask_gymnasium(self) -> None:
-        """What gymnasium's own checker says of the environment without wrappers; it raises, or warns."""
+        """What gymnasium's own checker says of the environment without wrappers; it raises, or warns.
+
+        Either is a note: it asks for more than ngrl does, whose own checks tell what a run would stumble over.
+        """
         before = len(self.findings)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -151,7 +164,8 @@ class _Check:
                 with contextlib.closing(env):
                     env_checker.check_env(env.unwrapped, skip_render_check=True)
             except RAISED as error:
-                self._add(PROBLEM, f"gymnasium's checker: {one_line(error)}")
+                heed(error)
+                self._add(NOTE, f"gymnasium's checker: {one_line(error)}")
         lines = [" ".join(_COLOURS.sub("", str(one.message)).removeprefix("WARN: ").split()) for one in caught]
         for line in dict.fromkeys(lines):
             if not _UNBOUNDED.match(line):
@@ -180,7 +194,8 @@ class _Check:
         if outside is not None:
             self.findings.append(outside)
         self._tell_ends(ends, len(actions), played.time_limit)
-        self._add(RIGHT, f"{len(actions) / max(spent, 1e-9):,.0f} steps a second in one process")
+        where = "a worker process" if self._in_worker else "one process"
+        self._add(RIGHT, f"{len(actions) / max(spent, 1e-9):,.0f} steps a second in {where}")
         return actions, seen
 
     def _tell_ends(self, ends: int, steps: int, limit: int | None) -> None:
@@ -215,8 +230,9 @@ class _Check:
 
     def _go_on_in_a_worker(self, state: dict[str, np.ndarray] | None) -> None:
         """Make one in a worker process, and bring the episode in progress back there, as a resumed run does."""
-        apart = dataclasses.replace(self._alone, backend=AsyncEnvironments())
-        with self._problems("; this is in a worker process"), contextlib.closing(apart.load(self._seed)) as other:
+        apart = dataclasses.replace(self._alone, backend=self._apart)
+        where, kind = "; this is in a worker process", PROBLEM if self._needs_worker else NOTE
+        with self._problems(where, kind), contextlib.closing(apart.load(self._seed)) as other:
             if state is None:
                 other.reset_arrays()
                 self._add(RIGHT, "it can be made in a worker process")

@@ -37,6 +37,7 @@ METHODS = {
     "baselines-single_q": "DQN, target network, no double Q",
     "baselines-plain": "NGDQN, trust region, plain",
     "baselines-adam": "Adam, no target network",
+    "baselines-adam_averaged": "Adam, layer normalisation, average",
     "baselines-adam_bounded": "Adam, trust region",
     "baselines-functional": "Adam, functional regularisation",
     "baselines-pqn": "PQN",

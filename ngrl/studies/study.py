@@ -10,6 +10,7 @@ Each experiment is run with every combination of its part's grid and with every 
 `@LevenbergMarquardt()` above stands for itself, for the experiments' own configuration.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -127,13 +128,20 @@ def read(path: str, allow_gin_import: Sequence[str] = (), seeds: Sequence[int] |
         raise ConfigurationError(f"{path}: Study.{error}") from None
 
 
-def _read(*arguments: Any) -> list[Binding]:
-    """As `configuration.read`, in the same working folder afterwards, whatever the modules do that are imported."""
+@contextlib.contextmanager
+def same_folder() -> Iterator[None]:
+    """In the same working folder afterwards, whatever modules and environments do."""
     folder = os.getcwd()
     try:
-        return configuration.read(*arguments)
+        yield
     finally:
         os.chdir(folder)
+
+
+@same_folder()
+def _read(*arguments: Any) -> list[Binding]:
+    """As `configuration.read`."""
+    return configuration.read(*arguments)
 
 
 def _fields(

@@ -217,8 +217,8 @@ class Training:
                 self._log()
             self._save()
             self.check_stop()
-            if self._progress.stop_training:
-                self._progress.note(f"stopped at {statistics.env_steps:,} environment steps, as was asked for")
+            if self._progress.stop_training and not _reached(statistics, num_env_steps, num_episodes):
+                self._progress.note(f"stopped at {counted(statistics.env_steps, 'environment step')}, as was asked for")
         except BaseException as error:
             with contextlib.suppress(WriteError):  # what went wrong first is what to tell
                 self._close()

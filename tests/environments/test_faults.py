@@ -248,8 +248,8 @@ def test_a_worker_process_that_hangs_is_named_and_ended(load):
 @pytest.mark.parametrize(("number", "member"), [(1, 0), (2, 0), (4, 2)])  # the first is made to know the spaces
 def test_a_member_that_hangs_while_it_is_made_is_named_and_its_process_ended(load, number, member):
     before = set(multiprocessing.active_children())
-    with pytest.raises(EnvironmentFault, match=r"it was not made within 0.5 s; its process was ended") as caught:
-        load("test/SlowlyMade-v0", 3, backend=AsyncEnvironments(timeout=0.5, workers=1), number=number)
+    with pytest.raises(EnvironmentFault, match=r"it was not made within 2 s; its process was ended") as caught:
+        load("test/SlowlyMade-v0", 3, backend=AsyncEnvironments(timeout=2.0, workers=1), number=number)
     assert (caught.value.member, caught.value.step) == (member, None)
     assert set(multiprocessing.active_children()) == before
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 
 import gymnasium
 import numpy as np
@@ -32,6 +33,8 @@ class Walk(gymnasium.Env):
     def step(self, action):
         assert action in (3, 4)
         self.at += 1
+        if self.does == "hangs" and self.at == 5:
+            time.sleep(600)
         reward = float(np.nan if self.does == "nan" and self.at == 7 else action)
         return self.observe(), reward, self.at == self.length, False, {}
 
