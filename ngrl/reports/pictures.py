@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PUBLISHED_LABEL = "published NGDQN, mean"
 _POINTS = 200
+# Those of methods: grey is for what was published.
+_METHOD_COLOURS = tuple(colour for colour in figures.COLOURS if colour != figures.GREY)
 
 
 def draw_all(
@@ -26,13 +28,13 @@ def draw_all(
     """The report's pictures by name; one for which there are no data is left out."""
     scored = {cell.environment for cell in cells if not cell.has_grid and len(cell.scores())}
     drawn = {"scores": draw_scores([cell for cell in cells if cell.environment in scored])} if scored else {}
+    curved = [cell for cell in cells if not cell.has_grid and any(len(run.curve) for run in cell.runs)]
     by_method: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        if not cell.has_grid and any(len(run.curve) for run in cell.runs):
-            by_method[cell.method].append(cell)
+    for cell in curved:
+        by_method[cell.method].append(cell)
     for method, members in by_method.items():
         drawn[_unused("curves_" + re.sub(r"\W+", "_", method.lower()).strip("_"), drawn)] = draw_curves(method, members)
-    if compared := _compared(cells):
+    if compared := _compared(curved):
         drawn["methods"] = draw_methods(compared)
     timed = {cell.environment for cell in cells if not cell.has_grid and _minutes(cell)}
     if timed:
@@ -91,8 +93,7 @@ def _count(number: int, cell: Cell) -> str:
 
 
 def _colours(methods: Sequence[str]) -> dict[str, str]:
-    own = [colour for colour in figures.COLOURS if colour != figures.GREY]  # grey is for what was published
-    return {method: own[number % len(own)] for number, method in enumerate(dict.fromkeys(methods))}
+    return dict(zip(dict.fromkeys(methods), itertools.cycle(_METHOD_COLOURS), strict=False))
 
 
 def _boxes(axis: "Axes", positions: Sequence[float], scores: Sequence[np.ndarray], colours: Sequence[str]) -> None:
@@ -182,11 +183,10 @@ def draw_curves(method: str, cells: Sequence[Cell]) -> bytes:
 
 
 def _compared(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """By environment the cells with curves, of the environments on which there are two or more to compare."""
+    """The cells by environment, of the environments on which there are two or more to compare."""
     environments: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
-        if not cell.has_grid and any(len(run.curve) for run in cell.runs):
-            environments[cell.env_id].append(cell)
+        environments[cell.env_id].append(cell)
     return {env_id: members for env_id, members in environments.items() if len(members) > 1}
 
 
@@ -220,8 +220,7 @@ def draw_methods(environments: Mapping[str, Sequence[Cell]]) -> bytes:
 
 def _styles(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """A colour and a kind of line for each method, the next kind where the colours have been used up."""
-    own = [colour for colour in figures.COLOURS if colour != figures.GREY]
-    every = itertools.cycle(itertools.product(("-", "--", ":", "-."), own))
+    every = itertools.cycle(itertools.product(("-", "--", ":", "-."), _METHOD_COLOURS))
     return {method: (colour, line) for method, (line, colour) in zip(dict.fromkeys(methods), every, strict=False)}
 
 

@@ -12,13 +12,13 @@ from gymnasium import spaces
 scripted_environments.register()
 
 
-class Hanging(gymnasium.Env):
-    """Episodes of five steps; after `patience` steps it leaves a file `hanging` in the current folder and hangs."""
+class Counting(gymnasium.Env):
+    """Episodes of `length` steps, each of which pays 1; nothing is to be seen."""
 
-    def __init__(self, patience):
+    def __init__(self, length=5):
         self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.action_space = spaces.Discrete(2)
-        self._left = patience
+        self._length = length
         self._steps = 0
 
     def reset(self, *, seed=None, options=None):
@@ -27,12 +27,23 @@ class Hanging(gymnasium.Env):
         return np.zeros(2, np.float32), {}
 
     def step(self, action):
+        self._steps += 1
+        return np.zeros(2, np.float32), 1.0, self._steps == self._length, False, {}
+
+
+class Hanging(Counting):
+    """After `patience` steps it leaves a file `hanging` in the current folder and hangs."""
+
+    def __init__(self, patience):
+        super().__init__()
+        self._left = patience
+
+    def step(self, action):
         self._left -= 1
         if self._left < 0:
             pathlib.Path("hanging").touch()
             time.sleep(600)
-        self._steps += 1
-        return np.zeros(2, np.float32), 1.0, self._steps == 5, False, {}
+        return super().step(action)
 
 
 gymnasium.register("test/Hanging-v0", entry_point=Hanging)
@@ -74,49 +85,29 @@ class Poisoned(gymnasium.Env):
 gymnasium.register("test/Poisoned-v0", entry_point=Poisoned)
 
 
-class Endless(gymnasium.Env):
+class Endless(Counting):
     """Episodes of five steps, until a policy has been exported; from then on an episode never ends."""
 
     def __init__(self):
-        self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.action_space = spaces.Discrete(2)
-        self._length = 10**9 if pathlib.Path("run/policy").exists() else 5
-        self._steps = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._steps = 0
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action):
-        self._steps += 1
-        return np.zeros(2, np.float32), 1.0, self._steps == self._length, False, {}
+        super().__init__(10**9 if pathlib.Path("run/policy").exists() else 5)
 
 
 gymnasium.register("test/Endless-v0", entry_point=Endless)
 
 
-class Wandering(gymnasium.Env):
+class Wandering(Counting):
     """Episodes of five steps, in the midst of which the process goes to another folder, `elsewhere`."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium's)
 
     def __init__(self, elsewhere, render_mode=None):
-        self.observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.action_space = spaces.Discrete(2)
+        super().__init__()
         self.render_mode = render_mode
         self._elsewhere = elsewhere
-        self._steps = 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._steps = 0
-        return np.zeros(2, np.float32), {}
 
     def step(self, action):
         os.chdir(self._elsewhere)
-        self._steps += 1
-        return np.zeros(2, np.float32), 1.0, self._steps == 5, False, {}
+        return super().step(action)
 
     def render(self):
         return np.zeros((8, 8, 3), np.uint8)

@@ -98,17 +98,22 @@ def test_training_time_limit_must_be_positive(tmp_path):
         run(tmp_path / "run", 300, training_time_limit=0)
 
 
+def assert_same_run(one, other):
+    """That two runs have the same variables, state and episodes, bit for bit."""
+    (whole, whole_state), (parts, parts_state) = variables(one), variables(other)
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+    assert whole_state == parts_state
+    assert rows(one) == rows(other)
+
+
 @LIVE
 def test_interrupted_run_goes_on_bit_for_bit(tmp_path):
     """Compiled by XLA, as a user's would be; every agent's without it: `test_kills.py`."""
     for name, steps in (("whole", 600), ("parts", 300), ("parts", 600)):
         run(tmp_path / name, steps, natural_agent, "CartPole-v1", compiled_loop)
-    (whole, whole_state), (parts, parts_state) = (variables(tmp_path / name) for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    for name in whole:
-        np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
-    assert whole_state == parts_state
-    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 @LIVE
@@ -361,12 +366,7 @@ def test_training_that_progress_stops_is_evaluated_and_goes_on_bit_for_bit(tmp_p
     progress.at = 10_000  # the request doesn't last until the next call
     for name in ("parts", "whole"):
         assert run(tmp_path / name, 600, progress=progress, **settings)["env_steps"] >= 600
-    (whole, whole_state), (parts, parts_state) = (variables(tmp_path / name) for name in ("whole", "parts"))
-    assert whole.keys() == parts.keys()
-    for name in whole:
-        np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
-    assert whole_state == parts_state
-    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 class Listening(Progress):
